@@ -1,0 +1,50 @@
+"""What a notebook cannot test about itself: papermill runs from a shell, the wheel, bad parameters."""
+import json
+import os
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+ENV = {**os.environ, "MPLBACKEND": "agg"}
+
+
+def papermill(notebook: str, out: Path, *parameters: str) -> subprocess.CompletedProcess:
+    "Run a notebook as a user does, from the repository's root, in the smoke recipe."
+    pairs = [x for p in parameters for x in ("-p", *p.split("=", 1))]
+    return subprocess.run([sys.executable, "-m", "papermill", f"nbs/{notebook}.ipynb", str(out), "-p", "smoke", "True", "-k", "python3", *pairs],
+                          cwd=ROOT, env=ENV, capture_output=True, text=True, timeout=300)
+
+
+def outputs(notebook: Path) -> str:
+    "All text that a notebook shows."
+    cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
+    return "\n".join(json.dumps(o) for c in cells for o in c.get("outputs", []))
+
+
+def test_table2_runs_with_what_it_is_given(tmp_path):
+    before = sorted(p for p in (ROOT / "results").rglob("*") if p.is_file())
+    run = papermill("table2", tmp_path / "out.ipynb", "source=duke", "target=market", "methods=BL, BL+BN^t")
+    assert run.returncode == 0, run.stderr[-3000:]
+    shown = outputs(tmp_path / "out.ipynb")
+    assert "campus (" in shown and "recipe smoke" in shown and "STAND-IN NUMBERS" in shown and "BL+BN^t" in shown
+    assert sorted(p for p in (ROOT / "results").rglob("*") if p.is_file()) == before, "a smoke run wrote into results/"
+
+
+@pytest.mark.parametrize("parameter, says", [
+    ("sorce=duke", "did you mean 'source'"), ("source=markt", "market"), ("methods=BL+HP", "unknown method"), ("recipe=mimi", "mini"),
+    ("origin=reel", "real"), ("variant=as_papr", "as_paper")])
+def test_bad_parameters_end_before_anything_is_trained(tmp_path, parameter, says):
+    extra = () if parameter.startswith("recipe") is False else ("smoke=False",)
+    run = papermill("table2", tmp_path / "out.ipynb", parameter, *extra)
+    assert run.returncode != 0
+    assert says in run.stderr.split("Traceback")[-1], run.stderr[-2000:]
+
+
+def test_wheel_holds_modules_and_archives(tmp_path):
+    subprocess.run([sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "-w", str(tmp_path), str(ROOT)], check=True, timeout=300)
+    names = zipfile.ZipFile(next(tmp_path.glob("*.whl"))).namelist()
+    for wanted in ("ptl_nb/trainer.py", *(f"ptl_nb/standin_data/{n}.zip" for n in ("plaza", "campus", "corridor", "studio", "street", "mall"))): assert wanted in names
