@@ -5,11 +5,12 @@
 # %% auto #0
 __all__ = ['OPERATIONS', 'MEAN', 'STD', 'decode', 'pixels', 'Images', 'identity_classes', 'short_identities', 'identity_epoch',
            'random_epoch', 'forever', 'brightness', 'contrast', 'saturation', 'gamma', 'blur', 'Augment', 'normalise',
-           'to_tensor', 'batch']
+           'to_tensor', 'batch', 'batches']
 
-# %% ../nbs/02_data.ipynb #c7498d33
+# %% ../nbs/02_data.ipynb #8b4eae3a
 import hashlib
 import os
+import struct
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -24,7 +25,7 @@ from torch.nn import functional as F
 from .domains import Domain
 from .standins import cache_dir
 
-# %% ../nbs/02_data.ipynb #a4bd1f1a
+# %% ../nbs/02_data.ipynb #15e9948a
 def decode(
     file: Path,             # image file
     size: tuple[int, int],  # (height, width) in pixels
@@ -35,11 +36,11 @@ def decode(
             image = image.convert("RGB")
             if image.size != (size[1], size[0]): image = image.resize((size[1], size[0]), Image.Resampling.BILINEAR)
             return np.asarray(image)
-    except FileNotFoundError: raise
-    except (UnidentifiedImageError, OSError, SyntaxError, Image.DecompressionBombError) as error:
+    except FileNotFoundError: raise FileNotFoundError(f"no image {file}; extract the data set again, or take the image out of its table") from None
+    except (UnidentifiedImageError, OSError, EOFError, SyntaxError, struct.error, Image.DecompressionBombError) as error:
         raise ValueError(f"cannot decode the image {file}: {error}; replace the file or take it out of the data set") from error
 
-# %% ../nbs/02_data.ipynb #5bf3ee9d
+# %% ../nbs/02_data.ipynb #f09e98b6
 def pixels(
     domain: Domain,                   # where the images lie
     split: str,                       # "train", "query" or "gallery"
@@ -65,7 +66,7 @@ def _write_pixels(target: Path, files: list[Path], size: tuple[int, int]) -> Non
         os.replace(temporary, target)
     finally: temporary.unlink(missing_ok=True)
 
-# %% ../nbs/02_data.ipynb #0cda9138
+# %% ../nbs/02_data.ipynb #32d3cbbb
 @dataclass(frozen=True)
 class Images:
     "Pixels with whatever labels they have; all arrays have the same first length N."
@@ -89,7 +90,7 @@ def identity_classes(pids: np.ndarray) -> np.ndarray:
     if len(unique) < 2: raise ValueError(f"{len(unique)} identity in {len(classes)} training images; ReID needs at least two")
     return classes.astype(np.int64)
 
-# %% ../nbs/02_data.ipynb #c5e58019
+# %% ../nbs/02_data.ipynb #267d58f7
 def short_identities(
     classes: np.ndarray,  # (N,) identity of each image
     k: int,               # images wanted per identity
@@ -124,8 +125,9 @@ def forever(epoch, *arguments) -> Iterator[np.ndarray]:
     "Batches without end: epoch after epoch of `epoch(*arguments)`."
     while True: yield from epoch(*arguments)
 
-# %% ../nbs/02_data.ipynb #3cef2dc1
+# %% ../nbs/02_data.ipynb #f44c6466
 def _grey(x: Tensor) -> Tensor: return (x * x.new_tensor([0.299, 0.587, 0.114]).view(1, 3, 1, 1)).sum(1, keepdim=True)
+# each: images (B, 3, H, W) in [0, 1], factors (B, 1, 1, 1) → (B, 3, H, W) in [0, 1]
 def brightness(x: Tensor, f: Tensor) -> Tensor: return (x * f).clamp_(0, 1)
 def contrast(x: Tensor, f: Tensor) -> Tensor: return torch.lerp(_grey(x).mean((2, 3), keepdim=True), x, f).clamp_(0, 1)
 def saturation(x: Tensor, f: Tensor) -> Tensor: return torch.lerp(_grey(x), x, f).clamp_(0, 1)
@@ -134,17 +136,17 @@ def gamma(x: Tensor, f: Tensor) -> Tensor: return x.clamp_min(1e-4) ** f
 
 def blur(x: Tensor, f: Tensor) -> Tensor:
     "Gaussian blur with a standard deviation of 1 px where the factor is below 1, else 2 px."
-    offset = torch.arange(-4, 5, device=x.device, dtype=x.dtype)
+    offset = torch.arange(-6, 7, device=x.device, dtype=x.dtype)
     sigma = 1 + (f.view(-1, 1) >= 1).to(x.dtype)
-    kernel = torch.softmax(-offset**2 / (2 * sigma**2), 1).repeat_interleave(3, 0)           # (3B, 9)
-    flat = F.pad(x.reshape(1, -1, *x.shape[2:]), (4, 4, 4, 4), mode="replicate")
+    kernel = torch.softmax(-offset**2 / (2 * sigma**2), 1).repeat_interleave(3, 0)           # (3B, 13)
+    flat = F.pad(x.reshape(1, -1, *x.shape[2:]), (6, 6, 6, 6), mode="replicate")
     flat = F.conv2d(flat, kernel[:, None, None, :], groups=len(kernel))
     return F.conv2d(flat, kernel[:, None, :, None], groups=len(kernel)).reshape(x.shape)
 
 
 OPERATIONS = (blur, brightness, contrast, saturation, gamma)
 
-# %% ../nbs/02_data.ipynb #1ec3026d
+# %% ../nbs/02_data.ipynb #ce5c531b
 @dataclass(frozen=True)
 class Augment:
     "Random flip and colour changes (defaults: the authors' code)."
@@ -175,7 +177,7 @@ class Augment:
                     x[i] = operation(x[i], factor[index, o].to(x).view(-1, 1, 1, 1))
         return x, parts
 
-# %% ../nbs/02_data.ipynb #cc9ba272
+# %% ../nbs/02_data.ipynb #a8560021
 MEAN, STD = (0.486, 0.459, 0.408), (0.229, 0.224, 0.225)
 
 
@@ -189,7 +191,7 @@ def to_tensor(
     device: torch.device | str = "cpu",
 ) -> Tensor:                             # (B, 3, H, W) float32 in [0, 1], channels_last in memory
     "uint8 images as a float tensor; the (B, H, W, 3) layout is channels_last already, so nothing is copied twice."
-    return torch.from_numpy(np.ascontiguousarray(images)).to(device, non_blocking=True).permute(0, 3, 1, 2).float() / 255
+    return torch.from_numpy(np.require(images, requirements=["C", "W"])).to(device, non_blocking=True).permute(0, 3, 1, 2).float() / 255
 
 
 def batch(
@@ -206,3 +208,13 @@ def batch(
     if augment: x, parts = augment(x, out.get("parts"), generator)
     if augment and parts is not None: out["parts"] = parts
     return {"x": normalise(x).contiguous(memory_format=torch.channels_last), **out}
+
+# %% ../nbs/02_data.ipynb #9089aca3
+def batches(
+    images: np.ndarray,                  # (N, H, W, 3) uint8
+    size: int,                           # images per batch
+    device: torch.device | str = "cpu",
+) -> Iterator[Tensor]:                   # (B, 3, H, W) normalised, channels_last
+    "All images in order, ready for the network; the last batch may be smaller."
+    for start in range(0, len(images), size):
+        yield normalise(to_tensor(images[start:start + size], device)).contiguous(memory_format=torch.channels_last)

@@ -7,7 +7,7 @@ __all__ = ['SPLITS', 'IMAGE_ENDINGS', 'STANDIN_MARKER', 'LAYOUTS', 'TREE', 'CUHK
            'STANDS_FOR', 'ORIGINS', 'PAPER_COUNTS', 'Domain', 'list_images', 'walk_images', 'Layout', 'parse_names',
            'read_tree', 'read_cuhk03', 'find_dataset', 'read_csv', 'read_folder', 'load_domain', 'table1']
 
-# %% ../nbs/00_domains.ipynb #7f4a3705
+# %% ../nbs/00_domains.ipynb #6c7dd556
 import hashlib
 import json
 import os
@@ -24,10 +24,10 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-# %% ../nbs/00_domains.ipynb #aa9869d3
+# %% ../nbs/00_domains.ipynb #227de7ba
 SPLITS = ("train", "query", "gallery")
 
-# %% ../nbs/00_domains.ipynb #a6a2584f
+# %% ../nbs/00_domains.ipynb #fc85e2cf
 @dataclass(frozen=True, eq=False)
 class Domain:
     "One re-identification domain: three tables of images, and where they come from."
@@ -58,7 +58,7 @@ class Domain:
     def __repr__(self) -> str:
         return f"Domain({self.title}: {len(self.train):,} train, {len(self.query):,} query, {len(self.gallery):,} gallery)"
 
-# %% ../nbs/00_domains.ipynb #fc582332
+# %% ../nbs/00_domains.ipynb #bc0177da
 def _need(domain: Domain, splits: tuple[str, ...]) -> Domain:
     "`domain`, or ValueError naming the splits that are empty."
     empty = [split for split in splits if getattr(domain, split).empty]
@@ -78,7 +78,7 @@ def _hash_rows(domain: Domain) -> str:
         whole.update(f"{path}\0{split}\0{pid}\0{camid}\0".encode("utf-8", "surrogateescape") + content)
     return whole.hexdigest()
 
-# %% ../nbs/00_domains.ipynb #280fbb71
+# %% ../nbs/00_domains.ipynb #8e18a605
 IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 
 
@@ -102,7 +102,7 @@ def list_images(folder: Path) -> list[str]:
     _report_others(folder, [name for name, image in names if not image])
     return sorted(name for name, image in names if image)
 
-# %% ../nbs/00_domains.ipynb #c7b1be9c
+# %% ../nbs/00_domains.ipynb #6f599e7d
 STANDIN_MARKER = "standin.json"  # lies in the root of every stand-in, and says what it stands for
 
 
@@ -119,7 +119,7 @@ def walk_images(folder: Path) -> list[str]:
     _report_others(folder, others)
     return sorted(found)
 
-# %% ../nbs/00_domains.ipynb #daf7428c
+# %% ../nbs/00_domains.ipynb #54dda185
 @dataclass(frozen=True)
 class Layout:
     "How one dataset lies on disk."
@@ -140,7 +140,7 @@ LAYOUTS = {
                      _DIGITS + r"_\d+", "0001_c1_1.png"),
 }
 
-# %% ../nbs/00_domains.ipynb #031a15f5
+# %% ../nbs/00_domains.ipynb #541a1636
 def _table(paths, pids, camids) -> pd.DataFrame:
     "The three columns with their types, sorted by path."
     numbers = {"pid": np.asarray(pids, np.int64), "camid": np.asarray(camids, np.int64)}
@@ -162,7 +162,7 @@ def parse_names(
                          "move what does not belong there, or extract the archive again")
     return _table(names, fields["pid"].astype(np.int64), fields["camid"].astype(np.int64))
 
-# %% ../nbs/00_domains.ipynb #29bd8e4e
+# %% ../nbs/00_domains.ipynb #ae7b900f
 TREE = {"train": "bounding_box_train", "query": "query", "gallery": "bounding_box_test"}
 
 
@@ -174,7 +174,7 @@ def read_tree(folder: Path, layout: Layout) -> dict[str, pd.DataFrame]:
         tables[split] = table[table["pid"] >= 0].assign(path=lambda t: part + "/" + t["path"]).reset_index(drop=True)
     return tables
 
-# %% ../nbs/00_domains.ipynb #a6503d6b
+# %% ../nbs/00_domains.ipynb #6d28c76d
 CUHK03_SPLIT, CUHK03_IMAGES = "cuhk03_new_protocol_config_detected.mat", "images_detected"
 
 
@@ -194,7 +194,7 @@ def _mat_lists(path: Path) -> dict[str, np.ndarray]:
     lists["filelist"] = np.array([str(np.asarray(entry).ravel()[0]).strip() for entry in lists["filelist"]], dtype=object)
     return lists | {name: lists[name].astype(np.int64) for name in names[1:]}
 
-# %% ../nbs/00_domains.ipynb #6dea5952
+# %% ../nbs/00_domains.ipynb #668607ab
 def _positions(lists: dict[str, np.ndarray], split: str, path: Path) -> np.ndarray:
     "Zero-based positions of a split; ValueError where they point outside the list."
     index, size = lists[f"{split}_idx"], len(lists["filelist"])
@@ -224,7 +224,7 @@ def read_cuhk03(folder: Path, layout: Layout = LAYOUTS["cuhk03"]) -> dict[str, p
         tables[split] = _table([f"{CUHK03_IMAGES}/{file}" for file in files], lists["labels"][at], lists["camId"][at])
     return tables
 
-# %% ../nbs/00_domains.ipynb #3fdddd3b
+# %% ../nbs/00_domains.ipynb #d4c728be
 def _places(root: Path, layout: Layout) -> list[Path]:
     "Folders that may hold the dataset: understood names under root (stand-ins last), one level deeper, root itself."
     def named(parent: Path, extra: tuple[str, ...] = ()) -> list[Path]:
@@ -251,7 +251,7 @@ def _inventory(folder: Path, name: str) -> list[dict[str, int | None]]:
     forms = [tuple(TREE.values())] + ([(CUHK03_SPLIT, CUHK03_IMAGES)] if name == "cuhk03" else [])
     return [{part: count(part) for part in form} for form in forms]
 
-# %% ../nbs/00_domains.ipynb #67117489
+# %% ../nbs/00_domains.ipynb #00dab180
 def find_dataset(
     name: str,  # market, duke or cuhk03
     root: Path,  # folder that holds datasets
@@ -269,7 +269,7 @@ def find_dataset(
         counts = ", ".join(f"{part}: {'missing' if n is None else f'{n:,} images' if n else 'empty'}" for part, n in form.items())
         raise FileNotFoundError(f"{LAYOUTS[name].title} in {folder} is half-extracted ({counts}): extract the archive again")
 
-# %% ../nbs/00_domains.ipynb #999f2910
+# %% ../nbs/00_domains.ipynb #78c7d260
 def _not_there(name: str, root: Path) -> str:
     "What to put where, for a dataset that is missing."
     layout, parts = LAYOUTS[name], " , ".join(TREE.values()).replace(" ,", ",")
@@ -282,7 +282,7 @@ def _not_there(name: str, root: Path) -> str:
             f"with {parts}{also}; "
             f"folder names understood, whatever their case and hyphens: {', '.join(layout.folders)}")
 
-# %% ../nbs/00_domains.ipynb #0196e9e5
+# %% ../nbs/00_domains.ipynb #272a0973
 def _check_tables(tables: dict[str, pd.DataFrame], source, disjoint: bool) -> None:
     "ValueError naming the source where tables repeat an image, lack identities, or share them across train and test."
     paths = pd.concat([table["path"] for table in tables.values()])
@@ -305,7 +305,7 @@ def _check_tables(tables: dict[str, pd.DataFrame], source, disjoint: bool) -> No
             raise ValueError(message + "; extract the archive again, or move these images")
         warnings.warn(message, stacklevel=3)
 
-# %% ../nbs/00_domains.ipynb #b0729579
+# %% ../nbs/00_domains.ipynb #f6eea3c2
 def _marker(*folders: Path) -> dict:
     "Content of the first stand-in marker found, {} where there is none; ValueError where it is broken."
     for path in (folder / STANDIN_MARKER for folder in folders):
@@ -332,7 +332,7 @@ def _read_dataset(name: str, folder: Path, reader: Callable) -> Domain:
     _check_tables(tables, folder, disjoint=True)
     return Domain(**({"name": name} | marker), root=folder, **tables)
 
-# %% ../nbs/00_domains.ipynb #393a6b62
+# %% ../nbs/00_domains.ipynb #44ac8b75
 CSV_COLUMNS = ("path", "pid", "camid", "split")
 
 
@@ -353,7 +353,7 @@ def _csv_rows(path: Path) -> pd.DataFrame:
         raise ValueError(f"{path} lists no images")
     return table.assign(**{column: table[column].str.strip() for column in CSV_COLUMNS[1:]})
 
-# %% ../nbs/00_domains.ipynb #c62a209e
+# %% ../nbs/00_domains.ipynb #936f9737
 def _refuse(path: Path, table: pd.DataFrame, bad: pd.Series, column: str, why: str) -> None:
     "ValueError naming file, line and value of the first bad row, and how many there are."
     if bad.any():
@@ -380,7 +380,7 @@ def _csv_numbers(path: Path, table: pd.DataFrame) -> pd.DataFrame:
         _refuse(path, numbers, mixed, "pid", "is unlabelled among labelled train images: label all of them or none")
     return numbers
 
-# %% ../nbs/00_domains.ipynb #1399236c
+# %% ../nbs/00_domains.ipynb #ad3e051c
 def _state(base: str, path: str, listings: dict) -> str:
     "'' for a file inside `base`, else 'missing' or 'outside'; folders are resolved and listed once, in `listings`."
     inside = lambda real: os.path.commonpath([base, real]) == base
@@ -397,7 +397,7 @@ def _state(base: str, path: str, listings: dict) -> str:
     target = os.path.realpath(os.path.join(real, name)) if entries[name] else real
     return "" if inside(target) and os.path.exists(target) else "missing" if inside(target) else "outside"
 
-# %% ../nbs/00_domains.ipynb #686effff
+# %% ../nbs/00_domains.ipynb #59e52ef4
 def _csv_paths(path: Path, table: pd.DataFrame) -> pd.DataFrame:
     "The same table with normal paths, each of them an image file inside the folder of the csv."
     _refuse(path, table, table["path"] == "", "path", "is empty")
@@ -414,7 +414,7 @@ def _csv_paths(path: Path, table: pd.DataFrame) -> pd.DataFrame:
     _refuse(path, table, table["path"].duplicated(), "path", "is listed more than once: an image belongs to one split, once")
     return table
 
-# %% ../nbs/00_domains.ipynb #da02838c
+# %% ../nbs/00_domains.ipynb #5713c694
 def _own_name(path: Path) -> str:
     "A name for a path of the user's, never that of a known dataset."
     name = path.parent.name if path.name == "domain.csv" else path.stem if path.suffix == ".csv" else path.name
@@ -444,7 +444,7 @@ def read_folder(folder: Path) -> Domain:
     named = {"name": _own_name(folder.resolve())} | marker
     return Domain(**named, root=folder, train=train, query=train[:0], gallery=train[:0])
 
-# %% ../nbs/00_domains.ipynb #3c0d3563
+# %% ../nbs/00_domains.ipynb #ddf76601
 STANDS_FOR = {"plaza": "market", "campus": "duke", "corridor": "cuhk03",
               "studio": "densepose", "street": "peta", "mall": "rap"}  # stand-in: dataset
 ORIGINS = ("auto", "real", "standin")
@@ -475,7 +475,7 @@ def _load_path(text: str, origin: str) -> Domain:
         raise ValueError(f"{path} is a file, but not a .csv: give a domain.csv, or a folder of images")
     return read_csv(path) if path.is_file() else read_folder(path)
 
-# %% ../nbs/00_domains.ipynb #ef348aa7
+# %% ../nbs/00_domains.ipynb #49a9072e
 def _load_named(name: str, root: Path, origin: str) -> Domain:
     "One of the three datasets or its stand-in, as origin says."
     standin = next(s for s, dataset in STANDS_FOR.items() if dataset == name)
@@ -495,7 +495,7 @@ def _is_path(name: str) -> bool:
     marked = "/" in name or os.sep in name or name.startswith((".", "~")) or name.endswith(".csv")
     return marked or bool(name) and Path(name).exists()
 
-# %% ../nbs/00_domains.ipynb #8622bb63
+# %% ../nbs/00_domains.ipynb #bafb6e77
 def load_domain(
     name: str | Path,  # market, duke, cuhk03; a stand-in, as in STANDS_FOR; or a path to a domain.csv or a folder
     root: str | Path = "data",  # folder that holds the real datasets
@@ -518,7 +518,7 @@ def load_domain(
     hint = f"is {close[0]!r} meant? " if close else ""
     raise ValueError(f"unknown domain {name!r}: {hint}Known are {', '.join(known)}, or a path to a domain.csv or a folder")
 
-# %% ../nbs/00_domains.ipynb #8faf1417
+# %% ../nbs/00_domains.ipynb #598bde7a
 PAPER_COUNTS = {  # Table 1: (images, identities), None where it gives none
     "market": {"train": (12936, 751), "query": (3368, 750), "gallery": (15913, None)},
     "duke": {"train": (16522, 702), "query": (2228, 702), "gallery": (17661, None)},
@@ -544,7 +544,7 @@ def _remark(domain: Domain, table: pd.DataFrame, paper: tuple | None, people: in
         verdict = "unlabelled" if len(table) and (table["pid"] < 0).all() else ""
     return "; ".join(filter(None, (verdict, words)))
 
-# %% ../nbs/00_domains.ipynb #aa6eb671
+# %% ../nbs/00_domains.ipynb #85db292c
 def table1(
     *domains: Domain,
 ) -> pd.DataFrame:  # one row per domain and split

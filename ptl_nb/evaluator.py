@@ -7,14 +7,14 @@ __all__ = ['CHUNK', 'TOGETHER', 'BLOCK_BYTES', 'MEASURES', 'Scores', 'precisions
            'positive_ranks', 'Labels', 'check_labels', 'score', 'evaluate', 'Interval', 'resample_identities',
            'bootstrap', 'bootstrap_difference', 'extract', 'reestimate_bn']
 
-# %% ../nbs/07_evaluator.ipynb #fa311204
+# %% ../nbs/07_evaluator.ipynb #86418f62
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 
-# %% ../nbs/07_evaluator.ipynb #f19da294
+# %% ../nbs/07_evaluator.ipynb #ba3f7737
 @dataclass(frozen=True, eq=False)
 class Scores:
     "Retrieval scores, all in [0, 1]; the arrays per query are in query order, NaN (`first_rank`: 0) where a query has no match."
@@ -45,7 +45,7 @@ class Scores:
         return (f"Scores(mAP {self.mAP:.1%}, trapezoid {self.mAP_trapezoid:.1%}, {ranks}, mINP {self.mINP:.1%}; "
                 f"{self.valid_queries}{of} queries)")
 
-# %% ../nbs/07_evaluator.ipynb #e1829d16
+# %% ../nbs/07_evaluator.ipynb #fd63a20c
 def precisions(
     flat: np.ndarray,  # (N,) ranks of positives, ascending within each query
     found: np.ndarray,  # (N,) 1 for a query's first positive, 2 for its second, ...
@@ -55,7 +55,7 @@ def precisions(
     before = np.where(flat == 1, 1.0, (found - 1) / np.maximum(flat - 1, 1))
     return at, (before + at) / 2
 
-# %% ../nbs/07_evaluator.ipynb #d7aa4452
+# %% ../nbs/07_evaluator.ipynb #1941dbc0
 def scores_from_ranks(
     ranks: list[np.ndarray],  # per query: the ranks of its positives, from 1, ascending; empty where it has none
     query_pids: np.ndarray,  # (Q,)
@@ -78,7 +78,7 @@ def scores_from_ranks(
     return Scores(float(ap[valid].mean()), float(trapezoid[valid].mean()), cmc, float(inp[valid].mean()), int(valid.sum()),
                   ap, trapezoid, inp, first, np.asarray(query_pids))
 
-# %% ../nbs/07_evaluator.ipynb #17511053
+# %% ../nbs/07_evaluator.ipynb #f97a6c31
 CHUNK = 8 * 255  # booleans whose sum fits a byte in each of the eight lanes of a word
 TOGETHER = 32  # positives of a query that are counted at a time
 
@@ -97,7 +97,7 @@ def count_true(
     words = mask.view(np.uint64).reshape(len(mask), -1, 255)
     return np.add.reduce(words, axis=2).view(np.uint8).reshape(len(mask), -1).sum(axis=1, dtype=np.int64)
 
-# %% ../nbs/07_evaluator.ipynb #4370ddaf
+# %% ../nbs/07_evaluator.ipynb #1961c930
 def _count_ahead(similarity: np.ndarray, levels: np.ndarray, at: np.ndarray, mask: np.ndarray) -> np.ndarray:
     "For each level (P, 1) of the positive at gallery index `at`: how many images that are no positives go before it."
     rows = mask[:len(levels)]
@@ -127,7 +127,7 @@ def positive_ranks(
         ranks[k:k + TOGETHER] += _count_ahead(similarity, levels[k:k + TOGETHER], at[k:k + TOGETHER], mask)
     return ranks
 
-# %% ../nbs/07_evaluator.ipynb #bebccdcb
+# %% ../nbs/07_evaluator.ipynb #292dee90
 class Labels(NamedTuple):
     "Identities and cameras of queries and gallery, int64, checked."
     query_pids: np.ndarray  # (Q,)
@@ -144,7 +144,7 @@ class Labels(NamedTuple):
             same = self.gallery_camids[group] == camera
             yield group[~same], group[same]
 
-# %% ../nbs/07_evaluator.ipynb #2a7115e2
+# %% ../nbs/07_evaluator.ipynb #4681a12d
 def _integers(name: str, values, expected: int) -> np.ndarray:
     "`values` as int64, or ValueError naming the argument."
     array = np.asarray(values.detach().cpu() if hasattr(values, "detach") else values)
@@ -169,7 +169,7 @@ def check_labels(
     values = (query_pids, gallery_pids, query_camids, gallery_camids)
     return Labels(*(_integers(name, v, sizes[name]) for name, v in zip(sizes, values)))
 
-# %% ../nbs/07_evaluator.ipynb #06f6c89c
+# %% ../nbs/07_evaluator.ipynb #4e394886
 BLOCK_BYTES = 2**25  # similarities held at a time: 32 MB, enough for an efficient product, and near the processor
 
 
@@ -200,7 +200,7 @@ def score(
     ranks = [positive_ranks(row, *match, mask) for row, match in zip(rows, labels.matches())]
     return scores_from_ranks(ranks, labels.query_pids, gallery)
 
-# %% ../nbs/07_evaluator.ipynb #f1b667b2
+# %% ../nbs/07_evaluator.ipynb #9fd3d822
 def _matrix(name: str, features):
     "Features (array or tensor) as a 2-D float32 tensor where they lie; raises ValueError naming what does not fit."
     import torch
@@ -220,7 +220,7 @@ def _norms(name: str, features) -> np.ndarray:
                          "the network has diverged or an input was broken")
     return norms
 
-# %% ../nbs/07_evaluator.ipynb #c76220a3
+# %% ../nbs/07_evaluator.ipynb #c1ba5f1b
 def _similarities(query, gallery, scale: np.ndarray) -> Iterator[np.ndarray]:
     "Rows of cosine similarity times the query's norm, one query at a time, from one buffer that is used again."
     import torch
@@ -233,7 +233,7 @@ def _similarities(query, gallery, scale: np.ndarray) -> Iterator[np.ndarray]:
             row *= scale
             yield row
 
-# %% ../nbs/07_evaluator.ipynb #c4aa6342
+# %% ../nbs/07_evaluator.ipynb #0dce7813
 def evaluate(
     query_features,  # (Q, D) array or tensor, CPU or GPU; need not be normalised
     gallery_features,  # (G, D)
@@ -252,7 +252,7 @@ def evaluate(
     ranks = [positive_ranks(row, *match, mask) for row, match in zip(rows, labels.matches())]
     return scores_from_ranks(ranks, labels.query_pids, len(gallery))
 
-# %% ../nbs/07_evaluator.ipynb #33517955
+# %% ../nbs/07_evaluator.ipynb #626fa5fc
 class Interval(NamedTuple):
     "A value with the bounds of its bootstrap interval."
     value: float
@@ -280,7 +280,7 @@ def resample_identities(
     low, high = np.quantile((drawn @ total) / (drawn @ size), [(1 - level) / 2, (1 + level) / 2])
     return Interval(float(values[keep].mean()), float(low), float(high))
 
-# %% ../nbs/07_evaluator.ipynb #9ff8f6bf
+# %% ../nbs/07_evaluator.ipynb #ccf6459c
 MEASURES = ("mAP", "mAP_trapezoid", "mINP", "rank1")  # what can be bootstrapped
 
 
@@ -300,7 +300,7 @@ def bootstrap(
     "A score with its identity-level bootstrap interval."
     return resample_identities(_per_query(scores, measure), scores.query_pids, **options)
 
-# %% ../nbs/07_evaluator.ipynb #7d866509
+# %% ../nbs/07_evaluator.ipynb #fd99573d
 def bootstrap_difference(
     scores_a: Scores,  # the model that is asked about
     scores_b: Scores,  # the one it is compared with, on the same queries in the same order
@@ -315,7 +315,7 @@ def bootstrap_difference(
     pids = scores_a.query_pids if query_pids is None else _integers("query_pids", query_pids, len(scores_a.ap))
     return resample_identities(_per_query(scores_a, measure) - _per_query(scores_b, measure), pids, **options)
 
-# %% ../nbs/07_evaluator.ipynb #14576a79
+# %% ../nbs/07_evaluator.ipynb #37ad131c
 def extract(
     net,                            # a `model.PTLNet` with a ReID head
     images: np.ndarray,             # (N, H, W, 3) uint8
@@ -325,36 +325,39 @@ def extract(
 ) -> np.ndarray:                    # (N, D) float32, L2-normalised
     "Test-time features of images."
     import torch
+
+    from ptl_nb.data import batches
     net = net.to(device, memory_format=torch.channels_last).eval()
     with torch.inference_mode():
-        return np.concatenate([net.embed(x).cpu().numpy() for x in _inputs(images, precision, device, size)])
+        return np.concatenate([_embed(net, x, precision, device).cpu().numpy() for x in batches(images, size, device)])
 
 
-def _inputs(images: np.ndarray, precision: str, device: str, size: int):
-    import torch
-
-    from ptl_nb.data import normalise, to_tensor
+def _embed(net, x, precision: str, device: str):
     from ptl_nb.trainer import autocast
-    for start in range(0, len(images), size):
-        with autocast(precision, device):
-            yield normalise(to_tensor(images[start:start + size], device)).contiguous(memory_format=torch.channels_last)
+    with autocast(precision, device): return net.embed(x)
 
-# %% ../nbs/07_evaluator.ipynb #6a700865
+# %% ../nbs/07_evaluator.ipynb #e1339f57
 def reestimate_bn(
     net,                            # a `model.PTLNet`, changed in place
     images: np.ndarray,             # (N, H, W, 3) uint8, unlabelled training images of the target
     size: int = 64,                 # images per batch
     precision: str = "auto",
     device: str = "cpu",
+    seed: int = 0,                  # of the order
 ) -> None:
-    "Running statistics of backbone and neck := cumulative averages over the target's batches; weights stay."
+    "Running statistics of backbone and neck := cumulative averages over the target's batches; ValueError for fewer than two images."
     import torch
-    layers = [m for part in (net.backbone, net.reid.neck) for m in part.modules() if isinstance(m, (torch.nn.BatchNorm1d, torch.nn.BatchNorm2d))]
+
+    from ptl_nb.data import batches
+    if len(images) < 2: raise ValueError(f"BN^t needs at least two training images of the target, {len(images)} given")
+    kinds = (torch.nn.BatchNorm1d, torch.nn.BatchNorm2d)
+    layers = [m for part in (net.backbone, net.reid.neck) for m in part.modules() if isinstance(m, kinds)]
     momenta = [m.momentum for m in layers]
     net.to(device, memory_format=torch.channels_last).train()
     for m in layers: m.reset_running_stats(); m.momentum = None          # None: cumulative average
+    order = np.random.default_rng(seed).permutation(len(images))
     whole = len(images) - (1 if len(images) % size == 1 else 0)          # one image alone has no variance
     with torch.no_grad():
-        for x in _inputs(images[:whole], precision, device, size): net.embed(x)
+        for x in batches(images[order[:whole]], size, device): _embed(net, x, precision, device)
     for m, momentum in zip(layers, momenta): m.momentum = momentum
     net.eval()

@@ -5,22 +5,19 @@
 # %% auto #0
 __all__ = ['Parser', 'train_parser', 'train_attributes', 'predict_parts', 'predict_attributes']
 
-# %% ../nbs/08_labellers.ipynb #4b2d08e6
-from dataclasses import replace
-from pathlib import Path
-
+# %% ../nbs/08_labellers.ipynb #47a77e92
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm import tqdm
 
-from .data import Augment, Images, batch, forever, normalise, random_epoch, to_tensor
+from .data import Augment, Images, batch, batches, forever, random_epoch
 from .losses import attribute_loss, parsing_loss
 from .model import PTLNet
 from .trainer import Recipe, autocast, finite_means
 
-# %% ../nbs/08_labellers.ipynb #49c0f32c
+# %% ../nbs/08_labellers.ipynb #9f0952b3
 def _level(i: int, o: int, stride: int = 1) -> nn.Sequential:
     return nn.Sequential(nn.Conv2d(i, o, 3, stride, 1, bias=False), nn.BatchNorm2d(o), nn.ReLU(inplace=True))
 
@@ -41,7 +38,7 @@ class Parser(nn.Module):
             x = level(torch.cat([F.interpolate(x, size=skip.shape[2:], mode="nearest"), skip], 1))
         return F.interpolate(self.classifier(x).float(), size=size, mode="bilinear", align_corners=False)
 
-# %% ../nbs/08_labellers.ipynb #881199c9
+# %% ../nbs/08_labellers.ipynb #8dbc296b
 def train_parser(
     images: Images,                  # with parts (N, H, W) at the size of the pixels
     recipe: Recipe,
@@ -54,11 +51,11 @@ def train_parser(
     net = Parser(width=recipe.parser_width).to(device, memory_format=torch.channels_last).train()
     optimiser = torch.optim.Adam(net.parameters(), lr=recipe.parser_lr, fused=True)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, recipe.parser_lr, total_steps=recipe.parser_iterations)
-    loss = lambda b: parsing_loss(net(b["x"]).float(), b["parts"].long())
+    loss = lambda b: parsing_loss(net(b["x"]), b["parts"])
     _loop(loss, images, np.arange(len(images)), optimiser, schedule, recipe.parser_iterations, recipe.parser_batch, recipe, seed, device, progress)
     return net.eval()
 
-# %% ../nbs/08_labellers.ipynb #e01fae59
+# %% ../nbs/08_labellers.ipynb #1aadbb41
 def train_attributes(
     images: Images,                  # with attributes (N, A, M)
     recipe: Recipe,
@@ -74,17 +71,18 @@ def train_attributes(
     order = np.random.default_rng(seed).permutation(len(images))
     chosen, held_out = np.split(order, [int(recipe.attribute_share * len(images))])
     epoch = len(chosen) // recipe.attribute_batch
+    if not epoch: raise ValueError(f"{len(chosen)} training images do not fill one attribute batch of {recipe.attribute_batch}; lower attribute_batch")
     optimiser = torch.optim.SGD([{"params": net.backbone.parameters()}, {"params": net.attributes.parameters(), "lr": 2 * recipe.attribute_lr}],
                                 lr=recipe.attribute_lr, momentum=0.9, weight_decay=recipe.weight_decay)
     schedule = torch.optim.lr_scheduler.MultiStepLR(optimiser, [e * epoch for e in recipe.attribute_milestones])
-    loss = lambda b: attribute_loss(net(b["x"], ("attributes",))["attributes"].float(), b["attributes"])
+    loss = lambda b: attribute_loss(net(b["x"], ("attributes",))["attributes"], b["attributes"])
     _loop(loss, images, chosen, optimiser, schedule, recipe.attribute_epochs * epoch, recipe.attribute_batch, recipe, seed, device, progress)
     return net.eval(), held_out
 
-# %% ../nbs/08_labellers.ipynb #e3a79ced
+# %% ../nbs/08_labellers.ipynb #14d848fa
 def _loop(loss_of, images, chosen, optimiser, schedule, iterations, size, recipe, seed, device, progress) -> None:
     rng, generator = np.random.default_rng(seed), torch.Generator().manual_seed(seed)
-    rows, augment, seen = forever(random_epoch, len(chosen), min(size, len(chosen)), rng), Augment(), []
+    rows, augment, seen = forever(random_epoch, len(chosen), size, rng), Augment(), []
     for i in tqdm(range(iterations), desc=progress, disable=progress is None, mininterval=5, ncols=100):
         b = batch(images, chosen[next(rows)], augment, generator, device)
         optimiser.zero_grad(set_to_none=True)
@@ -95,7 +93,7 @@ def _loop(loss_of, images, chosen, optimiser, schedule, iterations, size, recipe
         seen.append({"label model": loss.detach()})
         if len(seen) == 50 or i + 1 == iterations: finite_means(seen, i + 1); seen = []
 
-# %% ../nbs/08_labellers.ipynb #cea702ad
+# %% ../nbs/08_labellers.ipynb #a8baf495
 @torch.inference_mode()
 def predict_parts(
     net: Parser,
@@ -106,10 +104,13 @@ def predict_parts(
 ) -> np.ndarray:                # (N, H, W) uint8 part classes
     "The most probable part of each pixel."
     out = np.empty(images.shape[:3], np.uint8)
-    for x, rows in _batches(net, images, recipe, device, size): out[rows] = net(x).argmax(1).to(torch.uint8).cpu().numpy()
+    net.to(device, memory_format=torch.channels_last).eval()
+    for start, x in zip(range(0, len(images), size), batches(images, size, device)):
+        with autocast(recipe.precision, device): logits = net(x)
+        out[start:start + size] = logits.argmax(1).to(torch.uint8).cpu().numpy()
     return out
 
-
+# %% ../nbs/08_labellers.ipynb #cc52e871
 @torch.inference_mode()
 def predict_attributes(
     net: PTLNet,
@@ -120,14 +121,8 @@ def predict_attributes(
 ) -> np.ndarray:                # (N, A, M) float32, sums to one over M
     "Soft labels: the softmax of each attribute head."
     out = np.empty((len(images), len(net.attributes.sizes), max(net.attributes.sizes)), np.float32)
-    for x, rows in _batches(net, images, recipe, device, size):
-        out[rows] = net(x, ("attributes",))["attributes"].float().softmax(-1).cpu().numpy()
-    return out
-
-
-def _batches(net, images, recipe, device, size):
     net.to(device, memory_format=torch.channels_last).eval()
-    for start in range(0, len(images), size):
-        rows = slice(start, start + size)
-        with autocast(recipe.precision, device):
-            yield normalise(to_tensor(images[rows], device)).contiguous(memory_format=torch.channels_last), rows
+    for start, x in zip(range(0, len(images), size), batches(images, size, device)):
+        with autocast(recipe.precision, device): logits = net(x, ("attributes",))["attributes"]
+        out[start:start + size] = logits.float().softmax(-1).cpu().numpy()
+    return out

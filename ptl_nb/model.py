@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['BACKBONES', 'resnet', 'Block', 'mini', 'backbone', 'ReIDHead', 'ParsingHead', 'AttributeHeads', 'PTLNet']
 
-# %% ../nbs/04_model.ipynb #519b00e7
+# %% ../nbs/04_model.ipynb #9e2b0b26
 import difflib
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-# %% ../nbs/04_model.ipynb #b3ee0a42
+# %% ../nbs/04_model.ipynb #315af92c
 def resnet(
     name: str,                      # "resnet18", "resnet34", "resnet50" or "resnet101"
     weights: str | None = None,     # None: random; "imagenet": torchvision's; else a .safetensors file
@@ -22,13 +22,19 @@ def resnet(
     "A torchvision ResNet up to its last feature map, last stride 1 (paper, section 4.1)."
     import torchvision
     model = getattr(torchvision.models, name)(weights=None)
-    if weights: model.load_state_dict(_weights(name, weights), strict=False)
+    if weights: _load(model, name, weights)
     for module in model.layer4[0].modules():                      # the one stride-2 convolution and its shortcut
         if isinstance(module, nn.Conv2d) and module.stride == (2, 2): module.stride = (1, 1)
     channels = model.fc.in_features
     return nn.Sequential(*list(model.children())[:-2]), channels
 
-# %% ../nbs/04_model.ipynb #5b77798a
+# %% ../nbs/04_model.ipynb #b215afae
+def _load(model: nn.Module, name: str, weights: str) -> None:
+    missing, extra = model.load_state_dict(_weights(name, weights), strict=False)
+    missing = sorted(set(missing) - {"fc.weight", "fc.bias"})
+    if missing or extra: raise ValueError(f"{weights} holds no {name}: it lacks {missing[:3]} and has unknown {extra[:3]}; name its tensors as torchvision does")
+
+
 def _weights(name: str, weights: str) -> dict[str, Tensor]:
     if weights != "imagenet":
         from safetensors.torch import load_file
@@ -43,7 +49,7 @@ def _weights(name: str, weights: str) -> dict[str, Tensor]:
                                 f"or give a .safetensors file as `weights`, or None to start at random") from error
     return {k: v for k, v in state.items() if not k.startswith("fc.")}
 
-# %% ../nbs/04_model.ipynb #5ff0fecf
+# %% ../nbs/04_model.ipynb #ae2e30d0
 def _conv(i: int, o: int, k: int = 3, stride: int = 1) -> list[nn.Module]:
     return [nn.Conv2d(i, o, k, stride, k // 2, bias=False), nn.BatchNorm2d(o)]
 
@@ -69,7 +75,7 @@ def mini(
             if isinstance(m, nn.Conv2d): nn.init.kaiming_normal_(m.weight, mode="fan_out", nonlinearity="relu")
     return nn.Sequential(stem, *stages), widths[-1]
 
-# %% ../nbs/04_model.ipynb #7c325f87
+# %% ../nbs/04_model.ipynb #40ca83e6
 BACKBONES: dict[str, Callable] = {f"resnet{n}": lambda weights=None, n=n: resnet(f"resnet{n}", weights) for n in (18, 34, 50, 101)}
 BACKBONES["mini"] = lambda weights=None: mini()
 
@@ -85,7 +91,7 @@ def backbone(
     if name == "mini" and weights: raise ValueError("the backbone 'mini' has no pretrained weights; give weights=None")
     return BACKBONES[name](weights)
 
-# %% ../nbs/04_model.ipynb #1af860c2
+# %% ../nbs/04_model.ipynb #e5dbf4a5
 def _normal(module: nn.Module, std: float = 0.001) -> nn.Module:
     nn.init.normal_(module.weight, 0, std)
     if getattr(module, "bias", None) is not None: nn.init.zeros_(module.bias)
@@ -108,7 +114,7 @@ class ReIDHead(nn.Module):
         f, g = self.embed(e)
         return {"f": f, "logits": self.classifier(g)}
 
-# %% ../nbs/04_model.ipynb #492f4e78
+# %% ../nbs/04_model.ipynb #6447d2ce
 class ParsingHead(nn.Module):
     "E (B, C, H, W) → part logits (B, K, 2H, 2W) (paper, section 3.2)."
     def __init__(self, channels: int, parts: int = 8, hidden: int = 256):
@@ -119,7 +125,7 @@ class ParsingHead(nn.Module):
 
     def forward(self, e: Tensor) -> Tensor: return self.classifier(F.relu(self.norm(self.up(e)), inplace=True))
 
-# %% ../nbs/04_model.ipynb #e5f75ab8
+# %% ../nbs/04_model.ipynb #4edfec05
 class AttributeHeads(nn.Module):
     "E → soft-label logits of all attributes at once: (B, A, M), or a list of (B, M_j) where the M_j differ (paper, section 3.3)."
     def __init__(self, channels: int, sizes: Sequence[int], hidden: int = 128):
@@ -136,7 +142,7 @@ class AttributeHeads(nn.Module):
         if len(set(self.sizes)) == 1: return logits
         return [logits[:, j, :m] for j, m in enumerate(self.sizes)]
 
-# %% ../nbs/04_model.ipynb #8b43a817
+# %% ../nbs/04_model.ipynb #3d70c3b0
 class PTLNet(nn.Module):
     "Shared backbone with the heads of Proxy Task Learning; a head that is not wanted is not built."
     def __init__(

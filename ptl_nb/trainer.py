@@ -7,25 +7,25 @@ __all__ = ['TASKS', 'Recipe', 'check_recipe', 'learning_rate', 'Method', 'parse_
            'autocast', 'source_losses', 'target_losses', 'proxy_losses', 'loss_weights', 'train_step', 'fit',
            'finite_means', 'check_labels']
 
-# %% ../nbs/06_trainer.ipynb #705959b2
+# %% ../nbs/06_trainer.ipynb #9f04c9c8
+import functools
 import math
 import platform
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
-from torch import nn
 from tqdm import tqdm
 
-from .data import Augment, Images, batch, forever, identity_epoch, random_epoch, short_identities
-from .losses import attribute_loss, batch_hard_triplet, id_loss, parsing_loss
+from .data import Augment, Images, batch, forever, identity_epoch, random_epoch
+from .losses import attribute_loss, batch_hard_triplet, id_loss, parsing_loss, total_loss
 from .model import PTLNet
 
-# %% ../nbs/06_trainer.ipynb #8125d8a3
+# %% ../nbs/06_trainer.ipynb #7d2c9bbb
 @dataclass(frozen=True)
 class Recipe:
     "All constants of a run; the defaults are the paper's (sections given) or its released code's ('code')."
@@ -72,19 +72,26 @@ class Recipe:
 
     @property
     def size(self) -> tuple[int, int]: return self.height, self.width
+    def __post_init__(self): check_recipe(self)
 
-# %% ../nbs/06_trainer.ipynb #e93c91d4
-def check_recipe(recipe: Recipe) -> Recipe:
-    "The recipe itself, or ValueError naming the first field that cannot be."
+# %% ../nbs/06_trainer.ipynb #92a813c4
+def check_recipe(recipe: Recipe) -> None:
+    "ValueError naming the first field that cannot be."
     if recipe.variant not in ("as_paper", "as_code"): raise ValueError(f"variant is {recipe.variant!r}; it must be 'as_paper' or 'as_code'")
     if recipe.precision not in ("auto", "fp32", "bf16"): raise ValueError(f"precision is {recipe.precision!r}; it must be 'auto', 'fp32' or 'bf16'")
-    for name in ("height", "width", "identities", "images", "target_batch", "epochs", "parser_iterations", "attribute_epochs"):
+    for name in ("height", "width", "target_batch", "epochs", "parser_iterations", "parser_batch", "attribute_epochs", "attribute_batch"):
         if getattr(recipe, name) < 1: raise ValueError(f"{name} is {getattr(recipe, name)}; it must be at least 1")
+    for name in ("lr", "parser_lr", "attribute_lr"):
+        if not getattr(recipe, name) > 0: raise ValueError(f"{name} is {getattr(recipe, name)}; a learning rate is above 0")
+    for name in ("parser_height", "parser_input_width"):
+        if getattr(recipe, name) % 16: raise ValueError(f"{name} is {getattr(recipe, name)}; the parser halves four times, so it must be a multiple of 16")
+    if sorted(recipe.milestones) != list(recipe.milestones): raise ValueError(f"milestones are {recipe.milestones}; they must ascend")
+    if not 0 < recipe.attribute_share < 1: raise ValueError(f"attribute_share is {recipe.attribute_share}; some images train, the others measure: a share in (0, 1)")
+    if recipe.bn_batch < 2: raise ValueError(f"bn_batch is {recipe.bn_batch}; statistics need at least 2 images")
     if recipe.identities < 2 or recipe.images < 2: raise ValueError("identities and images per batch must both be at least 2, or the triplet loss is empty")
     if not 0 <= recipe.warmup < 1: raise ValueError(f"warmup is {recipe.warmup}; it is a share of all iterations in [0, 1)")
-    return recipe
 
-# %% ../nbs/06_trainer.ipynb #2b3992bb
+# %% ../nbs/06_trainer.ipynb #aafeca64
 def learning_rate(
     iteration: int,       # from 0
     epoch_length: int,    # iterations in one epoch
@@ -95,7 +102,7 @@ def learning_rate(
     rise = min(1.0, (iteration + 1) / (recipe.warmup * total)) if recipe.warmup else 1.0
     return recipe.lr * rise * 0.1 ** sum(iteration >= m * epoch_length for m in recipe.milestones)
 
-# %% ../nbs/06_trainer.ipynb #9bb1df86
+# %% ../nbs/06_trainer.ipynb #e03bc41d
 TASKS = ("HP^s", "Attr^s", "HP^t", "Attr^t", "fwd^t")
 
 
@@ -111,6 +118,7 @@ class Method:
     @property
     def uses_target(self) -> bool: return any(task.endswith("^t") for task in self.tasks)
     def has(self, kind: str) -> bool: return any(task.startswith(kind) for task in self.tasks)
+    def labelled(self, where: str) -> bool: return any(task in self.tasks for task in ("HP" + where, "Attr" + where))   # "^s" or "^t"
 
 
 def parse_method(name: str) -> Method:
@@ -125,10 +133,11 @@ def parse_method(name: str) -> Method:
     if "fwd^t" in tasks and len(tasks) > 1: raise ValueError(f"method {name!r}: fwd^t is the control without any other task")
     return Method(name, tuple(t for t in TASKS if t in tasks), bn)
 
-# %% ../nbs/06_trainer.ipynb #ff78be30
+# %% ../nbs/06_trainer.ipynb #7d31851c
+@functools.lru_cache
 def computes_bf16(device: str = "cpu") -> bool:
     "Whether the device multiplies bfloat16 natively (not emulated)."
-    if torch.device(device).type == "cuda": return torch.cuda.get_device_capability()[0] >= 8
+    if torch.device(device).type == "cuda": return torch.cuda.get_device_capability(device)[0] >= 8
     flags = Path("/proc/cpuinfo").read_text() if platform.system() == "Linux" else ""
     return any(flag in flags for flag in ("avx512_bf16", "amx_bf16", " bf16"))
 
@@ -143,13 +152,12 @@ def autocast(precision: str, device: str = "cpu"):
     if resolve_precision(precision, device) == "fp32": return nullcontext()
     return torch.autocast(torch.device(device).type, dtype=torch.bfloat16)
 
-# %% ../nbs/06_trainer.ipynb #062b2600
+# %% ../nbs/06_trainer.ipynb #0769029b
 def source_losses(net: PTLNet, b: dict, method: Method, recipe: Recipe) -> dict[str, torch.Tensor]:
     "Unweighted losses of a source batch: id, triplet, and HP^s / Attr^s where the method has them."
     tasks = ("reid", *(("parts",) if "HP^s" in method.tasks else ()), *(("attributes",) if "Attr^s" in method.tasks else ()))
     out = net(b["x"], tasks)
-    losses = {"id": id_loss(out["logits"].float(), b["classes"]),
-              "triplet": batch_hard_triplet(out["f"].float(), b["classes"], recipe.margin)}
+    losses = {"id": id_loss(out["logits"], b["classes"]), "triplet": batch_hard_triplet(out["f"], b["classes"], recipe.margin)}
     return losses | proxy_losses(out, b, recipe, "^s")
 
 
@@ -162,8 +170,8 @@ def target_losses(net: PTLNet, b: dict, method: Method, recipe: Recipe) -> dict[
 def proxy_losses(out: dict, b: dict, recipe: Recipe, where: str) -> dict[str, torch.Tensor]:
     "Parsing loss (Eq. 4) and attribute loss (Eq. 5) of whatever the network was asked for."
     losses = {}
-    if "parts" in out: losses["HP" + where] = parsing_loss(out["parts"].float(), b["parts"].long(), class_balanced=recipe.variant == "as_code")
-    if "attributes" in out: losses["Attr" + where] = attribute_loss(out["attributes"].float(), b["attributes"])
+    if "parts" in out: losses["HP" + where] = parsing_loss(out["parts"], b["parts"], class_balanced=recipe.variant == "as_code")
+    if "attributes" in out: losses["Attr" + where] = attribute_loss(out["attributes"], b["attributes"])
     return losses
 
 
@@ -172,7 +180,7 @@ def loss_weights(recipe: Recipe) -> dict[str, float]:
     return {"id": recipe.weight_id, "triplet": recipe.weight_triplet, "HP^s": recipe.weight_parts, "HP^t": recipe.weight_parts,
             "Attr^s": recipe.weight_attributes, "Attr^t": recipe.weight_attributes}
 
-# %% ../nbs/06_trainer.ipynb #f02213da
+# %% ../nbs/06_trainer.ipynb #cf9a8eb0
 def train_step(
     net: PTLNet,
     optimiser: torch.optim.Optimizer,
@@ -189,12 +197,12 @@ def train_step(
         if b is None: continue
         silent = b is target and method.tasks == ("fwd^t",)
         with torch.no_grad() if silent else nullcontext(), autocast(recipe.precision, device): losses = losses_of(net, b, method, recipe)
-        if losses: sum(weights[name] * loss for name, loss in losses.items()).backward()
+        if losses: total_loss(losses, weights).backward()
         seen |= {name: loss.detach() for name, loss in losses.items()}
     optimiser.step()
     return seen
 
-# %% ../nbs/06_trainer.ipynb #eccfec9b
+# %% ../nbs/06_trainer.ipynb #75a3aa92
 def fit(
     net: PTLNet,
     source: Images,                          # labelled source images
@@ -214,8 +222,8 @@ def fit(
     epoch_length = len(np.unique(source.classes)) // recipe.identities
     if epoch_length < 1: raise ValueError(f"{len(np.unique(source.classes))} identities do not fill one batch of {recipe.identities}; lower `identities`")
     sources = forever(identity_epoch, source.classes, recipe.identities, recipe.images, rng)
-    targets = forever(random_epoch, len(target), recipe.target_batch, np.random.default_rng(seed + 1)) if method.uses_target else None
-    target_generator = torch.Generator().manual_seed(seed + 1)
+    targets = forever(random_epoch, len(target), recipe.target_batch, np.random.default_rng([seed, 1])) if method.uses_target else None
+    target_generator = torch.Generator().manual_seed(seed + 1_000_000)
     net.to(device, memory_format=torch.channels_last).train()
     optimiser = torch.optim.Adam(net.parameters(), lr=recipe.lr, weight_decay=recipe.weight_decay, fused=True)
     rows, seen, augment = [], [], Augment()
@@ -234,7 +242,7 @@ def fit(
             net.train()
     return pd.DataFrame(rows)
 
-# %% ../nbs/06_trainer.ipynb #35ea8715
+# %% ../nbs/06_trainer.ipynb #abe40d9c
 def finite_means(seen: list[dict], iteration: int) -> dict[str, float]:
     "Mean of each loss over some iterations; FloatingPointError naming the loss that is not finite."
     means = {name: torch.stack([losses[name] for losses in seen]).mean().item() for name in seen[0]}

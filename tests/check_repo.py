@@ -28,8 +28,8 @@ def check_notebook(path: Path) -> list[str]:
     if not any(c["outputs"] for c in code): wrong.append("saved without outputs")
     tagged = sum("parameters" in c["metadata"].get("tags", []) for c in code)
     if tagged != (path.stem in PAPERMILL): wrong.append(f"{tagged} cells tagged 'parameters', expected {int(path.stem in PAPERMILL)}")
-    long = [n for n in (sum(1 for line in c["source"] if line.strip()) for c in code) if n > 30]
-    if long: wrong.append(f"{len(long)} code cells over 30 lines")
+    long = [n for n in (sum(1 for line in c["source"] if line.strip()) for c in code) if n > 50]    # a class with documented fields may be long
+    if long: wrong.append(f"{len(long)} code cells over 50 lines")
     for cell in cells:
         text = "".join(cell["source"]) + json.dumps(cell.get("outputs", ""))
         found = re.search(r"(?<![\w.])/(work|tmp|root|home|opt)/\w+", text)
@@ -41,7 +41,7 @@ def check_export() -> list[str]:
     "Modules exported anew from the notebooks must equal the committed ones."
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder) / "copy"
-        shutil.copytree(ROOT, copy, ignore=shutil.ignore_patterns(".git", ".venv", "venv", "results", "data", "standin_data", "__pycache__", "*.egg-info"))
+        shutil.copytree(ROOT, copy, ignore=shutil.ignore_patterns(".git", ".venv", "venv", "results", "data", "standin_data", "__pycache__", "*.egg-info", "build", "dist"))
         for module in (copy / "ptl_nb").glob("*.py"):
             if module.name != "__init__.py": module.unlink()
         subprocess.run(["nbdev_export"], cwd=copy, check=True, env={**os.environ, "PYTHONPATH": str(copy)})
