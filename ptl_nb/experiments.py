@@ -11,7 +11,7 @@ __all__ = ['RECIPES', 'LABEL_FIELDS', 'USED_BY', 'TRAINING_CODE', 'PAPER_TABLE2'
            'load_reid', 'score_net', 'score_model', 'own_domain_curve', 'in_percent', 'Comparison', 'mean_scores',
            'display_table', 'compare', 'check_domains', 'standin_label_domains', 'save_comparison']
 
-# %% ../nbs/11_experiments.ipynb #5b1fa1ed
+# %% ../nbs/11_experiments.ipynb #cc3d67cd
 import ast
 import difflib
 import hashlib
@@ -44,7 +44,7 @@ from .labels import (PARTS, Vocabulary, attribute_auc, part_file, part_iou, read
 from .model import PTLNet
 from .trainer import Method, Recipe, fit, parse_method, resolve_precision
 
-# %% ../nbs/11_experiments.ipynb #c79fc24e
+# %% ../nbs/11_experiments.ipynb #390ea20a
 RECIPES = {
     "paper": Recipe(),
     "mini": Recipe("mini", backbone="mini", weights=None, height=96, width=48, parsing_hidden=64, attribute_hidden=32, lr=4e-3, epochs=40, milestones=(24, 34),
@@ -55,7 +55,7 @@ RECIPES = {
                     attribute_milestones=(1,), attribute_lr=0.05, attribute_share=0.4),
 }
 
-# %% ../nbs/11_experiments.ipynb #8a2e1f80
+# %% ../nbs/11_experiments.ipynb #43bb8743
 def choose_device(device: str) -> str:
     "'auto' as 'cuda' where there is one, else 'cpu'; ValueError for a device that is not there."
     if device == "auto": return "cuda" if torch.cuda.is_available() else "cpu"
@@ -83,12 +83,12 @@ def choose_recipe(
             raise ValueError(f"unknown {what} {given!r}{f'; did you mean {near[0]!r}?' if near else ''} (known: {', '.join(names)})")
     return replace(RECIPES[name], **changes)
 
-# %% ../nbs/11_experiments.ipynb #bd97cadb
+# %% ../nbs/11_experiments.ipynb #8dfea890
 def longer(recipe: Recipe, multiple: int) -> Recipe:
     "The recipe with `multiple` times the epochs, its milestones moved along."
     return replace(recipe, epochs=recipe.epochs * multiple, milestones=tuple(m * multiple for m in recipe.milestones))
 
-# %% ../nbs/11_experiments.ipynb #dbaaad13
+# %% ../nbs/11_experiments.ipynb #35d773df
 def parse_seeds(seeds, name: str = "seeds") -> list[int]:
     "Whole numbers from 3, '0,1,2', '0 1 2' or [0, 1, 2]; ValueError for anything else."
     parts = re.split(r"[,\s]+", seeds.strip(" []")) if isinstance(seeds, str) else seeds if isinstance(seeds, (list, tuple)) else [seeds]
@@ -121,12 +121,12 @@ def check_parameters(namespace: dict) -> None:
         allowed = {"str": (str, int), "int": int, "float": (int, float), "bool": (bool, type(None))}[kind]
         if not isinstance(namespace[name], allowed) or (kind != "bool" and isinstance(namespace[name], bool)): raise ValueError(f"parameter {name} is {namespace[name]!r}; it must be {kind}")
 
-# %% ../nbs/11_experiments.ipynb #7ed925a8
+# %% ../nbs/11_experiments.ipynb #3cc22ba6
 def plain_warnings() -> None:
     "Warnings as one line each, without the path of the file that raised them."
     warnings.formatwarning = lambda message, category, *rest: f"{category.__name__}: {message}\n"
 
-# %% ../nbs/11_experiments.ipynb #5f0f4b34
+# %% ../nbs/11_experiments.ipynb #0f36d54e
 LABEL_FIELDS = ("parser_", "attribute_epochs", "attribute_milestones", "attribute_lr", "attribute_batch", "attribute_share")
 USED_BY = {"HP": ("variant", "parsing_hidden", "weight_parts"), "Attr": ("attribute_hidden", "weight_attributes"), "^t": ("target_batch",)}
 
@@ -135,7 +135,7 @@ def short_hash(key: dict) -> str:
     "12 hexadecimal digits of a dictionary's canonical JSON."
     return hashlib.sha256(json.dumps(key, sort_keys=True, default=str).encode()).hexdigest()[:12]
 
-# %% ../nbs/11_experiments.ipynb #801541b9
+# %% ../nbs/11_experiments.ipynb #21b6fbc6
 def label_recipe_key(recipe: Recipe, device: str) -> dict:
     "The fields of a recipe that the weights of label models depend on."
     also = ("backbone", "weights", "height", "width", "attribute_hidden", "weight_decay")
@@ -153,7 +153,7 @@ def _resolved(recipe: Recipe, device: str) -> dict:
     if recipe.weights not in (None, "imagenet"): key["weights"] = hashlib.sha256(Path(recipe.weights).read_bytes()).hexdigest()
     return key
 
-# %% ../nbs/11_experiments.ipynb #8f054ec1
+# %% ../nbs/11_experiments.ipynb #66e7bb22
 TRAINING_CODE = ("data", "labels", "losses", "model", "trainer", "labellers")
 
 
@@ -167,14 +167,14 @@ def code_hash(modules: tuple[str, ...] = TRAINING_CODE) -> str:
         digest.update(ast.dump(tree).encode())
     return digest.hexdigest()[:12]
 
-# %% ../nbs/11_experiments.ipynb #4ffcfe34
+# %% ../nbs/11_experiments.ipynb #48a59d90
 def labels_hash(folder: Path, paths) -> str:
     "12 hexadecimal digits of the labels of some images in a label store."
     digest = hashlib.sha256((folder / "attributes.csv").read_bytes())
     for path in paths: digest.update(part_file(folder, path).read_bytes())
     return digest.hexdigest()[:12]
 
-# %% ../nbs/11_experiments.ipynb #d34f4929
+# %% ../nbs/11_experiments.ipynb #4a72d0f6
 def _slug(text: str) -> str: return re.sub(r"[^A-Za-z0-9]+", "-", text.replace("^", "")).strip("-")
 
 
@@ -213,7 +213,7 @@ class Store:
         finally: shutil.rmtree(temporary, ignore_errors=True)
         return folder
 
-# %% ../nbs/11_experiments.ipynb #706efe23
+# %% ../nbs/11_experiments.ipynb #3d35ac4c
 def write_json(path: Path, value: dict) -> None:
     "JSON written whole."
     temporary = path.with_name(path.name + f".{os.getpid()}.tmp")
@@ -222,7 +222,8 @@ def write_json(path: Path, value: dict) -> None:
 
 
 def write_csv(path: Path, table: pd.DataFrame) -> None:
-    "CSV written whole."
+    "CSV written whole; its folder is made where there is none."
+    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(path.name + f".{os.getpid()}.tmp")
     table.to_csv(temporary, index=False, lineterminator="\n")
     os.replace(temporary, path)
@@ -248,7 +249,7 @@ def environment(device: str) -> dict:
     where = torch.cuda.get_device_name(device) if torch.device(device).type == "cuda" else f"{platform.machine()} CPU, {torch.get_num_threads()} threads"
     return {"git": git_revision(), "python": platform.python_version(), "packages": packages, "device": where}
 
-# %% ../nbs/11_experiments.ipynb #effd874c
+# %% ../nbs/11_experiments.ipynb #f5175244
 def label_models(
     store: Store,
     recipe: Recipe,
@@ -283,7 +284,7 @@ def save_net(net: torch.nn.Module, path: Path) -> None:
     "Weights as safetensors, on the CPU."
     save_file({k: v.detach().cpu().contiguous() for k, v in net.state_dict().items()}, path)
 
-# %% ../nbs/11_experiments.ipynb #2111ae46
+# %% ../nbs/11_experiments.ipynb #aa15e055
 def label_domain(
     store: Store,
     recipe: Recipe,
@@ -320,7 +321,7 @@ def load_label_models(folder: Path, recipe: Recipe) -> tuple[Parser, PTLNet, Voc
     model.load_state_dict(load_file(folder / "attributes.safetensors"))
     return parser.eval(), model.eval(), vocabulary
 
-# %% ../nbs/11_experiments.ipynb #b6f73816
+# %% ../nbs/11_experiments.ipynb #561d716a
 def image_sized(maps: np.ndarray, domain: Domain) -> list[np.ndarray]:
     "Part maps at the size of the image files they belong to (headers are read, pixels are not)."
     from PIL import Image
@@ -342,7 +343,7 @@ def label_quality(
     (vocabulary, p), (full, t) = read_attributes(predicted, paths), read_attributes(true, paths)
     return iou, attribute_auc(vocabulary, p, select_attributes(full, t, vocabulary.names)[1])
 
-# %% ../nbs/11_experiments.ipynb #4f9832b0
+# %% ../nbs/11_experiments.ipynb #ff5c5498
 def oracle_labels(
     store: Store,
     domain: Domain,       # a rendered stand-in
@@ -361,7 +362,7 @@ def oracle_labels(
 
     return store.find(f"oracle labels {domain.name}", key) or store.write(f"oracle labels {domain.name}", key, fill)
 
-# %% ../nbs/11_experiments.ipynb #a17e7728
+# %% ../nbs/11_experiments.ipynb #37cdb3a2
 def train_method(
     store: Store,
     recipe: Recipe,
@@ -393,7 +394,7 @@ def train_method(
 
     return store.find(name, key) or store.write(name, key, fill)
 
-# %% ../nbs/11_experiments.ipynb #8ed352de
+# %% ../nbs/11_experiments.ipynb #77a18695
 def labelled_images(domain: Domain, where: str, net: PTLNet, method: Method, recipe: Recipe, labels: dict[str, Path], classes: np.ndarray | None = None) -> Images:
     "A domain's training pixels with the proxy labels that the method needs there; part maps at the size of the parsing head's output."
     x = np.array(pixels(domain, "train", recipe.size))
@@ -404,7 +405,7 @@ def labelled_images(domain: Domain, where: str, net: PTLNet, method: Method, rec
     if "Attr" + where in method.tasks: attributes = read_attributes(labels[domain.name], domain.train.path)[1]
     return Images(x, classes, parts, attributes)
 
-# %% ../nbs/11_experiments.ipynb #0b749187
+# %% ../nbs/11_experiments.ipynb #54a3759b
 def load_reid(run: Path, recipe: Recipe) -> PTLNet:
     "The backbone and ReID head of a finished run (the proxy heads are dropped after training)."
     state = {k: v for k, v in load_file(run / "model.safetensors").items() if k.startswith(("backbone.", "reid."))}
@@ -434,7 +435,7 @@ def score_model(store: Store, recipe: Recipe, run: Path, domain: Domain, bn_targ
     os.replace(temporary, file)
     return scores
 
-# %% ../nbs/11_experiments.ipynb #e341e682
+# %% ../nbs/11_experiments.ipynb #904d5a88
 def own_domain_curve(store: Store, recipe: Recipe, source: Domain, seed: int = 0, points: int = 10) -> pd.DataFrame:
     "Trapezoid mAP and Rank-1 (percent) of BL on the source's own test set, at about `points` epochs of one training."
     key = {"kind": "own-domain curve", "code": code_hash((*TRAINING_CODE, "evaluator")), "recipe": training_recipe_key(recipe, parse_method("BL"), store.device),
@@ -456,7 +457,7 @@ def own_domain_curve(store: Store, recipe: Recipe, source: Domain, seed: int = 0
 
     return pd.read_csv((store.find(name, key) or store.write(name, key, fill)) / "curve.csv")
 
-# %% ../nbs/11_experiments.ipynb #bf06ed40
+# %% ../nbs/11_experiments.ipynb #459a201a
 PAPER_TABLE2 = {   # (source, target) -> method -> mAP, Rank-1, Rank-5, Rank-10 in percent
     ("market", "duke"): {"BL": (29.1, 49.9, 63.8, 69.9), "PTL": (36.2, 57.4, 71.0, 75.8)},
     ("duke", "market"): {"BL": (27.8, 58.2, None, None)},
@@ -469,7 +470,7 @@ def in_percent(scores: Scores) -> dict[str, float]:
     "The five numbers of a table row."
     return {"mAP_trapezoid": 100 * scores.mAP_trapezoid, "mAP": 100 * scores.mAP, **{f"rank{k}": 100 * scores.rank(k) for k in (1, 5, 10)}}
 
-# %% ../nbs/11_experiments.ipynb #f274cb84
+# %% ../nbs/11_experiments.ipynb #892cb4ea
 @dataclass(frozen=True)
 class Comparison:
     "Scores of several methods over several seeds on one target."
@@ -522,7 +523,7 @@ class Comparison:
         "Trapezoid mAP of one method minus another's, averaged over the seeds both have; test identities resampled."
         return bootstrap_difference(mean_scores(self.scores[method]), mean_scores(self.scores[reference]), measure="mAP_trapezoid")
 
-# %% ../nbs/11_experiments.ipynb #889eb80c
+# %% ../nbs/11_experiments.ipynb #460bc07d
 def mean_scores(scores: dict[int, Scores]) -> Scores:
     "Scores whose per-query values are means over seeds (what the bootstrap over identities resamples)."
     first = next(iter(scores.values()))
@@ -543,7 +544,7 @@ def display_table(summary: pd.DataFrame) -> pd.DataFrame:
         if summary[column].notna().any(): table[label] = ["" if pd.isna(v) else f"{v:.1f}" for v in summary[column]]
     return table.set_index("method")
 
-# %% ../nbs/11_experiments.ipynb #dedbfcf9
+# %% ../nbs/11_experiments.ipynb #228bedc5
 def compare(
     store: Store,
     recipe: Recipe,
@@ -564,7 +565,7 @@ def compare(
             scores[m.name][seed] = score_model(store, recipe, runs[m.name][seed], target, m.bn_target)
     return Comparison(source, target, recipe, scores, runs, "oracle labels" if labels and not models else "predicted labels", bool(models))
 
-# %% ../nbs/11_experiments.ipynb #9658327f
+# %% ../nbs/11_experiments.ipynb #41d2cf0d
 def check_domains(recipe: Recipe, source: Domain, target: Domain, methods: list[Method]) -> list[Domain]:
     "The domains that need proxy labels; ValueError for whatever would stop a training or a scoring later."
     if source.data_hash() == target.data_hash(): raise ValueError(f"source and target are the same images ({source.title}); give two domains")
@@ -578,14 +579,14 @@ def check_domains(recipe: Recipe, source: Domain, target: Domain, methods: list[
     PTLNet(people, backbone_name=recipe.backbone, weights=recipe.weights)        # missing weights show here, not after the label models
     return [d for d, where in ((source, "^s"), (target, "^t")) if any(m.labelled(where) for m in methods)]
 
-# %% ../nbs/11_experiments.ipynb #5c9dcc7f
+# %% ../nbs/11_experiments.ipynb #42c050e3
 def standin_label_domains():
     "The embedded label domains: studio for parts, street for attributes, and where their truth lies."
     from ptl_nb.domains import load_domain
     from ptl_nb.standins import truth
     return load_domain("studio"), load_domain("street"), truth
 
-# %% ../nbs/11_experiments.ipynb #d91a883d
+# %% ../nbs/11_experiments.ipynb #868d6779
 def save_comparison(comparison: Comparison, folder: Path, device: str = "cpu", **extra) -> list[Path]:
     "CSV of the summary, CSV by seed, JSON with recipe, data hashes, versions; returns the files."
     stored = {m: {s: json.loads((r / "run.json").read_text(encoding="utf-8")) for s, r in runs.items()} for m, runs in comparison.runs.items()}
