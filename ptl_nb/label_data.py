@@ -254,7 +254,7 @@ def person_parts(
     on = rle.decode([masks[i - 1] for i in given])  # (256, 256, n)
     return DP_PARTS[(on * np.array(given, np.uint8)).max(2)]
 
-# %% ../nbs/03a_label_data.ipynb #bf273eef
+# %% ../nbs/03a_label_data.ipynb #17636f5c
 def _grid_index(
     start: float, # of the box, in image pixels
     length: float, # of the box
@@ -266,7 +266,7 @@ def _grid_index(
     centre = left + (np.arange(n) + 0.5) * (right - left) / n
     return np.floor((centre - start) / length * GRID + 1e-6).astype(np.int64).clip(0, GRID - 1)
 
-
+# %% ../nbs/03a_label_data.ipynb #7502376a
 def part_maps(
     labels: LabelSet, # with masks
     size: tuple[int, int], # (height, width) in pixels
@@ -336,7 +336,7 @@ def _check_masks(
         if not isinstance(m.get("counts"), str) or not re.fullmatch("[0-o]+", m["counts"]):
             raise ValueError(f"{where}, dp_mask {i} ({DP_MASKS[i]}) is no run-length code of COCO's: {str(m.get('counts'))[:20]!r}. Fetch the annotations again.")
 
-# %% ../nbs/03a_label_data.ipynb #5ec10689
+# %% ../nbs/03a_label_data.ipynb #311796d5
 def _persons(
     file: Path, # one of the four JSON files
 ) -> tuple[pd.DataFrame, dict]: # one row per person with masks: image, height, width, box, masks; what was counted
@@ -355,7 +355,7 @@ def _persons(
     counted = {"images listed": len(pictures), "persons": len(content["annotations"]), "persons without dp_masks": len(content["annotations"]) - len(rows)}
     return table.sort_values(["path", "id"], kind="stable", ignore_index=True), counted
 
-
+# %% ../nbs/03a_label_data.ipynb #0bef0291
 def _check_box(
     box: np.ndarray, # x, y, width, height
     picture: dict, # its image
@@ -461,7 +461,7 @@ def _standin(
     paths = domain.train.path.to_numpy(object)
     return domain, paths if limit is None else paths[np.linspace(0, len(paths) - 1, min(limit, len(paths))).astype(int)]
 
-# %% ../nbs/03a_label_data.ipynb #8b9639b7
+# %% ../nbs/03a_label_data.ipynb #a1a4defe
 def _write_pictures(
     domain, # stand-in
     paths: np.ndarray, # images
@@ -480,7 +480,7 @@ def _write_pictures(
         out.append(({"id": start + 1, "file_name": name, "height": h, "width": w * len(group)}, [[i * w, 0, w, h] for i in range(len(group))]))
     return out
 
-
+# %% ../nbs/03a_label_data.ipynb #08965f93
 def export_densepose(
     folder: str | Path, # to be made
     name: str = "studio", # stand-in for DensePose
@@ -564,7 +564,7 @@ def _peta_folder(
                "uses of left-out names": left_out, "other files": len(entries) - len(pictures)}
     return [p for p, k in zip(pictures, keys) if k is not None], [rows[k] for k in keys if k is not None], counted
 
-# %% ../nbs/03a_label_data.ipynb #cc50f6c8
+# %% ../nbs/03a_label_data.ipynb #f4e8469c
 def _two_way(
     yes: np.ndarray, # (N, A) 0 or 1, or between where unsure
 ) -> np.ndarray: # (N, A, 2) float32: no, yes
@@ -580,7 +580,7 @@ def _shares(
     cuts = int(len(order) * 0.6), int(len(order) * 0.6) + int(len(order) * 0.3)
     return dict(zip(("train", "val", "test"), np.split(order, cuts)))
 
-
+# %% ../nbs/03a_label_data.ipynb #1bd40e4b
 def read_peta_tree(
     folder: str | Path, # 'PETA dataset', or the folder that holds it
     strict: bool = True, # images without a line, or ids without an image, are errors; else counted and left out
@@ -625,7 +625,7 @@ def _strings(
     "Text of the cells."
     return ["".join(map(str, np.asarray(c).ravel())).strip() for c in np.asarray(cells).ravel()]
 
-# %% ../nbs/03a_label_data.ipynb #bbfea710
+# %% ../nbs/03a_label_data.ipynb #99ee2fb6
 def _partitions(
     cells: np.ndarray, # MATLAB cell array of structures with 1-based rows
     names: tuple[str, ...], # splits, in the order of the fields
@@ -644,7 +644,7 @@ def _partitions(
         out[str(n)] = rows
     return out
 
-
+# %% ../nbs/03a_label_data.ipynb #f144be07
 def _values(
     table: np.ndarray, # (N, A) numbers
     names: Sequence[str], # (A,) attributes
@@ -703,7 +703,7 @@ def read_peta_mat(
     splits = _partitions(peta[3], ("train", "val", "test"), len(data), file)
     return LabelSet(**({"name": "peta"} | marker), root=root, paths=np.array(paths, object), vocabulary=Vocabulary.two_way(PETA_NAMES), attributes=_two_way(yes), splits=splits)
 
-# %% ../nbs/03a_label_data.ipynb #3aabf8ba
+# %% ../nbs/03a_label_data.ipynb #291d02a5
 def _street(
     name: str, # stand-in
     limit: int | None,
@@ -715,7 +715,7 @@ def _street(
     yes[:, [PETA_NAMES.index(n) for n in vocabulary.names]] = soft[..., 1] > 0.5
     return domain, paths, yes
 
-
+# %% ../nbs/03a_label_data.ipynb #96ecea53
 def export_peta_tree(
     folder: str | Path, # to be made; receives 'PETA dataset'
     name: str = "street", # stand-in for PETA
@@ -738,7 +738,7 @@ def export_peta_tree(
         shutil.copyfile(domain.root / STANDIN_MARKER, new / STANDIN_MARKER)
     return Path(folder)
 
-# %% ../nbs/03a_label_data.ipynb #2d708e7f
+# %% ../nbs/03a_label_data.ipynb #e57595df
 def _cells(values: Sequence, shape: tuple[int, int]) -> np.ndarray:
     "A MATLAB cell array."
     out = np.empty(len(values), object)
@@ -755,7 +755,7 @@ def _random_partitions(count: int, shares: dict[str, float], column: bool) -> li
         out.append({k: r[:, None] if column else r[None] for k, r in zip(shares, rows)})
     return out
 
-
+# %% ../nbs/03a_label_data.ipynb #5898f922
 def export_peta_mat(
     folder: str | Path, # to be made; receives PETA.mat and images/
     name: str = "street", # stand-in for PETA
@@ -776,7 +776,7 @@ def export_peta_mat(
         shutil.copyfile(domain.root / STANDIN_MARKER, new / STANDIN_MARKER)
     return Path(folder)
 
-# %% ../nbs/03a_label_data.ipynb #173b401c
+# %% ../nbs/03a_label_data.ipynb #dd60d7a6
 RAP_VERSIONS = {1: dict(name="imagesname", data="label", attribute="attribute_eng", partition="partion", images=41_585, columns=92, splits=("train", "test")),
                 2: dict(name="name", data="data", attribute="attribute", partition="partition_attribute", images=84_928, columns=152, splits=("train", "val", "test"))}
 RAP_BEFORE = "attachment-Baby"  # the paper's 96 columns of RAPv2 are those before it
@@ -793,7 +793,7 @@ def _rap_version(
     raise ValueError(f"{file}: the structure has the fields {', '.join(fields)}, which is neither RAPv1 (imagesname, label, attribute_eng, partion) "
                      "nor RAPv2 (name, data, attribute, partition_attribute): another version of the file.")
 
-
+# %% ../nbs/03a_label_data.ipynb #010349bc
 def _rap_columns(
     rap: np.void,
     version: int,
@@ -869,7 +869,7 @@ def export_rap(
         shutil.copyfile(domain.root / STANDIN_MARKER, new / STANDIN_MARKER)
     return Path(folder)
 
-# %% ../nbs/03a_label_data.ipynb #540a60a8
+# %% ../nbs/03a_label_data.ipynb #6846465e
 LABEL_DATA = {  # dataset: stand-in, folders it may lie in, reader, writer, a file that shows that it is there
     "densepose": ("studio", ("coco", "densepose", "COCO"), read_densepose, export_densepose, ("*densepose_coco_2014_*.json", "*/densepose_coco_2014_*.json", "*/*/densepose_coco_2014_*.json")),
     "peta": ("street", ("peta", "PETA", "PETA dataset", "."), read_peta_tree, export_peta_tree, ("*/archive/Label.txt", "PETA dataset/*/archive/Label.txt")),
@@ -879,28 +879,14 @@ LABEL_DATA = {  # dataset: stand-in, folders it may lie in, reader, writer, a fi
 EXPORTED = 1  # version of the forms written into the cache
 
 
-def load_labels(
-    name: str, # densepose, peta (the tree), peta-mat, rap; or a stand-in: studio, street, mall
-    root: str | Path = "data", # folder that holds the real datasets
-    origin: str = "auto", # real, standin, or auto: real where found, else the stand-in, with a warning
-    **options, # of the reader
-) -> LabelSet:
-    "A public label dataset, or its stand-in read through the same form; FileNotFoundError where it is asked for as real and is not there."
+def _dataset(
+    name: str, # of a dataset or a stand-in
+) -> tuple[str, bool]: # dataset, whether its stand-in was named
+    "A key of LABEL_DATA; ValueError with the nearest name for an unknown one."
     known = {standin: dataset for dataset, (standin, *_) in reversed(LABEL_DATA.items())}
-    if origin not in ORIGINS: raise ValueError(f"unknown origin {origin!r}: one of {', '.join(ORIGINS)}.")
-    if name not in LABEL_DATA and name not in known:
-        near = difflib.get_close_matches(str(name), [*LABEL_DATA, *known], 1)
-        raise ValueError(f"unknown label data {name!r}{f', is {near[0]!r} meant' if near else ''}? Known are {', '.join([*LABEL_DATA, *known])}.")
-    standin, folders, reader, writer, signs = LABEL_DATA[known.get(name, name)]
-    if name in known and origin == "real": raise ValueError(f"{name!r} is a rendered stand-in for {known[name]}, there is no real one: leave origin at 'auto', or name the dataset.")
-    places = [Path(root).expanduser() / f for f in folders]
-    found = next((p for p in places if p.is_dir() and any(any(p.glob(s)) for s in signs)), None) if name not in known and origin != "standin" else None
-    if found: return reader(found, **options)
-    if origin == "real": raise FileNotFoundError(f"{name} is not under {root}: place it in {' or '.join(map(str, places))} (looked for {signs[0]}).")
-    if origin == "auto" and name not in known:
-        warnings.warn(f"{name} is not under {root}: its RENDERED STAND-IN {standin!r} is used instead, and no figure made with it is comparable with the paper's", stacklevel=2)
-    folder = cache_dir().parent / "label_data" / f"{truth(standin).parent.name}-{known.get(name, name)}-{EXPORTED}"
-    return reader(folder if folder.is_dir() else _exported(writer, folder), **options)
+    if name in LABEL_DATA or name in known: return known.get(name, name), name in known
+    near = difflib.get_close_matches(str(name), [*LABEL_DATA, *known], 1)
+    raise ValueError(f"unknown label data {name!r}{f', is {near[0]!r} meant' if near else ''}? Known are {', '.join([*LABEL_DATA, *known])}.")
 
 
 def _exported(writer: Callable, folder: Path) -> Path:
@@ -909,3 +895,24 @@ def _exported(writer: Callable, folder: Path) -> Path:
     except ValueError:
         if not (folder / STANDIN_MARKER).is_file(): raise
         return folder
+
+# %% ../nbs/03a_label_data.ipynb #7fc2602c
+def load_labels(
+    name: str, # densepose, peta (the tree), peta-mat, rap; or a stand-in: studio, street, mall
+    root: str | Path = "data", # folder that holds the real datasets
+    origin: str = "auto", # real, standin, or auto: real where found, else the stand-in, with a warning
+    **options, # of the reader
+) -> LabelSet:
+    "A public label dataset, or its stand-in read through the same form; FileNotFoundError where it is asked for as real and is not there."
+    if origin not in ORIGINS: raise ValueError(f"unknown origin {origin!r}: one of {', '.join(ORIGINS)}.")
+    dataset, by_standin = _dataset(name)
+    standin, folders, reader, writer, signs = LABEL_DATA[dataset]
+    if by_standin and origin == "real": raise ValueError(f"{name!r} is a rendered stand-in for {dataset}, there is no real one: leave origin at 'auto', or name the dataset.")
+    places = [Path(root).expanduser() / f for f in folders]
+    found = next((p for p in places if p.is_dir() and any(any(p.glob(s)) for s in signs)), None) if not by_standin and origin != "standin" else None
+    if found: return reader(found, **options)
+    if origin == "real": raise FileNotFoundError(f"{name} is not under {root}: place it in {' or '.join(map(str, places))} (looked for {signs[0]}).")
+    if origin == "auto" and not by_standin:
+        warnings.warn(f"{name} is not under {root}: its RENDERED STAND-IN {standin!r} is used instead, and no figure made with it is comparable with the paper's", stacklevel=2)
+    folder = cache_dir().parent / "label_data" / f"{truth(standin).parent.name}-{dataset}-{EXPORTED}"
+    return reader(folder if folder.is_dir() else _exported(writer, folder), **options)

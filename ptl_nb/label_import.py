@@ -73,7 +73,7 @@ def mapping_table(
         table[theirs] = ours
     return table
 
-# %% ../nbs/03b_label_import.ipynb #27900ae5
+# %% ../nbs/03b_label_import.ipynb #08c9f60a
 @dataclass(frozen=True)
 class Coverage:
     "What an import found."
@@ -85,7 +85,7 @@ class Coverage:
         few = lambda names: f" ({', '.join(names[:3])}{', ...' if len(names) > 3 else ''})" if names else ""
         return f"Coverage({self.labelled:,} images labelled, {len(self.missing):,} missing{few(self.missing)}, {len(self.foreign):,} foreign{few(self.foreign)})"
 
-
+# %% ../nbs/03b_label_import.ipynb #6fbc3a4d
 def _wanted(
     domain: Domain,
     splits: Sequence[str], # of train, query, gallery
@@ -95,7 +95,7 @@ def _wanted(
     domain.need(*splits)
     return [p for s in splits for p in getattr(domain, s).path]
 
-
+# %% ../nbs/03b_label_import.ipynb #64a799ca
 def _covered(
     domain: Domain,
     wanted: Sequence[str], # images that are to have labels
@@ -117,7 +117,7 @@ def _covered(
         raise ValueError(f"{source} {what}. Complete it, or import what fits with missing='report'.")
     return found
 
-# %% ../nbs/03b_label_import.ipynb #a14ac460
+# %% ../nbs/03b_label_import.ipynb #82584f98
 @contextmanager
 def _addition(
     store: str | Path, # folder of the label store
@@ -135,7 +135,7 @@ def _addition(
         _move(new, store, what)
     finally: shutil.rmtree(new, ignore_errors=True)
 
-
+# %% ../nbs/03b_label_import.ipynb #239943f9
 def _move(
     new: Path, # finished temporary store
     store: Path,
@@ -149,7 +149,7 @@ def _move(
         os.rename(store / what, new / what)
         raise
 
-# %% ../nbs/03b_label_import.ipynb #f00d4aef
+# %% ../nbs/03b_label_import.ipynb #d86685c2
 def _translate(
     file: Path, # part map of another class set
     table: np.ndarray, # (256,)
@@ -168,7 +168,7 @@ def _translate(
         raise ValueError(f"{file}: class {theirs[_first(bad)]} is not in the mapping, which has {', '.join(map(str, np.flatnonzero(table != _NONE)))}: it belongs to another class set.")
     return ours
 
-
+# %% ../nbs/03b_label_import.ipynb #4f7154dd
 def _part_files(
     domain: Domain,
     folder: Path, # tree of part maps
