@@ -239,10 +239,26 @@ def map_classes(
         raise ValueError(f"{what}: classes {maps.min()}..{maps.max()}, expected 0..{len(table) - 1}: it belongs to another class set. Choose its own mapping.")
     return table[maps]
 
-# %% ../nbs/03a_label_data.ipynb #0e39ccd1
+# %% ../nbs/03a_label_data.ipynb #3a31a18f
 GRID = 256  # rows and columns of a dp_mask
 
 
+def _rle_runs(
+    counts: str, # COCO's compressed run-length code
+) -> np.ndarray: # lengths of the runs, off first; a single 0 for a code that is cut off
+    "Runs of a mask: numbers in groups of 5 bits, low bits first, from the third on as the difference to the run before last."
+    codes = np.frombuffer(counts.encode("ascii"), np.uint8).astype(np.int64) - 48
+    last = codes & 32 == 0
+    if not last[-1]: return np.zeros(1, np.int64)  # cut off inside a number
+    start = np.flatnonzero(np.r_[True, last[:-1]])
+    place = np.arange(len(codes)) - np.repeat(start, np.diff(np.r_[start, len(codes)]))
+    values = np.add.reduceat((codes & 31) << 5 * place, start)
+    values -= np.where(codes[last] & 16, 1 << 5 * (place[last] + 1), 0)    # the highest bit is the sign
+    runs = values.copy()
+    for first in (1, 2): runs[first::2] = np.cumsum(values[first::2])
+    return runs
+
+# %% ../nbs/03a_label_data.ipynb #d6aad5c8
 def person_parts(
     masks: Sequence[dict | list], # 14 RLE masks, empty ones are []
 ) -> np.ndarray: # (256, 256) uint8 classes 0..7
@@ -251,6 +267,9 @@ def person_parts(
 
     given = [i for i, m in enumerate(masks, 1) if m]
     if not given: return np.zeros((GRID, GRID), np.uint8)
+    for i in given:
+        runs = _rle_runs(masks[i - 1]["counts"])
+        if runs.min() < 0 or runs.sum() != GRID * GRID: raise ValueError(f"the runs of dp_mask {i} ({DP_MASKS[i]}) cover {runs.sum()} of {GRID * GRID} cells")
     on = rle.decode([masks[i - 1] for i in given])  # (256, 256, n)
     return DP_PARTS[(on * np.array(given, np.uint8)).max(2)]
 
