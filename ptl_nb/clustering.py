@@ -343,7 +343,7 @@ def expanded_sets(
         run(_expand, len(index), *sets, ptr, members)
     return ptr, members
 
-# %% ../nbs/09_clustering.ipynb #07395f89
+# %% ../nbs/09_clustering.ipynb #2bfc3cd5
 @njit(nogil=True)
 def _known(start, stop, index, squared, ptr, members, d):
     "Distances of members that are neighbours, NaN for the others."
@@ -351,6 +351,9 @@ def _known(start, stop, index, squared, ptr, members, d):
     for i in range(start, stop):
         for p in range(index.shape[1]): value[index[i, p]], seen[index[i, p]] = squared[i, p], i
         for p in range(ptr[i], ptr[i + 1]): d[p] = value[members[p]] if seen[members[p]] == i else np.nan
+
+
+def _narrow(entries: int) -> type: return np.int32 if entries < 2**31 else np.int64   # SciPy widens the indices to the type of the pointers
 
 
 def gaussian_weights(
@@ -365,9 +368,9 @@ def gaussian_weights(
     d[new] = squared_distances(x, x, owner[new], members[new])
     w = np.exp(-d / near.farthest[owner])
     w /= np.add.reduceat(w, ptr[:-1])[owner]
-    return csr_array((w, members, ptr), shape=(n, n))
+    return csr_array((w, members, ptr.astype(_narrow(ptr[-1]))), shape=(n, n))
 
-
+# %% ../nbs/09_clustering.ipynb #caea9525
 def encode(
     x: torch.Tensor, # (N, D)
     near: Neighbours, # at least k1 of them
@@ -376,15 +379,22 @@ def encode(
 ) -> csr_array: # (N, N) V averaged, rows sum to one
     "K-reciprocal encoding of each image (Eq. 2-4)."
     weights, n = gaussian_weights(x, near, *expanded_sets(near.index, k1)), len(near.index)
-    mean = csr_array((np.full(n * k2, 1 / k2, np.float32), near.index[:, :k2].ravel(), np.arange(n + 1) * k2), shape=(n, n))
-    encoding = mean @ weights
+    starts = (np.arange(n + 1) * k2).astype(_narrow(n * k2))
+    encoding = csr_array((np.full(n * k2, 1 / k2, np.float32), near.index[:, :k2].ravel(), starts), shape=(n, n)) @ weights
     encoding.sort_indices()
     return encoding
 
-# %% ../nbs/09_clustering.ipynb #a871c41c
+# %% ../nbs/09_clustering.ipynb #f5a231f8
 @njit(nogil=True)
-def _overlap(i, ptr, index, value, cptr, cindex, cvalue, total, touched):
-    "Sums of minima of row i with all others into `total`; how many are not zero, and in `touched` which."
+def _minima(i, ptr, index, value, cptr, cindex, cvalue, total):
+    "Add the sums of minima of row i and all others to `total`."
+    for p in range(ptr[i], ptr[i + 1]):
+        for q in range(cptr[index[p]], cptr[index[p] + 1]): total[cindex[q]] += min(value[p], cvalue[q])
+
+
+@njit(nogil=True)
+def _touched(i, ptr, index, value, cptr, cindex, cvalue, total, touched):
+    "As `_minima`; in `touched` which sums are not zero, ascending, and how many."
     n = 0
     for p in range(ptr[i], ptr[i + 1]):
         for q in range(cptr[index[p]], cptr[index[p] + 1]):
@@ -393,22 +403,22 @@ def _overlap(i, ptr, index, value, cptr, cindex, cvalue, total, touched):
                 touched[n] = j
                 n += 1
             total[j] += min(value[p], cvalue[q])
+    touched[:n].sort()
     return n
 
 
-ALMOST_ONE = np.float32(1 - 1e-6)
-
-# %% ../nbs/09_clustering.ipynb #9f046ecb
 @njit(nogil=True)
-def _ascending(total, touched, n):
-    "Put touched[:n] in order: sorted where few were touched, else read off `total`."
-    if 16 * n < len(total): touched[:n].sort()
-    else:
-        n = 0
-        for j in range(len(total)):
-            if total[j] > 0:
-                touched[n] = j
-                n += 1
+def _seen(total, touched):
+    "In `touched` which sums are not zero, ascending, and how many."
+    n = 0
+    for j in range(len(total)):
+        if total[j] > 0:
+            touched[n] = j
+            n += 1
+    return n
+
+# %% ../nbs/09_clustering.ipynb #ef43f2ec
+ALMOST_ONE = np.float32(1 - 1e-6)
 
 
 @njit(nogil=True)
@@ -417,14 +427,16 @@ def _similar(start, stop, first, arrays, room, index, value, count):
     n = len(arrays[0]) - 1
     total, touched = np.zeros(n, np.float32), np.empty(n, np.int32)
     for r in range(start, stop):
-        count[r] = _overlap(first + r, *arrays, total, touched)
-        _ascending(total, touched, count[r])
+        if 8 * (room[r + 1] - room[r]) < n: count[r] = _touched(first + r, *arrays, total, touched)
+        else:
+            _minima(first + r, *arrays, total)
+            count[r] = _seen(total, touched)
         for p in range(count[r]):
             s = total[touched[p]] / (TWO - total[touched[p]])
             index[room[r] + p], value[room[r] + p] = touched[p], np.float32(1) if s > ALMOST_ONE else s
             total[touched[p]] = 0
 
-# %% ../nbs/09_clustering.ipynb #15b2c346
+# %% ../nbs/09_clustering.ipynb #b9b2cd8b
 ROOM = 2**22  # entries worked on at a time: 32 MB
 
 
@@ -451,8 +463,14 @@ def _pack(start, stop, room, index, value, ends, out_index, out_value):
         out_index[ends[r]:ends[r + 1]] = index[room[r]:room[r] + n]
         out_value[ends[r]:ends[r + 1]] = value[room[r]:room[r] + n]
 
-# %% ../nbs/09_clustering.ipynb #ca8c9cd9
-MAX_STORED = 2**27  # entries of a similarity: 1 GB
+# %% ../nbs/09_clustering.ipynb #f609cbcb
+MAX_STORED = 2**28  # entries of a similarity: 2 GB
+
+
+def _inverted(encoding: csr_array, first: int = 0) -> tuple[np.ndarray, ...]:
+    "The arrays of an encoding by rows, then those by columns of its rows from `first` on."
+    columns = encoding[first:].tocsc()
+    return encoding.indptr, encoding.indices, encoding.data, columns.indptr, columns.indices, columns.data
 
 
 def min_sum(
@@ -460,9 +478,8 @@ def min_sum(
     max_stored: int = MAX_STORED, # most entries to store, 8 bytes each
 ) -> csr_array: # (N, N) float32 s / (2 - s), exactly symmetric
     "Jaccard similarities of the rows (Eq. 5); ValueError where they are too many to store."
-    n, columns = encoding.shape[0], encoding.tocsc()
-    arrays = (encoding.indptr, encoding.indices, encoding.data, columns.indptr, columns.indices, columns.data)
-    bound = np.minimum(np.add.reduceat(np.diff(columns.indptr).astype(np.int64)[encoding.indices], encoding.indptr[:-1]), n)
+    n, arrays = encoding.shape[0], _inverted(encoding)
+    bound = np.minimum(np.add.reduceat(np.diff(arrays[3]).astype(np.int64)[encoding.indices], encoding.indptr[:-1]), n)
     ends, size = np.zeros(n + 1, np.int64), min(int(bound.sum()), max_stored)
     indices, data = np.empty(size, np.int32), np.empty(size, np.float32)
     with _threads() as run:
@@ -474,7 +491,7 @@ def min_sum(
             _check_stored(ends[b], b, n, max_stored)
             run(_pack, b - a, room, index, value, ends[a:b + 1], indices, data)
     for array in (indices, data): array.resize(ends[-1], refcheck=False)
-    return csr_array((data, indices, ends), shape=(n, n))
+    return csr_array((data, indices, ends.astype(_narrow(ends[-1]))), shape=(n, n))
 
 
 def _check_stored(stored: int, rows: int, images: int, max_stored: int):
@@ -482,7 +499,7 @@ def _check_stored(stored: int, rows: int, images: int, max_stored: int):
         raise ValueError(f"more than max_stored={max_stored:,} pairs share neighbours ({stored:,} after {rows:,} of {images:,} images): the features may have collapsed, "
                          "or k1 is large for so many images. Look at the features, take a smaller k1, or raise max_stored (8 bytes a pair)")
 
-# %% ../nbs/09_clustering.ipynb #386ca1e0
+# %% ../nbs/09_clustering.ipynb #d7f5b745
 def _check_k(images: int, k1: int, k2: int):
     if not 1 <= k2 <= k1: raise ValueError(f"k1={k1}, k2={k2}: expected 1 <= k2 <= k1, since the k2 images of a query expansion are the first of the k1 neighbours")
     if images <= k1: raise ValueError(f"{images} images are too few for k1={k1}: every image needs {k1} others. Give at least {k1 + 1} images, or a smaller k1")
@@ -501,17 +518,16 @@ def jaccard_similarity(
     _check_k(len(x), k1, k2)
     return min_sum(encode(x, _find(x, k1, method, probes), k1, k2), max_stored)
 
-# %% ../nbs/09_clustering.ipynb #abb2d689
+# %% ../nbs/09_clustering.ipynb #2b054d39
 @njit(nogil=True)
 def _blend(start, stop, arrays, far, weight, out):
     "Distances of rows of queries to distances of Eq. 6, in place."
-    total, touched = np.zeros(out.shape[1], np.float32), np.empty(out.shape[1], np.int32)
+    total, one = np.zeros(out.shape[1], np.float32), np.float32(1)
     for i in range(start, stop):
-        for j in range(out.shape[1]): out[i, j] = out[i, j] * (weight / far[i]) + (np.float32(1) - weight)
-        for p in range(_overlap(i, *arrays, total, touched)):
-            s = total[touched[p]]
-            out[i, touched[p]] -= (np.float32(1) - weight) * (s / (TWO - s))
-            total[touched[p]] = 0
+        _minima(i, *arrays, total)
+        for j in range(out.shape[1]):
+            out[i, j] = (one - weight) * (one - total[j] / (TWO - total[j])) + weight * (out[i, j] / far[i])
+        total[:] = 0
 
 
 def _check_rerank(query: torch.Tensor, gallery: torch.Tensor, lambda_value: float):
@@ -521,7 +537,7 @@ def _check_rerank(query: torch.Tensor, gallery: torch.Tensor, lambda_value: floa
     if not 0 <= lambda_value <= 1: raise ValueError(f"lambda_value={lambda_value}: expected a share between 0 and 1")
     for name, part in (("query_features", query), ("gallery_features", gallery)): _norms(name, part)
 
-# %% ../nbs/09_clustering.ipynb #68250b21
+# %% ../nbs/09_clustering.ipynb #37f3a72c
 def rerank(
     query_features, # (Q, D) array or tensor, CPU or GPU, taken as given (not normalised)
     gallery_features, # (G, D)
@@ -536,13 +552,11 @@ def rerank(
     _check_k(len(x), k1, k2)
     out = np.empty((len(query), len(gallery)), np.float32)
     near = _exact(x, k1, out)
-    encoding = encode(x, near, k1, k2)
-    columns = encoding[len(query):].tocsc()
-    arrays = (encoding.indptr, encoding.indices, encoding.data, columns.indptr, columns.indices, columns.data)
+    arrays = _inverted(encode(x, near, k1, k2), len(query))
     with _threads() as run: run(_blend, len(query), arrays, near.farthest, np.float32(lambda_value), out)
     return out
 
-# %% ../nbs/09_clustering.ipynb #7eb3d05e
+# %% ../nbs/09_clustering.ipynb #7a572d98
 def source_distance(
     features, # (N, D) array or tensor: target images
     source_features, # (S, D): source images
@@ -552,9 +566,9 @@ def source_distance(
     if x.shape[1] != y.shape[1]: raise ValueError(f"features have {x.shape[1]} dimensions, source features {y.shape[1]}: they must come from one model")
     if not len(x) or not len(y): raise ValueError(f"no distances between {len(x)} images and {len(y)} source images")
     for name, part in (("features", x), ("source_features", y)): _norms(name, part)
-    x, y = (x - y.mean(0).to(x.device)).contiguous(), (y - y.mean(0)).to(x.device)
+    x, y = (x - y.mean(0).to(x.device)).contiguous(), (y - y.mean(0)).to(x.device).contiguous()
     with _full_precision(x.device): nearest = np.concatenate([_nearest(a, y) for a in x.split(BLOCK)])
-    d = -np.expm1(-squared_distances(x, y, np.arange(len(x)), nearest).astype(np.float64))
+    d = -np.expm1(-squared_distances(x, y, np.arange(len(x), dtype=np.int32), nearest).astype(np.float64))
     if not d.max() > 0: raise ValueError("every image coincides with a source image: give target features first, then source features")
     return d / d.max()
 
@@ -563,9 +577,9 @@ def _nearest(a: torch.Tensor, y: torch.Tensor) -> np.ndarray:
     "(B,) row of y nearest to each row of a."
     parts = [torch.addmm(_square_norms(b), a, b.T, alpha=-2).min(1) for b in y.split(8 * BLOCK)]
     values, rows = torch.stack([p.values for p in parts]), torch.stack([p.indices + 8 * BLOCK * i for i, p in enumerate(parts)])
-    return rows.gather(0, values.argmin(0, keepdim=True))[0].cpu().numpy()
+    return rows.gather(0, values.argmin(0, keepdim=True))[0].cpu().numpy().astype(np.int32)
 
-# %% ../nbs/09_clustering.ipynb #4ef6b2c7
+# %% ../nbs/09_clustering.ipynb #8502486e
 @njit(nogil=True)
 def _pairs_within(lifts, limit, stop):
     "Pairs of ascending lifts with a sum of at most `limit`: number, sum of their sums; partners of i are i + 1..stop[i] - 1."
@@ -585,7 +599,7 @@ def _pairs_within(lifts, limit, stop):
         total += (end - i - 1) * lifts[i] + below
     return count, total
 
-# %% ../nbs/09_clustering.ipynb #b2f06927
+# %% ../nbs/09_clustering.ipynb #80a152bd
 MAX_EDGES = 2**24  # pairs within eps: about 100 bytes each until DBSCAN is through, 1.7 GB
 
 
@@ -610,7 +624,7 @@ def _graph(images: int, i: np.ndarray, j: np.ndarray, distance: np.ndarray, itse
     row, column, value = np.concatenate([i, j, every]), np.concatenate([j, i, every]), np.concatenate([distance, distance, itself])
     return sort_graph_by_row_values(coo_array((value, (row, column)), shape=(images, images)).tocsr(), copy=False, warn_when_not_sorted=False)
 
-# %% ../nbs/09_clustering.ipynb #4856a181
+# %% ../nbs/09_clustering.ipynb #dc3ec13c
 class _Smallest:
     "The smallest `most` of values that are added in parts."
 
@@ -626,7 +640,7 @@ class _Smallest:
     def take(self, count: int) -> np.ndarray | None: # None where there are fewer
         return np.partition(np.concatenate(self.parts), count - 1)[:count] if count <= self.held else None
 
-# %% ../nbs/09_clustering.ipynb #1345183d
+# %% ../nbs/09_clustering.ipynb #704cb200
 @dataclass(frozen=True, eq=False)
 class JaccardDistance:
     "Distance (1 - w) J + w (d_i + d_j) of all pairs (Eq. 7), kept as a sparse similarity 1 - J and one number per image."
@@ -652,7 +666,7 @@ class JaccardDistance:
 
     def graph(self, eps: float, max_edges: int = MAX_EDGES) -> csr_array: return _sparse_graph(self, eps, max_edges)
 
-# %% ../nbs/09_clustering.ipynb #866e6607
+# %% ../nbs/09_clustering.ipynb #da3ace08
 def _stored(distance: JaccardDistance) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]]:
     "Stored pairs i < j: i, j, lift of i plus lift of j, distance."
     s, lifts, weight = distance.similarity, distance.lifts, distance.weight
@@ -677,7 +691,7 @@ def _sparse_mean(distance: JaccardDistance, rho: float) -> float:
     stored_lifts, values = (np.concatenate(v) for v in zip(*stored))
     return _mixed_mean(values[values > 0], stored_lifts, lifts, distance.weight, count)
 
-# %% ../nbs/09_clustering.ipynb #25751a17
+# %% ../nbs/09_clustering.ipynb #011d66d3
 def _mixed_mean(values: np.ndarray, stored_lifts: np.ndarray, lifts: np.ndarray, weight: float, count: int) -> float:
     "Mean of the `count` smallest of the stored values and of weight + lift for all pairs that are not stored."
     values, stored_lifts, stop = np.sort(values), np.sort(stored_lifts), np.empty(len(lifts), np.int64)
@@ -696,7 +710,7 @@ def _mixed_mean(values: np.ndarray, stored_lifts: np.ndarray, lifts: np.ndarray,
     fewer, total = within(low)
     return float((total + (count - fewer) * (weight + high)) / count)
 
-# %% ../nbs/09_clustering.ipynb #1d4ee7cc
+# %% ../nbs/09_clustering.ipynb #fa965157
 def eps_from_rho(
     distance, # a `JaccardDistance` or a `PlainDistance`
     rho: float = 1.6e-3, # share of all non-zero distances that is averaged
@@ -704,12 +718,13 @@ def eps_from_rho(
     "DBSCAN's radius by SSG's rule: mean of the smallest rho of the non-zero distances i < j (Eq. 8); ValueError where that is no pair."
     return distance.mean_of_smallest(rho)
 
-# %% ../nbs/09_clustering.ipynb #b26d754c
+# %% ../nbs/09_clustering.ipynb #9aac01f3
 def _sparse_graph(distance: JaccardDistance, eps: float, max_edges: int) -> csr_array:
     "(N, N) float64: all pairs within eps, and the diagonal."
     n, lifts, limit = distance.similarity.shape[0], distance.lifts, eps - distance.weight
     order = np.argsort(lifts, kind="stable")
     implicit, _ = _pairs_within(lifts[order], limit, stop := np.empty(n, np.int64))
+    _check_edges(eps, implicit - (distance.similarity.nnz - n) // 2, max_edges, n)
     kept, taken, edges = [], [], 0
     for i, j, lift, value in _stored(distance):
         near, double = value <= eps, lift <= limit
@@ -722,7 +737,7 @@ def _sparse_graph(distance: JaccardDistance, eps: float, max_edges: int) -> csr_
     if implicit: kept.append(_implicit(lifts, order, stop, distance.weight, np.concatenate(taken), max_edges))
     return _graph(n, *(np.concatenate(a) for a in zip(*kept)), 2 * lifts)
 
-# %% ../nbs/09_clustering.ipynb #341f8e62
+# %% ../nbs/09_clustering.ipynb #6ac19fa0
 def _implicit(lifts: np.ndarray, order: np.ndarray, stop: np.ndarray, weight: float, taken: np.ndarray, room: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     "Pairs from `_pairs_within` but those whose key i * n + j is taken: i, j, distance."
     n, partners, parts = len(lifts), stop - np.arange(len(lifts)) - 1, []
@@ -735,7 +750,7 @@ def _implicit(lifts: np.ndarray, order: np.ndarray, stop: np.ndarray, weight: fl
     i, j = np.divmod(np.concatenate(parts), n)
     return i.astype(np.int32), j.astype(np.int32), weight + (lifts[i] + lifts[j])
 
-# %% ../nbs/09_clustering.ipynb #618b50d5
+# %% ../nbs/09_clustering.ipynb #a895ca7c
 NEAR = np.float32(1e-2)  # of the two square norms: below, a squared distance is computed directly
 
 
@@ -754,7 +769,7 @@ def _collect(gram, i0, j0, x, norms, limit, zeros_too, squared, left, right):
             used += 1
     return used, zeros
 
-# %% ../nbs/09_clustering.ipynb #ee943875
+# %% ../nbs/09_clustering.ipynb #1ba6aefe
 class PlainDistance:
     "Euclidean or cosine distance of all pairs, computed in blocks as needed."
 
@@ -780,7 +795,7 @@ class PlainDistance:
 
     def graph(self, eps: float, max_edges: int = MAX_EDGES) -> csr_array: return _plain_graph(self, eps, max_edges)
 
-# %% ../nbs/09_clustering.ipynb #7116c9b8
+# %% ../nbs/09_clustering.ipynb #083050a2
 def _plain_mean(distance: PlainDistance, rho: float) -> float:
     "Mean of the smallest rho of all non-zero distances, from one pass over the blocks."
     n, host = len(distance.x), distance.x.cpu().numpy()
@@ -793,7 +808,7 @@ def _plain_mean(distance: PlainDistance, rho: float) -> float:
             zeros += new
     return float(distance.of_squared(smallest.take(_share(rho, pairs - zeros))).mean())
 
-# %% ../nbs/09_clustering.ipynb #a293c3e2
+# %% ../nbs/09_clustering.ipynb #764a391e
 def _plain_graph(distance: PlainDistance, eps: float, max_edges: int) -> csr_array:
     "(N, N) float64: all pairs within eps, and the diagonal."
     n, host, edges, kept = len(distance.x), distance.x.cpu().numpy(), 0, []
@@ -809,7 +824,7 @@ def _plain_graph(distance: PlainDistance, eps: float, max_edges: int) -> csr_arr
             _check_edges(eps, edges, max_edges, n)
     return _graph(n, *(np.concatenate(a) for a in zip(*kept)), np.zeros(n))
 
-# %% ../nbs/09_clustering.ipynb #0175f3ce
+# %% ../nbs/09_clustering.ipynb #7ed52c2c
 def dbscan(
     distance, # a `JaccardDistance` or a `PlainDistance`
     eps: float, # radius, see `eps_from_rho`
