@@ -1,0 +1,85 @@
+"""What a notebook cannot test about clustering: thread counts, memory seen from outside, a GPU where there is one."""
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from ptl_nb.clustering import JaccardDistance, PlainDistance, dbscan, eps_from_rho, jaccard_similarity, neighbours, rerank, source_distance
+
+ROOT = Path(__file__).resolve().parents[1]
+IMAGES = 6000
+
+
+def crowd(n: int, dims: int) -> np.ndarray:
+    "Features (n, dims) of about n / 12 people."
+    rng = np.random.default_rng(n)
+    pids = rng.integers(0, n // 12, n)
+    return (rng.normal(size=(n // 12, dims))[pids] + 0.7 * rng.normal(size=(n, dims))).astype(np.float32)
+
+
+def everything(x) -> list[np.ndarray]:
+    "Every kind of result, as arrays."
+    s = jaccard_similarity(x)
+    distances = JaccardDistance(s), JaccardDistance(s, source_distance(x, x[:200] + 0.1)), PlainDistance(x), PlainDistance(x, "cosine")
+    found = [s.indptr, s.indices, s.data, rerank(x[:300], x[300:1000]), *neighbours(x, 20)]
+    for d in distances:
+        eps = eps_from_rho(d)
+        found += [np.array(eps), dbscan(d, eps)]
+    return found
+
+
+def in_a_process(code: str) -> str:
+    "What fresh Python prints."
+    run = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, timeout=120, cwd=ROOT,
+                         env={**os.environ, "PYTHONPATH": str(ROOT)})
+    assert run.returncode == 0, run.stderr[-3000:]
+    return run.stdout.strip()
+
+
+@pytest.fixture(scope="module")
+def seen() -> dict:
+    "Memory and equality, looked at in a fresh process."
+    return json.loads(in_a_process(f"""
+import json, resource, numpy as np, torch
+from tests.test_clustering import crowd, everything
+def peak(): return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+torch.set_num_threads(1)
+one = everything(crowd(1200, 64))          # compiles, and allocates blocks once
+torch.set_num_threads(3)
+same = [bool(np.array_equal(a, b)) for a, b in zip(one, everything(crowd(1200, 64)))]
+x = crowd({IMAGES}, 64)
+before = peak()
+everything(x)
+print(json.dumps({{"same": same, "grown": peak() - before}}))
+"""))
+
+
+def test_results_do_not_depend_on_the_number_of_threads(seen):
+    assert len(seen["same"]) == 15 and all(seen["same"]), seen["same"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="ru_maxrss is in kilobytes on Linux only")
+def test_memory_stays_far_under_a_matrix(seen):
+    matrix = 4 * IMAGES**2
+    assert 0 < seen["grown"] < matrix / 2, f"{seen['grown'] / 2**20:.0f} MB for {IMAGES} images; one matrix of floats is {matrix / 2**20:.0f} MB"
+
+
+def test_nothing_is_cached_in_the_package(seen):
+    assert not [p for p in (ROOT / "ptl_nb").rglob("*.nb[ic]")]
+
+
+def test_faiss_missing_is_explained():
+    code = ("import sys; sys.modules['faiss'] = None\nimport numpy as np\nfrom ptl_nb.clustering import neighbours\n"
+            "try: neighbours(np.random.default_rng(0).random((50, 4)), 5, 'faiss')\nexcept ImportError as e: print(e)")
+    assert "ptl_nb[search]" in in_a_process(code)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_a_gpu_gives_what_the_cpu_gives():
+    x = crowd(1200, 64)
+    for a, b in zip(everything(x), everything(torch.from_numpy(x).cuda())): np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
