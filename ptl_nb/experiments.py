@@ -6,10 +6,11 @@
 __all__ = ['RECIPES', 'LABEL_FIELDS', 'USED_BY', 'TRAINING_CODE', 'PAPER_TABLE2', 'TABLE2_METHODS', 'MEASURES', 'choose_device',
            'in_test', 'choose_recipe', 'longer', 'parse_seeds', 'parse_methods', 'check_parameters', 'plain_warnings',
            'short_hash', 'label_recipe_key', 'training_recipe_key', 'code_hash', 'labels_hash', 'Store', 'write_json',
-           'write_csv', 'repository_root', 'git_revision', 'environment', 'label_models', 'save_net', 'label_domain',
-           'load_label_models', 'image_sized', 'label_quality', 'oracle_labels', 'train_method', 'labelled_images',
-           'load_reid', 'score_net', 'score_model', 'own_domain_curve', 'in_percent', 'Comparison', 'mean_scores',
-           'display_table', 'compare', 'check_domains', 'standin_label_domains', 'save_comparison']
+           'write_csv', 'repository_root', 'git_revision', 'environment', 'LabelSources', 'label_sources',
+           'label_models', 'save_net', 'label_domain', 'load_label_models', 'image_sized', 'label_quality',
+           'oracle_labels', 'train_method', 'labelled_images', 'load_reid', 'score_net', 'score_model',
+           'own_domain_curve', 'in_percent', 'Comparison', 'mean_scores', 'display_table', 'compare', 'check_domains',
+           'save_comparison']
 
 # %% ../nbs/11_experiments.ipynb #cc3d67cd
 import ast
@@ -38,6 +39,7 @@ from safetensors.torch import load_file, save_file
 from .data import Images, identity_classes, pixels, short_identities
 from .domains import Domain
 from .evaluator import Interval, Scores, bootstrap_difference, evaluate, extract, reestimate_bn
+from .label_data import LabelSet, images, load_labels
 from .labellers import Parser, predict_attributes, predict_parts, train_attributes, train_parser
 from .labels import (PARTS, Vocabulary, attribute_auc, part_file, part_iou, read_attributes, read_parts, resize_parts,
                            select_attributes, write_attributes, write_parts, write_provenance)
@@ -48,10 +50,10 @@ from .trainer import Method, Recipe, fit, parse_method, resolve_precision
 RECIPES = {
     "paper": Recipe(),
     "mini": Recipe("mini", backbone="mini", weights=None, height=96, width=48, parsing_hidden=64, attribute_hidden=32, lr=4e-3, epochs=40, milestones=(24, 34),
-                   parser_iterations=600, parser_lr=4e-3, parser_width=24, parser_height=128, parser_input_width=64, attribute_epochs=12,
-                   attribute_milestones=(7, 10), attribute_lr=0.05, attribute_share=0.8),
+                   parser_iterations=600, parser_lr=4e-3, parser_width=24, parser_height=128, parser_input_width=64, attribute_height=128, attribute_width=64,
+                   attribute_weight_parts=1.0, attribute_epochs=40, attribute_milestones=(28, 36), attribute_lr=0.4, attribute_share=0.8),
     "smoke": Recipe("smoke", backbone="mini", weights=None, height=48, width=24, parsing_hidden=16, attribute_hidden=8, lr=2e-3, epochs=1, milestones=(1,),
-                    parser_iterations=15, parser_lr=4e-3, parser_width=8, parser_height=64, parser_input_width=32, attribute_epochs=1,
+                    parser_iterations=15, parser_lr=4e-3, parser_width=8, parser_height=64, parser_input_width=32, attribute_height=64, attribute_width=32, attribute_weight_parts=1.0, attribute_epochs=1,
                     attribute_milestones=(1,), attribute_lr=0.05, attribute_share=0.4),
 }
 
@@ -127,7 +129,7 @@ def plain_warnings() -> None:
     warnings.formatwarning = lambda message, category, *rest: f"{category.__name__}: {message}\n"
 
 # %% ../nbs/11_experiments.ipynb #0f36d54e
-LABEL_FIELDS = ("parser_", "attribute_epochs", "attribute_milestones", "attribute_lr", "attribute_batch", "attribute_share")
+LABEL_FIELDS = ("parser_", "attribute_height", "attribute_width", "attribute_weight_parts", "attribute_epochs", "attribute_milestones", "attribute_lr", "attribute_batch", "attribute_share")
 USED_BY = {"HP": ("variant", "parsing_hidden", "weight_parts"), "Attr": ("attribute_hidden", "weight_attributes"), "^t": ("target_batch",)}
 
 
@@ -138,7 +140,7 @@ def short_hash(key: dict) -> str:
 # %% ../nbs/11_experiments.ipynb #21b6fbc6
 def label_recipe_key(recipe: Recipe, device: str) -> dict:
     "The fields of a recipe that the weights of label models depend on."
-    also = ("backbone", "weights", "height", "width", "attribute_hidden", "weight_decay")
+    also = ("backbone", "weights", "attribute_hidden", "weight_decay", *(("parsing_hidden",) if recipe.attribute_weight_parts else ()))
     return {k: v for k, v in _resolved(recipe, device).items() if k.startswith(LABEL_FIELDS) or k in (*also, "precision", "device")}
 
 
@@ -154,7 +156,7 @@ def _resolved(recipe: Recipe, device: str) -> dict:
     return key
 
 # %% ../nbs/11_experiments.ipynb #66e7bb22
-TRAINING_CODE = ("data", "labels", "losses", "model", "trainer", "labellers")
+TRAINING_CODE = ("data", "labels", "label_data", "losses", "model", "trainer", "labellers")
 
 
 def code_hash(modules: tuple[str, ...] = TRAINING_CODE) -> str:
@@ -250,32 +252,47 @@ def environment(device: str) -> dict:
     return {"git": git_revision(), "python": platform.python_version(), "packages": packages, "device": where}
 
 # %% ../nbs/11_experiments.ipynb #f5175244
+@dataclass(frozen=True)
+class LabelSources:
+    "The public label data that the label models learn from."
+    parts: LabelSet
+    attributes: LabelSet
+
+    @property
+    def standin(self) -> bool: return self.parts.standin or self.attributes.standin
+    @property
+    def name(self) -> str: return f"{self.parts.name} {self.attributes.name}"
+
+
+def label_sources(root: str | Path = "data", origin: str = "auto", attributes: str = "peta") -> LabelSources:
+    "COCO DensePose and PETA (or RAP) where they lie under `root`, else their stand-ins; `origin` as in `load_domain`, but 'real' falls back too, with a warning."
+    origin = "auto" if origin == "real" else origin
+    return LabelSources(load_labels("densepose", root, origin).split("train"), load_labels(attributes, root, origin).varying())
+
+# %% ../nbs/11_experiments.ipynb #be3957e6
 def label_models(
     store: Store,
     recipe: Recipe,
-    studio: Domain,         # part maps to learn from, with their truth folder
-    street: Domain,         # attributes to learn from
-    truth,                  # name -> label store folder of a domain
+    sources: LabelSources,
 ) -> tuple[Path, dict]:     # run folder (parser.safetensors, attributes.safetensors), its key
     "The parser and the attribute model, trained once."
-    learned = {d.name: (d.data_hash(), labels_hash(truth(d.name), d.train.path)) for d in (studio, street)}
+    learned = {s.name: s.data_hash() for s in (sources.parts, sources.attributes)}
     key = {"kind": "label models", "code": code_hash(), "recipe": label_recipe_key(recipe, store.device), "learned": learned}
-    name = f"labellers {studio.name} {street.name}"
+    name = f"labellers {sources.name}"
 
     def fill(folder: Path) -> dict:
-        size = (recipe.parser_height, recipe.parser_input_width)
-        images = Images(np.array(pixels(studio, "train", size)), parts=read_parts(truth(studio.name), studio.train.path, size))
-        parser = train_parser(images, recipe, device=store.device, progress=store.bar(f"parser on {studio.name}"))
-        vocabulary, soft = read_attributes(truth(street.name), street.train.path)
-        images = Images(np.array(pixels(street, "train", recipe.size)), attributes=soft)
-        model, held_out = train_attributes(images, recipe, device=store.device, progress=store.bar(f"attributes on {street.name}"))
-        predicted = predict_attributes(model, images.pixels[held_out], recipe, store.device)
-        auc = attribute_auc(vocabulary, predicted, images.attributes[held_out])
+        parsed = images(sources.parts, (recipe.parser_height, recipe.parser_input_width))
+        parser = train_parser(parsed, recipe, device=store.device, progress=store.bar(f"parser on {sources.parts.name}"))
         save_net(parser, folder / "parser.safetensors")
+        size = (recipe.attribute_height, recipe.attribute_width)
+        described = images(sources.attributes, size)
+        if recipe.attribute_weight_parts: parsed = images(sources.parts, size)
+        model, held_out = train_attributes(described, recipe, parsed, device=store.device, progress=store.bar(f"attributes on {sources.attributes.name}"))
         save_net(model, folder / "attributes.safetensors")
-        write_json(folder / "vocabulary.json", {"columns": vocabulary.columns})
+        auc = attribute_auc(sources.attributes.vocabulary, predict_attributes(model, described.pixels[held_out], recipe, store.device), described.attributes[held_out])
+        write_json(folder / "vocabulary.json", {"columns": sources.attributes.vocabulary.columns})
         write_csv(folder / "held_out_auc.csv", auc)
-        return {"held_out_mean_auc": float(auc["auc"].mean())}
+        return {"held_out_mean_auc": float(auc["auc"].mean()), "standin": sources.standin}
 
     return store.find(name, key) or store.write(name, key, fill), key
 
@@ -289,12 +306,10 @@ def label_domain(
     store: Store,
     recipe: Recipe,
     domain: Domain,           # its training images get labels
-    studio: Domain,
-    street: Domain,
-    truth,                    # name -> label store folder of a domain
+    sources: LabelSources,
 ) -> Path:                    # a label store
     "Predicted part maps and soft attributes of a domain's training images, made once."
-    models, models_key = label_models(store, recipe, studio, street, truth)
+    models, models_key = label_models(store, recipe, sources)
     key = {"kind": "labels", "models": short_hash(models_key), "domain": domain.data_hash(), "split": "train"}
     name = f"labels {domain.name}"
 
@@ -302,11 +317,11 @@ def label_domain(
         parser, model, vocabulary = load_label_models(models, recipe)
         small = np.array(pixels(domain, "train", (recipe.parser_height, recipe.parser_input_width)))
         write_parts(folder, domain.train.path, image_sized(predict_parts(parser, small, recipe, store.device), domain))
-        soft = predict_attributes(model, np.array(pixels(domain, "train", recipe.size)), recipe, store.device)
+        soft = predict_attributes(model, np.array(pixels(domain, "train", (recipe.attribute_height, recipe.attribute_width))), recipe, store.device)
         write_attributes(folder, domain.train.path, vocabulary, soft)
         for kind, classes in (("parts", PARTS), ("attributes", vocabulary.columns)):
             weights = hashlib.sha256((models / f"{'parser' if kind == 'parts' else kind}.safetensors").read_bytes()).hexdigest()
-            write_provenance(folder, kind, models.name, weights, len(domain.train), studio.standin or street.standin, classes)
+            write_provenance(folder, kind, models.name, weights, len(domain.train), sources.standin or domain.standin, classes)
         return {}
 
     return store.find(name, key) or store.write(name, key, fill)
@@ -399,9 +414,7 @@ def labelled_images(domain: Domain, where: str, net: PTLNet, method: Method, rec
     "A domain's training pixels with the proxy labels that the method needs there; part maps at the size of the parsing head's output."
     x = np.array(pixels(domain, "train", recipe.size))
     parts = attributes = None
-    if "HP" + where in method.tasks:
-        with torch.inference_mode(): size = tuple(net.eval()(torch.zeros(1, 3, *recipe.size), ("parts",))["parts"].shape[2:])
-        parts = read_parts(labels[domain.name], domain.train.path, size, recipe.variant)
+    if "HP" + where in method.tasks: parts = read_parts(labels[domain.name], domain.train.path, net.part_size(*recipe.size), recipe.variant)
     if "Attr" + where in method.tasks: attributes = read_attributes(labels[domain.name], domain.train.path)[1]
     return Images(x, classes, parts, attributes)
 
@@ -552,18 +565,18 @@ def compare(
     target: Domain,
     methods: list[Method],
     seeds: list[int],
-    labels: dict[str, Path] | None = None,      # oracle label stores by domain name; None: predict them
+    labels: LabelSources | dict[str, Path],     # what label models learn from, or oracle label stores by domain name
 ) -> Comparison:
     "Every method with every seed, trained or read back, scored on the target."
     needs = check_domains(recipe, source, target, methods)
-    models = standin_label_domains() if labels is None and needs else None
-    if models: labels = {d.name: label_domain(store, recipe, d, *models) for d in needs}
+    predicted = isinstance(labels, LabelSources)
+    folders = {d.name: label_domain(store, recipe, d, labels) for d in needs} if predicted else labels
     scores, runs = {m.name: {} for m in methods}, {m.name: {} for m in methods}
     for seed in seeds:
         for m in methods:
-            runs[m.name][seed] = train_method(store, recipe, m, source, target, seed, labels or {})
+            runs[m.name][seed] = train_method(store, recipe, m, source, target, seed, folders)
             scores[m.name][seed] = score_model(store, recipe, runs[m.name][seed], target, m.bn_target)
-    return Comparison(source, target, recipe, scores, runs, "oracle labels" if labels and not models else "predicted labels", bool(models))
+    return Comparison(source, target, recipe, scores, runs, "predicted labels" if predicted else "oracle labels", predicted and bool(needs) and labels.standin)
 
 # %% ../nbs/11_experiments.ipynb #41d2cf0d
 def check_domains(recipe: Recipe, source: Domain, target: Domain, methods: list[Method]) -> list[Domain]:
@@ -578,13 +591,6 @@ def check_domains(recipe: Recipe, source: Domain, target: Domain, methods: list[
         raise ValueError(f"{target.name} has {len(target.train)} training images, a target batch wants {recipe.target_batch}; lower `target_batch`")
     PTLNet(people, backbone_name=recipe.backbone, weights=recipe.weights)        # missing weights show here, not after the label models
     return [d for d, where in ((source, "^s"), (target, "^t")) if any(m.labelled(where) for m in methods)]
-
-# %% ../nbs/11_experiments.ipynb #42c050e3
-def standin_label_domains():
-    "The embedded label domains: studio for parts, street for attributes, and where their truth lies."
-    from ptl_nb.domains import load_domain
-    from ptl_nb.standins import truth
-    return load_domain("studio"), load_domain("street"), truth
 
 # %% ../nbs/11_experiments.ipynb #868d6779
 def save_comparison(comparison: Comparison, folder: Path, device: str = "cpu", **extra) -> list[Path]:

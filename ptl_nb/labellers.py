@@ -6,6 +6,9 @@
 __all__ = ['Parser', 'train_parser', 'train_attributes', 'predict_parts', 'predict_attributes']
 
 # %% ../nbs/08_labellers.ipynb #47a77e92
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -13,6 +16,7 @@ from torch.nn import functional as F
 from tqdm import tqdm
 
 from .data import Augment, Images, batch, batches, forever, random_epoch
+from .labels import PARTS, resize_parts
 from .losses import attribute_loss, parsing_loss
 from .model import PTLNet
 from .trainer import Recipe, autocast, finite_means
@@ -51,14 +55,15 @@ def train_parser(
     net = Parser(width=recipe.parser_width).to(device, memory_format=torch.channels_last).train()
     optimiser = torch.optim.Adam(net.parameters(), lr=recipe.parser_lr, fused=True)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, recipe.parser_lr, total_steps=recipe.parser_iterations)
-    loss = lambda b: parsing_loss(net(b["x"]), b["parts"])
-    _loop(loss, images, np.arange(len(images)), optimiser, schedule, recipe.parser_iterations, recipe.parser_batch, recipe, seed, device, progress)
+    stream = _Stream(images, recipe.parser_batch, lambda b: parsing_loss(net(b["x"]), b["parts"]))
+    _loop([stream], optimiser, schedule, recipe.parser_iterations, recipe, seed, device, progress)
     return net.eval()
 
 # %% ../nbs/08_labellers.ipynb #1aadbb41
 def train_attributes(
     images: Images,                  # with attributes (N, A, M)
     recipe: Recipe,
+    parsed: Images | None = None,    # the parser's images with parts, for attribute_weight_parts above 0
     seed: int = 0,
     device: str = "cpu",
     progress: str | None = None,     # label of the progress bar; None: no bar
@@ -66,32 +71,54 @@ def train_attributes(
     "An attribute model trained on a seeded share of labelled images (section 4.1, released code)."
     torch.manual_seed(seed)
     a, m = images.attributes.shape[1:]
-    net = PTLNet(attributes=(m,) * a, backbone_name=recipe.backbone, weights=recipe.weights, attribute_hidden=recipe.attribute_hidden)
-    net.to(device, memory_format=torch.channels_last).train()
-    order = np.random.default_rng(seed).permutation(len(images))
-    chosen, held_out = np.split(order, [int(recipe.attribute_share * len(images))])
+    parses = recipe.attribute_weight_parts > 0
+    if parses and parsed is None: raise ValueError("attribute_weight_parts is above 0: give the parser's images as `parsed`")
+    net = PTLNet(0, len(PARTS) if parses else 0, (m,) * a, recipe.backbone, recipe.weights, recipe.parsing_hidden, recipe.attribute_hidden)
+    net.to(device, memory_format=torch.channels_last)
+    chosen, held_out = np.split(np.random.default_rng(seed).permutation(len(images)), [int(recipe.attribute_share * len(images))])
     epoch = len(chosen) // recipe.attribute_batch
     if not epoch: raise ValueError(f"{len(chosen)} training images do not fill one attribute batch of {recipe.attribute_batch}; lower attribute_batch")
-    optimiser = torch.optim.SGD([{"params": net.backbone.parameters()}, {"params": net.attributes.parameters(), "lr": 2 * recipe.attribute_lr}],
+    streams = [_Stream(images, recipe.attribute_batch, lambda b: attribute_loss(net(b["x"], ("attributes",))["attributes"], b["attributes"]), chosen)]
+    if parses: streams.append(_parsing_stream(net, parsed, recipe))
+    new = [p for name, p in net.named_parameters() if not name.startswith("backbone.")]
+    optimiser = torch.optim.SGD([{"params": net.backbone.parameters()}, {"params": new, "lr": 2 * recipe.attribute_lr}],
                                 lr=recipe.attribute_lr, momentum=0.9, weight_decay=recipe.weight_decay)
     schedule = torch.optim.lr_scheduler.MultiStepLR(optimiser, [e * epoch for e in recipe.attribute_milestones])
-    loss = lambda b: attribute_loss(net(b["x"], ("attributes",))["attributes"], b["attributes"])
-    _loop(loss, images, chosen, optimiser, schedule, recipe.attribute_epochs * epoch, recipe.attribute_batch, recipe, seed, device, progress)
+    net.train()
+    _loop(streams, optimiser, schedule, recipe.attribute_epochs * epoch, recipe, seed, device, progress)
+    net.parts = None                                 # it has done its part
     return net.eval(), held_out
 
 # %% ../nbs/08_labellers.ipynb #14d848fa
-def _loop(loss_of, images, chosen, optimiser, schedule, iterations, size, recipe, seed, device, progress) -> None:
-    rng, generator = np.random.default_rng(seed), torch.Generator().manual_seed(seed)
-    rows, augment, seen = forever(random_epoch, len(chosen), size, rng), Augment(), []
+@dataclass(frozen=True)
+class _Stream:
+    "Random batches of some images, and the loss of a batch."
+    images: Images
+    size: int                            # images per batch
+    loss_of: Callable
+    rows: np.ndarray | None = None       # which images; None: all
+
+
+def _parsing_stream(net: PTLNet, parsed: Images, recipe: Recipe) -> _Stream:
+    size = net.part_size(*parsed.pixels.shape[1:3])
+    images = replace(parsed, parts=resize_parts(parsed.parts, size))
+    return _Stream(images, recipe.parser_batch, lambda b: recipe.attribute_weight_parts * parsing_loss(net(b["x"], ("parts",))["parts"], b["parts"]))
+
+
+def _loop(streams: list[_Stream], optimiser, schedule, iterations, recipe, seed, device, progress) -> None:
+    rows = [np.arange(len(s.images)) if s.rows is None else s.rows for s in streams]
+    index = [forever(random_epoch, len(r), s.size, np.random.default_rng([seed, k])) for k, (s, r) in enumerate(zip(streams, rows))]
+    generator, augment, seen = torch.Generator().manual_seed(seed), Augment(), []
     for i in tqdm(range(iterations), desc=progress, disable=progress is None, mininterval=5, ncols=100):
-        b = batch(images, chosen[next(rows)], augment, generator, device)
         optimiser.zero_grad(set_to_none=True)
-        with autocast(recipe.precision, device): loss = loss_of(b)
-        loss.backward()
+        for k, s in enumerate(streams):              # one after the other: each batch has its own BN statistics
+            b = batch(s.images, rows[k][next(index[k])], augment, generator, device)
+            with autocast(recipe.precision, device): loss = s.loss_of(b)
+            loss.backward()
+            seen.append({"label model": loss.detach()})
         optimiser.step()
         schedule.step()
-        seen.append({"label model": loss.detach()})
-        if len(seen) == 50 or i + 1 == iterations: finite_means(seen, i + 1); seen = []
+        if len(seen) >= 50 or i + 1 == iterations: finite_means(seen, i + 1); seen = []
 
 # %% ../nbs/08_labellers.ipynb #a8baf495
 @torch.inference_mode()

@@ -173,6 +173,11 @@ class PTLNet(nn.Module):
             if task in tasks: out[task] = getattr(self, task)(e)
         return out
 
+    @torch.inference_mode()
+    def part_size(self, height: int, width: int) -> tuple[int, int]:
+        "(h, w) of the part maps that the parsing head gives for images of this size."
+        return tuple(self.parts.up(self.backbone.eval()(next(self.parameters()).new_zeros(1, 3, height, width))).shape[2:])
+
     def embed(self, x: Tensor) -> Tensor:
         "(B, C) float32 features g, L2-normalised: the test-time path."
         return F.normalize(self.reid.embed(self.backbone(x))[1].float())

@@ -61,6 +61,9 @@ class Recipe:
     parser_height: int = 256              # our choice, pixels
     parser_input_width: int = 128         # our choice, pixels
     parser_batch: int = 32                # our choice
+    attribute_height: int = 256           # code, pixels
+    attribute_width: int = 128            # code, pixels
+    attribute_weight_parts: float = 0.0   # our choice: the attribute model also parses the parser's images, with this weight; for backbones without ImageNet weights
     attribute_epochs: int = 40            # code, PETA
     attribute_milestones: tuple[int, ...] = (15, 30)   # code, PETA
     attribute_lr: float = 0.01            # code, SGD; new layers twice as fast
@@ -79,13 +82,15 @@ def check_recipe(recipe: Recipe) -> None:
     "ValueError naming the first field that cannot be."
     if recipe.variant not in ("as_paper", "as_code"): raise ValueError(f"variant is {recipe.variant!r}; it must be 'as_paper' or 'as_code'")
     if recipe.precision not in ("auto", "fp32", "bf16"): raise ValueError(f"precision is {recipe.precision!r}; it must be 'auto', 'fp32' or 'bf16'")
-    for name in ("height", "width", "target_batch", "epochs", "parser_iterations", "parser_batch", "attribute_epochs", "attribute_batch"):
+    for name in ("height", "width", "target_batch", "epochs", "parser_iterations", "parser_batch", "attribute_height", "attribute_width", "attribute_epochs",
+                 "attribute_batch"):
         if getattr(recipe, name) < 1: raise ValueError(f"{name} is {getattr(recipe, name)}; it must be at least 1")
     for name in ("lr", "parser_lr", "attribute_lr"):
         if not getattr(recipe, name) > 0: raise ValueError(f"{name} is {getattr(recipe, name)}; a learning rate is above 0")
     for name in ("parser_height", "parser_input_width"):
         if getattr(recipe, name) % 16: raise ValueError(f"{name} is {getattr(recipe, name)}; the parser halves four times, so it must be a multiple of 16")
     if sorted(recipe.milestones) != list(recipe.milestones): raise ValueError(f"milestones are {recipe.milestones}; they must ascend")
+    if not recipe.attribute_weight_parts >= 0: raise ValueError(f"attribute_weight_parts is {recipe.attribute_weight_parts}; a weight is at least 0")
     if not 0 < recipe.attribute_share < 1: raise ValueError(f"attribute_share is {recipe.attribute_share}; some images train, the others measure: a share in (0, 1)")
     if recipe.bn_batch < 2: raise ValueError(f"bn_batch is {recipe.bn_batch}; statistics need at least 2 images")
     if recipe.identities < 2 or recipe.images < 2: raise ValueError("identities and images per batch must both be at least 2, or the triplet loss is empty")
