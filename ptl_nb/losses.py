@@ -135,11 +135,12 @@ def _soft_cross_entropy(
 def attribute_loss(
     logits: Tensor | Sequence[Tensor], # (B, A, M), or one (B, M_j) per attribute
     soft_labels: Tensor | Sequence[Tensor], # the same shapes, summing to one; on a GPU not checked (reading them does)
+    weight: Tensor | None = None, # (A, M) weight of each class, for the first form; None: all 1 (paper)
 ) -> Tensor: # scalar
     "Cross entropy with soft labels, mean over images and attributes (paper, Eq. 5)."
     if isinstance(logits, Tensor) and isinstance(soft_labels, Tensor):
         _check_soft(logits, soft_labels, "attributes")
-        return _soft_cross_entropy(logits, soft_labels).mean()
+        return _soft_cross_entropy(logits, soft_labels if weight is None else soft_labels * weight).mean()
     if isinstance(logits, Tensor) or isinstance(soft_labels, Tensor):
         raise ValueError("logits and soft labels: one is a tensor and the other a list. "
                          "Give both as (B, A, M), or both as lists of (B, M_j).")

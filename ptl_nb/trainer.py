@@ -55,9 +55,10 @@ class Recipe:
     milestones: tuple[int, ...] = (160, 280)   # 4.1, lr ÷ 10 after these epochs
     warmup: float = 0.1                   # code, share of all iterations with linearly rising lr
     # label models (section 4.1 for the data; code for the schedules)
+    parser: str = "deeplabv3_resnet50"    # our choice, torchvision's (any of its segmentation networks on a ResNet), or "unet": small, for CPUs
     parser_iterations: int = 20_000       # our choice: the paper takes a published parser
     parser_lr: float = 1e-3               # our choice, Adam
-    parser_width: int = 64                # our choice, channels of the parser's first level
+    parser_width: int = 64                # our choice, channels of the U-Net's first level
     parser_height: int = 256              # our choice, pixels
     parser_input_width: int = 128         # our choice, pixels
     parser_batch: int = 32                # our choice
@@ -69,6 +70,7 @@ class Recipe:
     attribute_lr: float = 0.01            # code, SGD; new layers twice as fast
     attribute_batch: int = 32             # code
     attribute_share: float = 0.6          # code, share of PETA's images that train
+    attribute_weighted: bool = False      # code; True: rare classes weigh more (Li et al. 2015), which bends the soft labels
     # numbers
     precision: str = "auto"               # "fp32", "bf16", or "auto": bf16 where the processor computes in it
     bn_batch: int = 64                    # BN^t control, images per batch of the statistics pass
