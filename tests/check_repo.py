@@ -1,4 +1,4 @@
-"""Traps of the toolchain, checked: drift between notebooks and modules, parameters cells, notebook sizes, outputs, what nbdev_test really ran."""
+"""Traps of the toolchain, checked: drift between notebooks and modules, parameters cells, notebook sizes, outputs, README against results, what nbdev_test really ran."""
 import ast
 import json
 import os
@@ -51,6 +51,31 @@ def check_export() -> list[str]:
         return [f"{p} differs from its notebook: run nbdev_export and nbdev_clean" for p in sorted(pairs) if not same(p)]
 
 
+TABLE = re.compile(r"<!-- table: (\S+) -->\n.*?<!-- end -->", re.S)
+
+
+def readme() -> str:
+    "README.md with its tables built anew from the files in results/ that they name."
+    import pandas as pd
+
+    from ptl_nb.experiments import display_table
+
+    def built(match: re.Match) -> str:
+        table = display_table(pd.read_csv(ROOT / match[1])).reset_index()
+        rows = [list(table.columns), ["---"] * len(table.columns), *table.values.tolist()]
+        return "\n".join([f"<!-- table: {match[1]} -->", *("| " + " | ".join(map(str, row)) + " |" for row in rows), "<!-- end -->"])
+
+    return TABLE.sub(built, (ROOT / "README.md").read_text(encoding="utf-8"))
+
+
+def check_readme() -> list[str]:
+    "README's tables come from results/; its links lead somewhere; every notebook is named."
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    wrong = [] if readme() == text else ["README.md: a table differs from its file in results/: run python tests/check_repo.py --write-readme"]
+    wrong += [f"README.md: dead link {link}" for link in re.findall(r"\]\(([^)#]+)\)", text) if "://" not in link and not (ROOT / link).exists()]
+    return wrong + [f"README.md does not name nbs/{p.name}" for p in notebooks() if f"nbs/{p.name}" not in text]
+
+
 def check_imports() -> list[str]:
     "`import ptl_nb` and the modules that need no torch must not load it."
     light = "ptl_nb ptl_nb.domains ptl_nb.standins ptl_nb.labels".split()
@@ -69,8 +94,9 @@ def check_tested(log: Path) -> list[str]:
 
 
 def main() -> None:
+    if sys.argv[1:2] == ["--write-readme"]: return print((ROOT / "README.md").write_text(readme(), encoding="utf-8"), "characters written")
     if sys.argv[1:2] == ["--tested"]: wrong = check_tested(Path(sys.argv[2]))
-    else: wrong = [f"{p.name}: {w}" for p in notebooks() for w in check_notebook(p)] + check_export() + check_imports()
+    else: wrong = [f"{p.name}: {w}" for p in notebooks() for w in check_notebook(p)] + check_export() + check_imports() + check_readme()
     print("\n".join(wrong) or f"{len(notebooks())} notebooks checked")
     sys.exit(bool(wrong))
 
