@@ -34,6 +34,29 @@ def test_table2_runs_with_what_it_is_given(tmp_path):
     assert sorted(p for p in (ROOT / "results").rglob("*") if p.is_file()) == before, "a smoke run wrote into results/"
 
 
+def table(notebook: Path) -> str:
+    "The results table of table2 as text."
+    cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
+    return next("".join(o["data"]["text/html"]) for c in cells if "display_table(summary)" in "".join(c["source"]) for o in c["outputs"] if "text/html" in o.get("data", {}))
+
+
+def test_standins_in_the_original_layouts_give_the_same_numbers(tmp_path):
+    from ptl_nb.standins import export_layout
+    for name in ("plaza", "campus"): export_layout(name, tmp_path / "data")
+    embedded = papermill("table2", tmp_path / "embedded.ipynb", "methods=BL,BL+Attr^t+BN^t")
+    exported = papermill("table2", tmp_path / "exported.ipynb", "methods=BL,BL+Attr^t+BN^t", "origin=real", f"data_root={tmp_path / 'data'}")
+    assert embedded.returncode == exported.returncode == 0, embedded.stderr[-2000:] + exported.stderr[-2000:]
+    assert table(tmp_path / "embedded.ipynb") == table(tmp_path / "exported.ipynb")
+    assert "STAND-IN NUMBERS" in outputs(tmp_path / "exported.ipynb"), "the marker file was lost"
+
+
+@pytest.mark.skipif("PTL_REAL" not in os.environ, reason="PTL_REAL names no folder of real crops")
+def test_real_crops_as_an_unlabelled_target(tmp_path):
+    run = papermill("table2", tmp_path / "out.ipynb", "source=plaza", f"target={Path(os.environ['PTL_REAL']) / 'domain.csv'}", "methods=BL,PTL")
+    assert run.returncode == 0, run.stderr[-3000:]
+    assert "PTL" in table(tmp_path / "out.ipynb") and "STAND-IN NUMBERS" in outputs(tmp_path / "out.ipynb")
+
+
 @pytest.mark.parametrize("parameter, says", [
     ("sorce=duke", "did you mean 'source'"), ("source=markt", "market"), ("methods=BL+HP", "unknown method"), ("recipe=mimi", "mini"),
     ("origin=reel", "real"), ("variant=as_papr", "as_paper")])
