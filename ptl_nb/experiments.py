@@ -451,7 +451,7 @@ def train_method(
         net = PTLNet(int(classes.max()) + 1, len(PARTS) if method.has("HP") else 0, sizes, recipe.backbone, recipe.weights, recipe.parsing_hidden, recipe.attribute_hidden)
         images = labelled_images(source, "^s", net, method, recipe, labels, classes)
         others = labelled_images(target, "^t", net, method, recipe, labels) if method.uses_target else None
-        history = fit(net, images, recipe, method, others, seed, store.device, store.bar(f"{method.trained}, seed {seed}"))
+        history = fit(net, images, recipe, method, others, seed, store.device, store.bar(f"{method.trained}, seed {seed}"), state=folder / "state.safetensors")
         save_net(net, folder / "model.safetensors")
         write_csv(folder / "history.csv", history)
         return {"short_identities": short_identities(classes, recipe.images), "standin": source.standin or target.standin}

@@ -4,13 +4,16 @@
 
 # %% auto #0
 __all__ = ['TASKS', 'Recipe', 'check_recipe', 'learning_rate', 'Method', 'parse_method', 'computes_bf16', 'resolve_precision',
-           'autocast', 'source_losses', 'target_losses', 'proxy_losses', 'loss_weights', 'train_step', 'fit',
-           'finite_means', 'check_labels']
+           'autocast', 'source_losses', 'target_losses', 'proxy_losses', 'loss_weights', 'train_step', 'save_state',
+           'load_state', 'fit', 'finite_means', 'check_labels']
 
 # %% ../nbs/06_trainer.ipynb #9f04c9c8
 import functools
+import json
 import math
+import os
 import platform
+import time
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -19,6 +22,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from tqdm import tqdm
 
 from .data import Augment, Images, batch, forever, identity_epoch, random_epoch
@@ -209,6 +214,32 @@ def train_step(
     optimiser.step()
     return seen
 
+# %% ../nbs/06_trainer.ipynb #63123e61
+def save_state(path: Path, net: PTLNet, optimiser: torch.optim.Optimizer, generators: list[torch.Generator], facts: dict) -> None:
+    "Everything a training goes on from, in one safetensors file, written whole; `facts` are JSON."
+    tensors = {f"net.{k}": v for k, v in net.state_dict().items()}
+    for p, state in optimiser.state_dict()["state"].items(): tensors |= {f"optimiser.{p}.{k}": v for k, v in state.items()}
+    tensors |= {f"generator.{i}": g.get_state() for i, g in enumerate(generators)}
+    draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    save_file({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, draft, {"facts": json.dumps(facts)})
+    os.replace(draft, path)
+
+# %% ../nbs/06_trainer.ipynb #f2283492
+def load_state(path: Path, net: PTLNet, optimiser: torch.optim.Optimizer, generators: list[torch.Generator]) -> dict:
+    "Put a saved state back in place and return its facts; ValueError for a file that is none or is another network's."
+    try:
+        with safe_open(path, "pt") as file: facts, tensors = json.loads(file.metadata()["facts"]), {k: file.get_tensor(k) for k in file.keys()}
+        net.load_state_dict({k.removeprefix("net."): v for k, v in tensors.items() if k.startswith("net.")})
+    except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise ValueError(f"{path} is not a training state of this network ({str(error)[:200]}); delete it to start anew") from error
+    for i, generator in enumerate(generators): generator.set_state(tensors[f"generator.{i}"])
+    state = optimiser.state_dict()
+    for p, parameter in enumerate(p for group in optimiser.param_groups for p in group["params"]):
+        own = {k.rsplit(".", 1)[1]: v for k, v in tensors.items() if k.startswith(f"optimiser.{p}.")}
+        if own: state["state"][p] = {k: torch.empty_like(parameter).copy_(v) if v.shape == parameter.shape else v for k, v in own.items()}   # in the parameter's memory order
+    optimiser.load_state_dict(state)
+    return facts
+
 # %% ../nbs/06_trainer.ipynb #75a3aa92
 def fit(
     net: PTLNet,
@@ -221,6 +252,8 @@ def fit(
     progress: str | None = None,             # label of the progress bar; None: no bar
     every: int = 10,                         # iterations between rows of the history
     watch: Callable[[int], dict] | None = None,   # called at the end of each epoch with its number; adds columns to the history
+    state: Path | None = None,               # file to go on from where it is there, and to save to; removed at the end
+    save_seconds: float = 20,                # time between two saves
 ) -> pd.DataFrame:                           # one row per `every` iterations: iteration, lr, mean losses
     "Train `net` in place by any method; raises ValueError if labels are missing, FloatingPointError if a loss is not finite."
     method = parse_method(method) if isinstance(method, str) else method
@@ -233,20 +266,27 @@ def fit(
     target_generator = torch.Generator().manual_seed(seed + 1_000_000)
     net.to(device, memory_format=torch.channels_last).train()
     optimiser = torch.optim.Adam(net.parameters(), lr=recipe.lr, weight_decay=recipe.weight_decay, fused=True)
-    rows, seen, augment = [], [], Augment()
-    for i in tqdm(range(recipe.epochs * epoch_length), desc=progress, disable=progress is None, mininterval=5, ncols=100):
+    generators, rows, seen, augment, first, saved = [generator, target_generator], [], [], Augment(), 0, time.monotonic()
+    if state and state.exists():
+        first, rows = (facts := load_state(state, net, optimiser, generators))["iteration"], facts["rows"]
+        for _ in range(first): next(sources), targets and next(targets)
+    for i in tqdm(range(first, total := recipe.epochs * epoch_length), initial=first, total=total, desc=progress, disable=progress is None, mininterval=5, ncols=100):
         lr = learning_rate(i, epoch_length, recipe)
         for group in optimiser.param_groups: group["lr"] = lr
         b = batch(source, next(sources), augment, generator, device)
         t = batch(target, next(targets), augment, target_generator, device) if targets else None
         seen.append(train_step(net, optimiser, b, t, method, recipe, device))
-        if (i + 1) % every == 0 or i + 1 == recipe.epochs * epoch_length:
+        if (i + 1) % every == 0 or i + 1 == total:
             rows.append({"iteration": i + 1, "lr": lr, **finite_means(seen, i + 1)})
             seen = []
         if watch and (i + 1) % epoch_length == 0:
             extra = watch((i + 1) // epoch_length)
             if extra and rows: rows[-1] |= extra
             net.train()
+        if state and not seen and time.monotonic() - saved >= save_seconds:
+            save_state(state, net, optimiser, generators, {"iteration": i + 1, "rows": rows})
+            saved = time.monotonic()
+    if state: state.unlink(missing_ok=True)
     return pd.DataFrame(rows)
 
 # %% ../nbs/06_trainer.ipynb #abe40d9c

@@ -1,0 +1,55 @@
+"""SIGKILL at random moments of a training: the run goes on from its last saved state and ends with the same bytes."""
+import hashlib
+import random
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+CHILD = """
+import sys
+from pathlib import Path
+import numpy as np, torch
+from safetensors.torch import save_file
+from ptl_nb.data import Images
+from ptl_nb.model import PTLNet
+from ptl_nb.trainer import Recipe, fit
+folder = Path(sys.argv[1])
+recipe = Recipe("tiny", backbone="mini", weights=None, height=48, width=24, identities=8, images=4, target_batch=16, epochs=60, milestones=(40,))
+rng = np.random.default_rng(0)
+x = rng.integers(0, 256, (96, 48, 24, 3), dtype=np.uint8)
+source = Images(x, np.repeat(np.arange(16), 6))
+target = Images(x, parts=rng.integers(0, 8, (96, 12, 6), dtype=np.uint8), attributes=rng.dirichlet((1, 1), (96, 5)).astype(np.float32))
+torch.manual_seed(0)
+net = PTLNet(16, 8, (2,) * 5, "mini")
+history = fit(net, source, recipe, "PTL", target, state=folder / "state.safetensors", save_seconds=0.1)
+save_file(net.state_dict(), folder / "model.safetensors")
+history.to_csv(folder / "history.csv")
+"""
+
+
+def start(folder: Path) -> subprocess.Popen:
+    folder.mkdir(exist_ok=True)
+    return subprocess.Popen([sys.executable, "-c", CHILD, str(folder)], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+
+
+def digests(folder: Path) -> list[str]:
+    return [hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in ("model.safetensors", "history.csv")]
+
+
+def test_killed_training_ends_with_the_same_bytes(tmp_path):
+    whole, killed, kills = start(tmp_path / "whole"), tmp_path / "killed", 0
+    assert whole.wait(120) == 0, whole.stderr.read().decode()[-2000:]
+    moments = random.Random(0)
+    for _ in range(12):
+        run = start(killed)
+        deadline = time.monotonic() + 60
+        while run.poll() is None and not (killed / "state.safetensors").exists() and time.monotonic() < deadline: time.sleep(0.02)
+        time.sleep(moments.uniform(0.1, 1.0))
+        if run.poll() is None and kills < 3:
+            run.kill(); run.wait(); kills += 1
+        elif run.wait(120) == 0: break
+        else: raise AssertionError(run.stderr.read().decode()[-2000:])
+    assert kills >= 2, "the training was too short to be killed"
+    assert digests(killed) == digests(tmp_path / "whole")
+    assert not (killed / "state.safetensors").exists()
