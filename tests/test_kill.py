@@ -10,8 +10,8 @@ CHILD = """
 import sys
 from pathlib import Path
 import numpy as np, torch
-from safetensors.torch import save_file
 from ptl_nb.data import Images
+from ptl_nb.experiments import save_net
 from ptl_nb.model import PTLNet
 from ptl_nb.trainer import Recipe, fit
 folder = Path(sys.argv[1])
@@ -23,7 +23,7 @@ target = Images(x, parts=rng.integers(0, 8, (96, 12, 6), dtype=np.uint8), attrib
 torch.manual_seed(0)
 net = PTLNet(16, 8, (2,) * 5, "mini")
 history = fit(net, source, recipe, "PTL", target, state=folder / "state.safetensors", save_seconds=0.1)
-save_file(net.state_dict(), folder / "model.safetensors")
+save_net(net, folder / "model.safetensors")
 history.to_csv(folder / "history.csv")
 """
 
