@@ -1,0 +1,36 @@
+"""table1, fig1 and fig4 from a shell: what was asked for reaches the output, and a smoke run leaves results/ alone."""
+import pytest
+from test_repo import ROOT, outputs, papermill
+
+
+@pytest.fixture(autouse=True)
+def results_untouched():
+    files = lambda: {p: p.stat().st_mtime_ns for p in (ROOT / "results").rglob("*") if p.is_file()}
+    before = files()
+    yield
+    assert files() == before, "a smoke run wrote into results/"
+
+
+def shown(tmp_path, notebook: str, *parameters: str) -> str:
+    run = papermill(notebook, tmp_path / "out.ipynb", *parameters)
+    assert run.returncode == 0, run.stderr[-3000:]
+    return outputs(tmp_path / "out.ipynb")
+
+
+def test_table1_counts_the_domains_and_labels_it_is_given(tmp_path):
+    text = shown(tmp_path, "table1", "domains=cuhk03,duke", "labels=rap")
+    assert "data/table1/standin-corridor-campus.csv" in text and "data/table1/standin-mall.csv" in text
+    assert "84928" in text and "smaller by design" in text and "plaza" not in text and "street" not in text
+
+
+def test_fig1_compares_the_domains_it_is_given(tmp_path):
+    text = shown(tmp_path, "fig1", "domains=duke,cuhk03", "images=4")
+    assert "data/fig1/standin-campus-corridor-distances.csv" in text and "campus - corridor" in text and "plaza" not in text
+    assert "with 8 Axes" in text, "not four images of each of two domains"
+
+
+def test_fig4_ranks_as_the_scores_do(tmp_path):
+    text = shown(tmp_path, "fig4", "source=duke", "target=market", "queries=3", "ranks=4")
+    assert "smoke/fig4/standin-campus-plaza-seed-0-rows-BL-PTL-rankings.png" in text
+    assert "with 30 Axes" in text, "not three queries, twice, with four gallery images"
+    assert "first match as in the scores: 6 of 6 rankings" in text
