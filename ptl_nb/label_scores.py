@@ -167,7 +167,7 @@ def _measures(
     if probabilities is not None: columns["confidence"] = _confidence(vocabulary, join_attributes(probabilities)).mean(1)
     return pd.DataFrame(columns)
 
-# %% ../nbs/03c_label_scores.ipynb #5ed03ac1
+# %% ../nbs/03c_label_scores.ipynb #2d5bdbde
 def doubtful(
     paths: Sequence[str], # (N,) images
     maps: np.ndarray | None = None, # (N, H, W) part maps; None: without their measures
@@ -193,5 +193,5 @@ def doubtful(
     at = np.flatnonzero(low.any(1))
     reasons = ["; ".join(words[mask]) for words, mask in zip(said.to_numpy()[at], low[at])]
     listed = table.drop(columns=["head", "torso"], errors="ignore").iloc[at]
-    out = pd.concat([pd.DataFrame({"path": np.asarray(paths, object)[at], "reason": reasons, "severity": short.sum(axis=1).to_numpy()[at]}), listed.reset_index(drop=True)], axis=1)
+    out = pd.concat([pd.DataFrame({"path": pd.Series(np.asarray(paths, object)[at], dtype="str"), "reason": pd.Series(reasons, dtype="str"), "severity": short.sum(axis=1).to_numpy()[at]}), listed.reset_index(drop=True)], axis=1)
     return out.sort_values(["severity", "path"], ascending=[False, True], ignore_index=True)
