@@ -8,9 +8,10 @@ __all__ = ['RECIPES', 'LABEL_FIELDS', 'USED_BY', 'TRAINING_CODE', 'LABEL_CODE', 
            'check_parameters', 'plain_warnings', 'short_hash', 'label_recipe_key', 'training_recipe_key', 'code_hash',
            'labels_hash', 'Store', 'write_json', 'write_csv', 'repository_root', 'git_revision', 'environment',
            'LabelSources', 'label_sources', 'train_parser_once', 'load_parser', 'save_net', 'train_attributes_once',
-           'load_attribute_model', 'label_domain', 'image_sized', 'label_quality', 'oracle_labels', 'train_method',
-           'labelled_images', 'load_reid', 'score_net', 'score_model', 'own_domain_curve', 'in_percent', 'Comparison',
-           'mean_scores', 'display_table', 'compare', 'check_domains', 'save_comparison']
+           'load_attribute_model', 'label_domain', 'image_sized', 'label_quality', 'import_labels', 'joined_labels',
+           'labelled_paths', 'oracle_labels', 'train_method', 'labelled_images', 'load_reid', 'score_net',
+           'score_model', 'own_domain_curve', 'in_percent', 'Comparison', 'mean_scores', 'display_table', 'compare',
+           'check_domains', 'save_comparison']
 
 # %% ../nbs/11_experiments.ipynb #cc3d67cd
 import ast
@@ -43,8 +44,9 @@ from .data import Images, identity_classes, pixels, short_identities
 from .domains import Domain
 from .evaluator import Interval, Scores, bootstrap_difference, evaluate, extract, reestimate_bn
 from .label_data import LabelSet, images, load_labels
+from .label_import import import_attributes, import_parts
 from .labellers import parser_network, predict_attributes, predict_parts, train_attributes, train_parser
-from .labels import (PARTS, Vocabulary, _whole, attribute_auc, part_file, part_iou, read_attributes, read_parts, resize_parts,
+from .labels import (ATTRIBUTES_FILE, KINDS, PARTS, PROVENANCE_FILE, Vocabulary, _whole, attribute_auc, part_file, part_iou, read_attributes, read_parts, read_provenance, resize_parts,
                            select_attributes, write_attributes, write_parts, write_provenance)
 from .model import PTLNet
 from .trainer import Method, Recipe, fit, parse_method, resolve_precision
@@ -218,6 +220,7 @@ class Store:
                 if not any(draft.iterdir()): draft.rmdir()
                 raise
             write_json(draft / "run.json", {"name": name, "key": key, "seconds": round(time.perf_counter() - start, 2), **facts, **environment(self.device)})
+            for left in draft.rglob("*.tmp"): left.unlink()             # half a file of a killed process
             draft.rename(folder)
         return folder
 
@@ -401,11 +404,65 @@ def label_quality(
     domain: Domain,
     size: tuple[int, int] = (128, 64),
 ) -> tuple[pd.Series, pd.DataFrame]:    # IoU per part and mean; AUC per attribute
-    "How good predicted labels are, where truth is known."
+    "How good predicted labels are, where truth is known; attributes that the truth does not know are left out, ValueError where it knows none."
     paths = domain.train.path
     iou = part_iou(read_parts(predicted, paths, size), read_parts(true, paths, size))
     (vocabulary, p), (full, t) = read_attributes(predicted, paths), read_attributes(true, paths)
-    return iou, attribute_auc(vocabulary, p, select_attributes(full, t, vocabulary.names)[1])
+    known = dict(zip(full.names, full.classes))
+    names = [n for n, classes in zip(vocabulary.names, vocabulary.classes) if known.get(n) == classes]
+    if not names: raise ValueError(f"none of the attributes {', '.join(vocabulary.names[:3])} ... is in the truth of {domain.title}; there is nothing to measure with")
+    both, p = select_attributes(vocabulary, p, names)
+    return iou, attribute_auc(both, p, select_attributes(full, t, names)[1])
+
+# %% ../nbs/11_experiments.ipynb #b8bfd859
+def import_labels(
+    store: Store,
+    domain: Domain,
+    parts_from: str | Path = "",            # tree of part maps; empty: none
+    attributes_from: str | Path = "",       # CSV of attributes; empty: none
+    mapping: str = "parts",                 # class set of the part maps, as label_import.MAPPINGS
+    splits: tuple[str, ...] = ("train",),   # whose images get labels
+    made_by: str = "another model",
+) -> Path:                                  # a label store with the kinds given; run.json counts what is missing or foreign
+    "Labels made elsewhere as a run of the store, checked and translated once."
+    if not parts_from and not attributes_from: raise ValueError("nothing to import: give a folder of part maps, a CSV of attributes, or both")
+    files = [*sorted(Path(parts_from).rglob("*.png") if parts_from else ()), *([Path(attributes_from)] if attributes_from else ())]
+    content = hashlib.sha256()
+    for file in (f for f in files if f.is_file()): content.update(f"{file.relative_to(parts_from) if file.suffix == '.png' else file.name}\0".encode() + hashlib.sha256(file.read_bytes()).digest())
+    key = {"kind": "imported labels", "content": content.hexdigest(), "parts": bool(parts_from), "attributes": bool(attributes_from), "mapping": mapping, "made by": made_by,
+           "domain": domain.data_hash(), "splits": splits}
+
+    def fill(folder: Path) -> dict:
+        for left in folder.iterdir(): shutil.rmtree(left) if left.is_dir() else left.unlink()       # an import is quick and starts anew
+        common, found = dict(domain=domain, store=folder, predicted_by=made_by, splits=splits, missing="report"), {}
+        if attributes_from: found["attributes"] = asdict(import_attributes(attributes_from, **common))
+        if parts_from: found["parts"] = asdict(import_parts(parts_from, mapping, **common))
+        return {"coverage": found, "standin": domain.standin}
+
+    return store.make(f"imported labels {domain.name}", key, fill)
+
+# %% ../nbs/11_experiments.ipynb #228331d5
+def joined_labels(store: Store, domain: Domain, imported: Path, predicted: Path) -> Path:     # label stores; one with both kinds
+    "Imported labels, with predicted ones of the kind that was not imported."
+    places = {"parts": "parts", "attributes": ATTRIBUTES_FILE}
+    taken = {kind: imported if (imported / places[kind]).exists() else predicted for kind in KINDS}
+
+    def fill(folder: Path) -> dict:
+        for kind, origin in taken.items():
+            if (origin / places[kind]).is_dir(): shutil.copytree(origin / places[kind], folder / places[kind], dirs_exist_ok=True)
+            else: shutil.copyfile(origin / places[kind], folder / places[kind])
+        write_json(folder / PROVENANCE_FILE, {kind: read_provenance(origin)[kind] for kind, origin in taken.items()})
+        return {"coverage": json.loads((imported / "run.json").read_text(encoding="utf-8"))["coverage"]}
+
+    return store.make(f"joined labels {domain.name}", {"kind": "joined labels"} | {kind: origin.name for kind, origin in taken.items()}, fill)
+
+
+def labelled_paths(labels: Path, domain: Domain, splits: tuple[str, ...] = ("train",)) -> dict[str, list[str]]:
+    "By kind of label, the images of some splits that have one."
+    paths = [p for s in splits for p in getattr(domain, s).path]
+    table = labels / ATTRIBUTES_FILE
+    rows = set(pd.read_csv(table, usecols=["path"], dtype=str, keep_default_na=False).path) if table.is_file() else set()
+    return {"parts": [p for p in paths if part_file(labels, p).is_file()], "attributes": [p for p in paths if p in rows]}
 
 # %% ../nbs/11_experiments.ipynb #ff5c5498
 def oracle_labels(
@@ -424,7 +481,7 @@ def oracle_labels(
         write_attributes(folder, paths, *select_attributes(*read_attributes(true, paths), vocabulary.names))
         for kind, classes in (("parts", PARTS), ("attributes", vocabulary.columns)): write_provenance(folder, kind, "the renderer: oracle labels", "truth", len(paths), True, classes)
 
-    return store.find(f"oracle labels {domain.name}", key) or store.write(f"oracle labels {domain.name}", key, fill)
+    return store.make(f"oracle labels {domain.name}", key, fill)
 
 # %% ../nbs/11_experiments.ipynb #37cdb3a2
 def train_method(

@@ -20,8 +20,9 @@ from .labels import PALETTE, PARTS, colour_parts, resize_parts
 
 # %% auto #0
 __all__ = ['PRESENT', 'ABSENT', 'RIGHT', 'WRONG', 'QUERY', 'image_grid', 'blend_parts', 'part_legend', 'part_overlay',
-           'attribute_bars', 'proxy_labels', 'frame_image', 'ranking_rows', 'spread', 'nearest_gallery', 'curves',
-           'distributions', 'mean_differences', 'rate_dots', 'mixing', 'embedding_map', 'score_bars']
+           'attribute_bars', 'proxy_labels', 'label_statistics', 'frame_image', 'ranking_rows', 'spread',
+           'nearest_gallery', 'curves', 'distributions', 'mean_differences', 'rate_dots', 'mixing', 'embedding_map',
+           'score_bars']
 
 # %% ../nbs/12_plots.ipynb #228e1b22
 def _title(
@@ -177,6 +178,46 @@ def proxy_labels(
     if truth is not None: handles += [Patch(color=PRESENT, label="really there"), Patch(color=ABSENT, label="not there")]
     fig.legend(handles=handles, loc="outside lower center", ncols=5, fontsize=7)
     return fig
+
+# %% ../nbs/12_plots.ipynb #9720d44a
+def label_statistics(
+    parts: pd.DataFrame | None, # index part, columns pixels and images: shares; None: not drawn
+    attributes: pd.DataFrame | None, # columns attribute, class, probability, above_half; None: not drawn
+    title: str = "predicted labels", # of the figure
+    standin: bool = False, # made with rendered people
+) -> Figure:
+    "Bars of each part's share of pixels and images, and of each attribute's mean probability and share above one half."
+    if parts is None and attributes is None: raise ValueError("nothing to draw: give statistics of parts or of attributes.")
+    fig, axes = plt.subplots(1, 2, figsize=(13, 3.6), dpi=80, layout="constrained", width_ratios=(1, 5))
+    plt.close(fig)
+    fig.suptitle(_title(title, standin), fontsize=10)
+    if parts is not None: _pairs(axes[0], parts.index, parts["pixels"], parts["images"], "mean share of pixels", "share of images", 7)
+    if attributes is not None:
+        table = attributes.sort_values("probability", ascending=False)
+        names = [a if c == "yes" else f"{a}={c}" for a, c in zip(table["attribute"], table["class"])]
+        _pairs(axes[1], names, table["probability"], table["above_half"], "mean probability", "share of images above one half", 5 if len(names) > 60 else 7)
+    for ax in axes: ax.set_visible(bool(ax.patches))
+    return fig
+
+# %% ../nbs/12_plots.ipynb #5f0b6d77
+def _pairs(
+    ax: Axes,
+    names: Sequence[str], # along the axis
+    wide: pd.Series, # behind
+    narrow: pd.Series, # in front
+    wide_label: str,
+    narrow_label: str,
+    fontsize: int, # of the names
+):
+    "Two shares per name, a narrow bar before a wide one."
+    x = np.arange(len(names))
+    ax.bar(x, wide, .9, color="lightsteelblue", label=wide_label)
+    ax.bar(x, narrow, .4, color="steelblue", label=narrow_label, alpha=.8)
+    ax.set_xticks(x, names, fontsize=fontsize, rotation=90)
+    ax.set(ylim=(0, 1), xlim=(-.6, len(x) - .4), yticks=[0, .5, 1])
+    ax.tick_params(axis="y", labelsize=7)
+    ax.spines[["top", "right"]].set_visible(False)
+    ax.legend(fontsize=7, loc="lower center", bbox_to_anchor=(.5, 1))
 
 # %% ../nbs/12_plots.ipynb #8b6637f0
 RIGHT, WRONG, QUERY = (32, 160, 64), (214, 48, 48), (60, 60, 60)  # frame colours, RGB
