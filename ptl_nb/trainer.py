@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['TASKS', 'Recipe', 'check_recipe', 'learning_rate', 'Method', 'parse_method', 'computes_bf16', 'resolve_precision',
            'autocast', 'source_losses', 'target_losses', 'proxy_losses', 'loss_weights', 'train_step', 'save_state',
-           'load_state', 'fit', 'finite_means', 'check_labels']
+           'load_state', 'samplers', 'fit', 'finite_means', 'check_labels']
 
 # %% ../nbs/06_trainer.ipynb #9f04c9c8
 import functools
@@ -14,7 +14,7 @@ import math
 import os
 import platform
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -240,6 +240,15 @@ def load_state(path: Path, net: PTLNet, optimiser: torch.optim.Optimizer, genera
     optimiser.load_state_dict(state)
     return facts
 
+# %% ../nbs/06_trainer.ipynb #31fb8979
+def samplers(source: Images, target: Images | None, recipe: Recipe, method: Method, seed: int) -> tuple[int, Iterator, Iterator | None]:
+    "Iterations in an epoch, and endless row indices of source and target batches."
+    people = len(np.unique(source.classes))
+    if people < recipe.identities: raise ValueError(f"{people} identities do not fill one batch of {recipe.identities}; lower `identities`")
+    sources = forever(identity_epoch, source.classes, recipe.identities, recipe.images, np.random.default_rng(seed))
+    targets = forever(random_epoch, len(target), recipe.target_batch, np.random.default_rng([seed, 1])) if method.uses_target else None
+    return people // recipe.identities, sources, targets
+
 # %% ../nbs/06_trainer.ipynb #75a3aa92
 def fit(
     net: PTLNet,
@@ -258,15 +267,11 @@ def fit(
     "Train `net` in place by any method; raises ValueError if labels are missing, FloatingPointError if a loss is not finite."
     method = parse_method(method) if isinstance(method, str) else method
     check_labels(source, target, method)
-    rng, generator = np.random.default_rng(seed), torch.Generator().manual_seed(seed)
-    epoch_length = len(np.unique(source.classes)) // recipe.identities
-    if epoch_length < 1: raise ValueError(f"{len(np.unique(source.classes))} identities do not fill one batch of {recipe.identities}; lower `identities`")
-    sources = forever(identity_epoch, source.classes, recipe.identities, recipe.images, rng)
-    targets = forever(random_epoch, len(target), recipe.target_batch, np.random.default_rng([seed, 1])) if method.uses_target else None
-    target_generator = torch.Generator().manual_seed(seed + 1_000_000)
+    epoch_length, sources, targets = samplers(source, target, recipe, method, seed)
+    generators = generator, target_generator = [torch.Generator().manual_seed(s) for s in (seed, seed + 1_000_000)]
     net.to(device, memory_format=torch.channels_last).train()
     optimiser = torch.optim.Adam(net.parameters(), lr=recipe.lr, weight_decay=recipe.weight_decay, fused=True)
-    generators, rows, seen, augment, first, saved = [generator, target_generator], [], [], Augment(), 0, time.monotonic()
+    rows, seen, augment, first, saved = [], [], Augment(), 0, time.monotonic()
     if state and state.exists():
         first, rows = (facts := load_state(state, net, optimiser, generators))["iteration"], facts["rows"]
         for _ in range(first): next(sources), targets and next(targets)
