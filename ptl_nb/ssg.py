@@ -8,12 +8,10 @@ __all__ = ['VARIANTS', 'BODY', 'GIANT', 'SSGRecipe', 'check_ssg', 'variant', 'po
            'counted_triplet', 'EmbeddingHead', 'set_head', 'ssg_losses', 'round_epoch', 'ssg_optimiser', 'ssg_step',
            'train_round', 'save_round', 'load_round', 'adapt', 'check_adapt', 'warn_round']
 
-# %% ../nbs/10_ssg.ipynb #3015323e
+# %% ../nbs/10_ssg.ipynb #4afc29f0
 import hashlib
 import json
 import math
-import shutil
-import uuid
 import warnings
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -21,16 +19,17 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm import tqdm
 
 from .clustering import MAX_EDGES, JaccardDistance, PlainDistance, dbscan, eps_from_rho, jaccard_similarity, source_distance
 from .data import Augment, Images, batch, batches, identity_epoch
+from .labels import _whole
 from .losses import batch_hard_triplet
 from .model import PTLNet
-from .trainer import autocast, finite_means, resolve_precision
+from .trainer import autocast, finite_means, load_state, resolve_precision, save_state
 
 # %% ../nbs/10_ssg.ipynb #13c16250
 @dataclass(frozen=True)
@@ -77,7 +76,7 @@ def check_ssg(recipe: SSGRecipe) -> None:
         raise ValueError(f"batch is {recipe.batch} and images is {recipe.images}; a batch holds at least two clusters of the same number of images, at least two")
     for name in ("lr", "margin"):
         if not getattr(recipe, name) > 0: raise ValueError(f"{name} is {getattr(recipe, name)}; it must be above 0")
-    for name, low, high in (("source_weight", 0, 0.999), ("flip", 0, 1), ("erase", 0, 1), ("momentum", 0, 0.999)):
+    for name, low, high in (("source_weight", 0, 0.999), ("flip", 0, 1), ("erase", 0, 1), ("momentum", 0.001, 0.999)):
         if not low <= getattr(recipe, name) <= high: raise ValueError(f"{name} is {getattr(recipe, name)}; it must lie in [{low}, {high}]")
     if not 0 < recipe.rho <= 1: raise ValueError(f"rho is {recipe.rho}; a share of all distances lies in (0, 1]")
     if recipe.max_share is not None and not 0 < recipe.max_share <= 1: raise ValueError(f"max_share is {recipe.max_share}; a share lies in (0, 1], None turns the guard off")
@@ -375,44 +374,28 @@ def _run_key(net: PTLNet, images: np.ndarray, source: np.ndarray | None, recipe:
            "images": _fingerprint(images), "source": None if source is None else _fingerprint(source)}
     return json.loads(json.dumps(key))
 
+# %% ../nbs/10_ssg.ipynb #33975367
+def save_round(state: Path, key: dict, net: PTLNet, optimiser: torch.optim.SGD, eps: tuple[float, ...], records: list[dict]) -> None:
+    "Write what the next round goes on from."
+    state.mkdir(parents=True, exist_ok=True)
+    with _whole(state / "rounds.csv") as draft: pd.DataFrame(records).to_csv(draft, index=False, lineterminator="\n")
+    save_state(state / "state.safetensors", net, optimiser, [], {"key": key, "eps": eps, "records": records})
 
-def _momentum(net: PTLNet, optimiser: torch.optim.SGD) -> dict[str, Tensor]:
-    names = {p: name for name, p in net.named_parameters()}
-    return {f"momentum.{names[p]}": s["momentum_buffer"] for p, s in optimiser.state.items() if s.get("momentum_buffer") is not None}
 
-# %% ../nbs/10_ssg.ipynb #13f69277
-def save_round(state: Path, key: dict, net: PTLNet, optimiser: torch.optim.SGD, eps: tuple[float, ...], records: list[dict]) -> Path:
-    "Write the state after a round; the folder of the round before is deleted."
-    folder, temporary = state / f"round-{len(records):04d}", state / f".{uuid.uuid4().hex}.tmp"
-    temporary.mkdir(parents=True)
-    tensors = {f"net.{k}": v for k, v in net.state_dict().items()} | _momentum(net, optimiser)
-    save_file({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, temporary / "state.safetensors")
-    (temporary / "state.json").write_text(json.dumps({"key": key, "eps": eps, "records": records}, indent=1, ensure_ascii=False), encoding="utf-8")
-    pd.DataFrame(records).to_csv(temporary / "rounds.csv", index=False, lineterminator="\n")
-    try: temporary.rename(folder)
-    except OSError:
-        if not (folder / "state.json").exists(): raise            # else: another process finished the same round meanwhile
-        shutil.rmtree(temporary)
-    for old in state.glob("round-*"):
-        if old.name < folder.name: shutil.rmtree(old, ignore_errors=True)
-    return folder
-
-# %% ../nbs/10_ssg.ipynb #f17468b3
 def load_round(state: Path, key: dict, net: PTLNet, optimiser: torch.optim.SGD) -> tuple[tuple[float, ...] | None, list[dict]]:
-    "Continue from the last whole round in a folder: eps and the records, the network and optimiser in place; ValueError where it is of another run."
-    rounds = sorted(state.glob("round-*"))
-    if not rounds: return None, []
+    "eps and the records of a folder's last round, with the network and the optimiser in place; ValueError where it is of another run."
+    path = state / "state.safetensors"
+    if not path.exists(): return None, []
     try:
-        kept = json.loads((rounds[-1] / "state.json").read_text(encoding="utf-8"))
-        tensors, theirs, eps, records = load_file(rounds[-1] / "state.safetensors"), kept["key"], kept["eps"], kept["records"]
-    except Exception as error: raise ValueError(f"{rounds[-1]} is not a readable round ({error}); move or delete this folder") from error
+        with safe_open(path, "pt") as file: facts = json.loads(file.metadata()["facts"])
+        theirs, eps, records = facts["key"], tuple(facts["eps"]), facts["records"]
+    except (SafetensorError, KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{path} is not a state of SSG ({str(error)[:200]}); delete it to start anew") from error
     if theirs != key:
         other = [name for name in key if theirs.get(name) != key[name]]
-        raise ValueError(f"{rounds[-1]} belongs to another adaptation (other {', '.join(other)}); give another folder, or delete this one to start anew")
-    net.load_state_dict({k.removeprefix("net."): v for k, v in tensors.items() if k.startswith("net.")})
-    for name, p in net.named_parameters():
-        if (value := tensors.get(f"momentum.{name}")) is not None: optimiser.state[p]["momentum_buffer"] = torch.empty_like(p).copy_(value)
-    return eps and tuple(eps), records
+        raise ValueError(f"{path} belongs to another adaptation (other {', '.join(other)}); give another folder, or delete it to start anew")
+    load_state(path, net, optimiser, [])
+    return eps, records
 
 # %% ../nbs/10_ssg.ipynb #c1da7f97
 def adapt(
