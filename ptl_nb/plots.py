@@ -19,10 +19,10 @@ from matplotlib.patches import Patch
 from .labels import PALETTE, PARTS, colour_parts, resize_parts
 
 # %% auto #0
-__all__ = ['PRESENT', 'ABSENT', 'RIGHT', 'WRONG', 'QUERY', 'image_grid', 'blend_parts', 'part_legend', 'part_overlay',
-           'attribute_bars', 'proxy_labels', 'label_statistics', 'frame_image', 'ranking_rows', 'spread',
-           'nearest_gallery', 'curves', 'distributions', 'mean_differences', 'rate_dots', 'mixing', 'embedding_map',
-           'score_bars']
+__all__ = ['PRESENT', 'ABSENT', 'RIGHT', 'WRONG', 'QUERY', 'CLUSTER_VALUES', 'image_grid', 'blend_parts', 'part_legend',
+           'part_overlay', 'attribute_bars', 'proxy_labels', 'label_statistics', 'frame_image', 'ranking_rows',
+           'spread', 'nearest_gallery', 'curves', 'distributions', 'mean_differences', 'rate_dots', 'mixing',
+           'embedding_map', 'score_bars', 'cluster_rounds', 'cluster_page']
 
 # %% ../nbs/12_plots.ipynb #228e1b22
 def _title(
@@ -492,3 +492,53 @@ def _finish_deltas(
     ax.set_xlim(-.6, len(methods) - .4)
     ax.spines[["top", "right"]].set_visible(False)
     ax.legend(fontsize=7, loc="lower center", bbox_to_anchor=(.5, 1))
+
+# %% ../nbs/12_plots.ipynb #a448a92b
+CLUSTER_VALUES = {"clusters_whole": "clusters", "outliers_whole": "outliers", "dropped": "images dropped", "largest_whole": "largest cluster's share",
+                  "nmi_whole": "NMI with the truth", "fm_whole": "Fowlkes-Mallows with the truth"}
+
+def cluster_rounds(
+    records: Mapping[str, pd.DataFrame], # by name of the run: one row per round, from `ssg.adapt`
+    people: int | None = None, # identities there really are: a dashed line
+    title: str = "whole-body clusters over rounds", # of the figure
+    standin: bool = False, # made with rendered people
+) -> Figure:
+    "Clusters, outliers, collapse and agreement with the truth, one axis per value and one line per run."
+    if not records: raise ValueError("no records to draw.")
+    known = [c for c in CLUSTER_VALUES if any(c in r for r in records.values())]
+    fig = curves({name: r.rename(columns={"round": "iteration"}) for name, r in records.items()}, known, title, standin)
+    for ax, value in zip(fig.axes, known):
+        ax.set(xlabel="round", title=CLUSTER_VALUES[value], ylim=(0, None))
+        ax.xaxis.get_major_locator().set_params(integer=True)
+        if value == "clusters_whole" and people: ax.axhline(people, color="black", ls="--", lw=.8)
+    return fig
+
+# %% ../nbs/12_plots.ipynb #e7493c97
+def cluster_page(
+    images: np.ndarray, # (N, H, W, 3) uint8
+    labels: np.ndarray, # (N,) cluster of each image, -1: outlier
+    truth: np.ndarray | None = None, # (N,) identities, where known
+    clusters: int = 5, # rows: largest clusters first
+    columns: int = 10, # images in a row
+    title: str = "clusters and outliers", # of the figure
+    standin: bool = False, # made with rendered people
+) -> Figure:
+    "The largest clusters and some outliers as pictures; ValueError where there is neither."
+    _same_length(images=images, labels=labels, truth=truth)
+    counts = np.bincount(labels[labels >= 0], minlength=1)
+    rows = [*np.argsort(-counts, kind="stable")[:min(clusters, np.count_nonzero(counts))], *([-1] if (labels < 0).any() else [])]
+    if not rows: raise ValueError("no images to draw.")
+    fig, axes = _axes(len(rows) * columns, columns, (.8, 1.75), _title(title, standin))
+    for label, row in zip(rows, np.array(axes).reshape(-1, columns)): _draw_cluster(row, images, labels, truth, label)
+    return fig
+
+
+def _draw_cluster(row: Sequence[Axes], images: np.ndarray, labels: np.ndarray, truth: np.ndarray | None, label: int):
+    "One row: members of a cluster, in the order of the images."
+    members = np.flatnonzero(labels == label)
+    shown = members[np.linspace(0, len(members) - 1, min(len(row), len(members))).astype(int)]
+    known = truth is not None and label >= 0
+    who = pd.Series(truth[members]).mode()[0] if known else None
+    for ax in row[len(shown):]: ax.axis("off")
+    for ax, i in zip(row, shown): _draw_image(ax, frame_image(images[i], (RIGHT if truth[i] == who else WRONG) if known else QUERY))
+    row[0].set_title(f"{'outliers' if label < 0 else f'cluster {label}'}: {len(members)}", fontsize=8, loc="left")

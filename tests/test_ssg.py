@@ -1,0 +1,83 @@
+"""SSG killed in the middle of a round: what a notebook cannot test about itself."""
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from ptl_nb import ssg
+from ptl_nb.evaluator import reestimate_bn
+from ptl_nb.model import PTLNet
+
+ROOT = Path(__file__).resolve().parents[1]
+RECIPE = ssg.SSGRecipe(distance="euclidean", rho=0.04, batch=16, rounds=3, epochs=2, lr=1e-3)
+
+
+def crowd() -> tuple[np.ndarray, np.ndarray]:
+    "Noisy two-coloured people (72, 32, 16, 3) and who they are."
+    rng, pids = np.random.default_rng(0), np.repeat(np.arange(12), 6)
+    colours = rng.integers(20, 236, (12, 2, 3))
+    body = np.repeat(colours[pids], 16, 1)[:, :, None].repeat(16, 2)
+    return np.clip(body + rng.normal(0, 12, body.shape), 0, 255).astype(np.uint8), pids
+
+
+def run(state: Path | None = None) -> tuple[dict[str, torch.Tensor], pd.DataFrame]:
+    "Weights and records of an adaptation from one and the same start."
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    net = PTLNet(5, backbone_name="mini")
+    images, pids = crowd()
+    reestimate_bn(net, images)
+    records = ssg.adapt(net, images, RECIPE, state=state, truth=pids)
+    return net.state_dict(), records
+
+
+def killed_at(step: int, state: Path) -> int:
+    "Exit status of a process that kills itself at an iteration."
+    code = f"""
+import os, signal
+from pathlib import Path
+from tests import test_ssg
+from ptl_nb import ssg
+whole, calls = ssg.ssg_step, []
+def step(*arguments):
+    calls.append(1)
+    if len(calls) == {step}: os.kill(os.getpid(), signal.SIGKILL)
+    return whole(*arguments)
+ssg.ssg_step = step
+test_ssg.run(Path({str(state)!r}))
+"""
+    return subprocess.run([sys.executable, "-c", code], cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}, timeout=120, capture_output=True).returncode
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(): return run()
+
+
+@pytest.mark.skipif(os.name != "posix", reason="SIGKILL")
+def test_a_run_that_is_killed_in_the_middle_of_a_round_ends_as_if_it_had_not_been(uninterrupted, tmp_path):
+    weights, records = uninterrupted
+    assert len(records) == 3 and (records["iterations"] > 1).all()
+    middle = records["iterations"].iloc[0] + records["iterations"].iloc[1] // 2 + 1
+    assert killed_at(int(middle), tmp_path) == -signal.SIGKILL
+    assert len(pd.read_csv(tmp_path / "rounds.csv")) == 1
+    again, rows = run(tmp_path)
+    assert all(torch.equal(again[name], value) for name, value in weights.items())
+    pd.testing.assert_frame_equal(rows, records, check_exact=True)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["rounds.csv", "state.safetensors"]
+
+
+def test_a_finished_run_is_not_trained_again(uninterrupted, tmp_path):
+    weights, records = uninterrupted
+    (tmp_path / ".state.safetensors.1.tmp").write_text("{")          # what a killed process left unfinished is ignored
+    run(tmp_path)
+    before = (tmp_path / "state.safetensors").stat().st_mtime_ns
+    again, rows = run(tmp_path)
+    assert all(torch.equal(again[name], value) for name, value in weights.items())
+    pd.testing.assert_frame_equal(rows, records, check_exact=True)
+    assert (tmp_path / "state.safetensors").stat().st_mtime_ns == before
