@@ -583,7 +583,7 @@ def own_domain_curve(store: Store, recipe: Recipe, source: Domain, seed: int = 0
 # %% ../nbs/11_experiments.ipynb #1af9ac61
 SSG_RECIPES = {
     "paper": SSGRecipe(),
-    "mini": SSGRecipe(batch=64, rounds=5, epochs=8, lr=1e-4, embedding=192),
+    "mini": SSGRecipe(pooling="max", rho=3.8e-3, batch=64, rounds=5, epochs=8, lr=1e-4, embedding=192),
     "smoke": SSGRecipe(pooling="max", max_share=0.1, batch=16, rounds=2, epochs=1, lr=1e-4, embedding=16),
 }
 SSG_CODE = (*TRAINING_CODE, "evaluator", "clustering", "ssg")

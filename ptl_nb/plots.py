@@ -508,9 +508,10 @@ def cluster_rounds(
     known = [c for c in CLUSTER_VALUES if any(c in r for r in records.values())]
     fig = curves({name: r.rename(columns={"round": "iteration"}) for name, r in records.items()}, known, title, standin)
     for ax, value in zip(fig.axes, known):
-        ax.set(xlabel="round", title=CLUSTER_VALUES[value], ylim=(0, None))
-        ax.xaxis.get_major_locator().set_params(integer=True)
         if value == "clusters_whole" and people: ax.axhline(people, color="black", ls="--", lw=.8)
+        ax.set_title(CLUSTER_VALUES[value], fontsize=9)
+        ax.set(xlabel="round", ylim=(0, None))
+        ax.xaxis.get_major_locator().set_params(integer=True)
     return fig
 
 # %% ../nbs/12_plots.ipynb #e7493c97
