@@ -4,15 +4,15 @@
 
 # %% auto #0
 __all__ = ['RECIPES', 'LABEL_FIELDS', 'USED_BY', 'TRAINING_CODE', 'LABEL_CODE', 'CHUNK', 'SSG_RECIPES', 'SSG_CODE',
-           'PAPER_TABLE2', 'TABLE2_METHODS', 'MEASURES', 'choose_device', 'in_test', 'choose_recipe', 'longer',
-           'parse_seeds', 'parse_methods', 'check_parameters', 'plain_warnings', 'short_hash', 'label_recipe_key',
-           'training_recipe_key', 'code_hash', 'labels_hash', 'Store', 'write_json', 'write_csv', 'repository_root',
-           'git_revision', 'environment', 'LabelSources', 'label_sources', 'train_parser_once', 'load_parser',
-           'save_net', 'train_attributes_once', 'load_attribute_model', 'label_domain', 'image_sized', 'label_quality',
-           'import_labels', 'joined_labels', 'labelled_paths', 'oracle_labels', 'train_method', 'labelled_images',
-           'load_reid', 'score_net', 'score_model', 'own_domain_curve', 'choose_ssg', 'ssg_key', 'train_ssg',
-           'ssg_start', 'run_method', 'ssg_facts', 'in_percent', 'Comparison', 'mean_scores', 'display_table',
-           'compare', 'check_domains', 'save_comparison']
+           'PAPER_TABLE2', 'TABLE2_METHODS', 'TABLE2_ALL', 'MEASURES', 'choose_device', 'in_test', 'choose_recipe',
+           'longer', 'parse_seeds', 'parse_methods', 'check_parameters', 'plain_warnings', 'short_hash',
+           'label_recipe_key', 'training_recipe_key', 'code_hash', 'labels_hash', 'Store', 'write_json', 'write_csv',
+           'repository_root', 'git_revision', 'environment', 'LabelSources', 'label_sources', 'train_parser_once',
+           'load_parser', 'save_net', 'train_attributes_once', 'load_attribute_model', 'label_domain', 'image_sized',
+           'label_quality', 'import_labels', 'joined_labels', 'labelled_paths', 'oracle_labels', 'train_method',
+           'labelled_images', 'load_reid', 'score_net', 'score_model', 'own_domain_curve', 'choose_ssg', 'ssg_key',
+           'train_ssg', 'ssg_start', 'run_method', 'ssg_facts', 'in_percent', 'Comparison', 'mean_scores',
+           'display_table', 'compare', 'check_domains', 'save_comparison']
 
 # %% ../nbs/11_experiments.ipynb #cc3d67cd
 import ast
@@ -662,6 +662,7 @@ PAPER_TABLE2 = {   # (source, target) -> method -> mAP, Rank-1, Rank-5, Rank-10 
     ("duke", "market"): {"BL": (27.8, 58.2, None, None)},
 }
 TABLE2_METHODS = "BL, BL+HP^t, BL+Attr^t, PTL, BL+BN^t, BL+fwd^t, PTL+BN^t"
+TABLE2_ALL = f"{TABLE2_METHODS}, BL+SSG†, BL+BN^t+SSG†, PTL+SSG†, BL+SSG, PTL+SSG"
 MEASURES = {"mAP_trapezoid": "mAP (trapezoid)", "mAP": "mAP (step)", "rank1": "Rank-1", "rank5": "Rank-5", "rank10": "Rank-10"}
 
 
@@ -688,7 +689,7 @@ class Comparison:
     @property
     def stem(self) -> str:
         "File name of the results: what they are of, so that other seeds, variants or rows never overwrite them."
-        rows = "" if ", ".join(self.scores) == TABLE2_METHODS else "-rows-" + _slug(" ".join(self.scores))
+        rows = {TABLE2_METHODS: "", TABLE2_ALL: "-all"}.get(", ".join(self.scores), "-rows-" + _slug(" ".join(self.scores)))
         marks = ("-as-code" if self.recipe.variant == "as_code" else "") + ("-oracle-labels" if self.labels == "oracle labels" else "")
         standin = "standin-" if self.standin else "standin-labels-" if self.standin_labels else ""
         return f"{standin}{self.source.name}-{self.target.name}{marks}-seed{'s' * (len(self.seeds) > 1)}-{'-'.join(map(str, self.seeds))}{rows}"
