@@ -43,7 +43,6 @@ class Recipe:
     width: int = 128                      # 4.1, pixels
     parsing_hidden: int = 256             # 3.2, channels after the transposed convolution
     attribute_hidden: int = 128           # code
-    # batches
     identities: int = 16                  # 4.1, P: source batch = P · K = 64
     images: int = 4                       # 4.1, K
     target_batch: int = 32                # 4.1
@@ -76,7 +75,6 @@ class Recipe:
     attribute_batch: int = 32             # code
     attribute_share: float = 0.6          # code, share of PETA's images that train
     attribute_weighted: bool = False      # code; True: rare classes weigh more (Li et al. 2015), which bends the soft labels
-    # numbers
     precision: str = "auto"               # "fp32", "bf16", or "auto": bf16 where the processor computes in it
     bn_batch: int = 64                    # BN^t control, images per batch of the statistics pass
 
