@@ -240,17 +240,12 @@ class Store:
 # %% ../nbs/11_experiments.ipynb #3d35ac4c
 def write_json(path: Path, value: dict) -> None:
     "JSON written whole."
-    temporary = path.with_name(path.name + f".{os.getpid()}.tmp")
-    temporary.write_text(json.dumps(value, indent=1, default=str, ensure_ascii=False) + "\n", encoding="utf-8")
-    os.replace(temporary, path)
+    with _whole(path) as draft: draft.write_text(json.dumps(value, indent=1, default=str, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def write_csv(path: Path, table: pd.DataFrame) -> None:
     "CSV written whole; its folder is made where there is none."
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + f".{os.getpid()}.tmp")
-    table.to_csv(temporary, index=False, lineterminator="\n")
-    os.replace(temporary, path)
+    with _whole(path) as draft: table.to_csv(draft, index=False, lineterminator="\n")
 
 
 def repository_root() -> Path:
@@ -313,9 +308,7 @@ def load_parser(run: Path, recipe: Recipe) -> torch.nn.Module:
 
 def save_net(net: torch.nn.Module, path: Path) -> None:
     "Weights as safetensors, on the CPU, written whole."
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    save_file({k: v.detach().cpu().contiguous() for k, v in net.state_dict().items()}, temporary)
-    os.replace(temporary, path)
+    with _whole(path) as draft: save_file({k: v.detach().cpu().contiguous() for k, v in net.state_dict().items()}, draft)
 
 # %% ../nbs/11_experiments.ipynb #dd27739a
 def train_attributes_once(store: Store, recipe: Recipe, sources: LabelSources) -> Path:     # run folder: model.safetensors, vocabulary.json, held_out.csv
