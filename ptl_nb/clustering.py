@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from numbers import Integral
 from typing import NamedTuple
 
 import numpy as np
@@ -280,7 +281,7 @@ def neighbours(
 
 
 def _find(x: torch.Tensor, k: int, method: str, probes: int) -> Neighbours:
-    if not 0 < k < len(x): raise ValueError(f"{len(x)} images are too few for {k} neighbours each: give at least {max(k, 1) + 1}, or a smaller k (at least 1)")
+    if not (isinstance(k, Integral) and 0 < k < len(x)): raise ValueError(f"{len(x)} images are too few for {k} neighbours each: give at least {max(k, 1) + 1}, or a smaller k (at least 1)")
     if method == "exact": return _exact(x, k)
     if method != "faiss": raise ValueError(f"unknown method '{method}': expected 'exact' or 'faiss'")
     with _full_precision(x.device): return _in_order(x, *_search_faiss(x, min(k + SPARE, len(x) - 1), probes), k)
@@ -501,7 +502,7 @@ def _check_stored(stored: int, rows: int, images: int, max_stored: int):
 
 # %% ../nbs/09_clustering.ipynb #d7f5b745
 def _check_k(images: int, k1: int, k2: int):
-    if not 1 <= k2 <= k1: raise ValueError(f"k1={k1}, k2={k2}: expected 1 <= k2 <= k1, since the k2 images of a query expansion are the first of the k1 neighbours")
+    if not (isinstance(k1, Integral) and isinstance(k2, Integral) and 1 <= k2 <= k1): raise ValueError(f"k1={k1}, k2={k2}: expected 1 <= k2 <= k1, since the k2 images of a query expansion are the first of the k1 neighbours")
     if images <= k1: raise ValueError(f"{images} images are too few for k1={k1}: every image needs {k1} others. Give at least {k1 + 1} images, or a smaller k1")
 
 
@@ -834,4 +835,5 @@ def dbscan(
     "Clusters by DBSCAN on a sparse graph; ValueError where eps joins too many pairs to hold."
     from sklearn.cluster import DBSCAN
     if not 0 < eps < np.inf: raise ValueError(f"eps={eps}: expected a positive radius, such as eps_from_rho gives")
+    if not (isinstance(min_samples, Integral) and min_samples >= 1): raise ValueError(f"min_samples={min_samples}: expected a whole number of images, at least 1")
     return DBSCAN(eps=eps, min_samples=min_samples, metric="precomputed").fit_predict(distance.graph(eps, max_edges)).astype(np.int64)

@@ -95,10 +95,20 @@ def _report_others(folder: Path, others: list[str]) -> None:
         warnings.warn(f"{folder}: left out what is not an image ({len(others)} in all): {named}", stacklevel=3)
 
 
+def _check_links(root: Path, links: list[str]) -> None:
+    "ValueError naming an image that is a link out of `root`: data from elsewhere must not be read by a file name."
+    base = os.path.realpath(root)
+    for link in links:
+        if os.path.commonpath([base, os.path.realpath(root / link)]) != base:
+            raise ValueError(f"{root / link} links out of {root}: copy the image there, or remove the link")
+
+
 def list_images(folder: Path) -> list[str]:
-    "Sorted names of the images lying directly in `folder`; other entries are reported."
+    "Sorted names of the images lying directly in `folder`; other entries are reported, links out of its parent refused."
     with os.scandir(folder) as entries:
-        names = [(e.name, _is_image(e.name) and e.is_file()) for e in entries]
+        entries = [(e.name, _is_image(e.name) and e.is_file(), e.is_symlink()) for e in entries]
+    _check_links(folder.parent, [f"{folder.name}/{name}" for name, image, link in entries if image and link])
+    names = [(name, image) for name, image, _ in entries]
     _report_others(folder, [name for name, image in names if not image])
     return sorted(name for name, image in names if image)
 
@@ -116,6 +126,7 @@ def walk_images(folder: Path) -> list[str]:
         others += [(inside / f).as_posix() for f in folders if os.path.islink(os.path.join(here, f))]
         found += [(inside / f).as_posix() for f in files if _is_image(f)]
         others += [f for f in files if not _is_image(f) and f != STANDIN_MARKER]
+    _check_links(folder, [f for f in found if os.path.islink(folder / f)])
     _report_others(folder, others)
     return sorted(found)
 
@@ -130,7 +141,7 @@ class Layout:
     example: str  # a file name
 
 
-_DIGITS = r"(?P<pid>-1|\d+)_c(?P<camid>[1-9]\d*)"
+_DIGITS = r"(?P<pid>-1|\d{1,18})_c(?P<camid>[1-9]\d{0,17})"   # 18 digits fit 64 bits
 LAYOUTS = {
     "market": Layout("Market-1501", "Market-1501-v15.09.15", ("market", "market1501", "market1501v150915"),
                      _DIGITS + r"s\d+_\d+_\d+", "0002_c1s1_000451_03.jpg"),
@@ -154,7 +165,7 @@ def parse_names(
     folder: Path,  # where they lie, for the error
 ) -> pd.DataFrame:  # columns path (the name), pid, camid
     "Identity and camera from file names; ValueError naming the first that breaks the pattern and how many do."
-    fields = pd.Series(names, dtype="str").str.extract(rf"^{layout.pattern}(?:\.[A-Za-z]+)+$")
+    fields = pd.Series(names, dtype="str").str.extract(rf"\A{layout.pattern}(?:\.[A-Za-z]+)+\Z", flags=re.ASCII)
     broken = np.flatnonzero(fields["pid"].isna())
     if len(broken):
         raise ValueError(f"{len(broken)} of {len(names)} images in {folder} break the name pattern of {layout.title}, "
@@ -178,6 +189,25 @@ def read_tree(folder: Path, layout: Layout) -> dict[str, pd.DataFrame]:
 CUHK03_SPLIT, CUHK03_IMAGES = "cuhk03_new_protocol_config_detected.mat", "images_detected"
 
 
+def _strings(
+    cells: np.ndarray,  # MATLAB cell array of strings
+) -> list[str]:
+    "Text of the cells."
+    return ["".join(map(str, np.asarray(c).ravel())).strip() for c in np.asarray(cells).ravel()]
+
+
+def _integers(
+    values: np.ndarray,  # MATLAB array
+    what: str,  # file and name, for the error
+) -> np.ndarray:  # int64, flat
+    "Whole numbers, of whatever type MATLAB keeps them; ValueError for anything else."
+    values = np.asarray(values).ravel()
+    number = values.dtype.kind in "iuf"
+    if not number or not ((values == np.round(values)) & (abs(values) < 2**53)).all():
+        raise ValueError(f"{what} should hold whole numbers, but is {values.dtype}{f' such as {values[:3].tolist()}' if number else ''}: fetch the file again")
+    return values.astype(np.int64)
+
+
 def _mat_lists(path: Path) -> dict[str, np.ndarray]:
     "The six flat arrays of the split file; ValueError naming what is missing or unreadable."
     from scipy.io import loadmat
@@ -190,9 +220,11 @@ def _mat_lists(path: Path) -> dict[str, np.ndarray]:
     absent = [name for name in names if name not in content]
     if absent:
         raise ValueError(f"{path} has no {', '.join(absent)}: this is not the new-protocol split of CUHK03")
-    lists = {name: content[name].ravel() for name in names}
-    lists["filelist"] = np.array([str(np.asarray(entry).ravel()[0]).strip() for entry in lists["filelist"]], dtype=object)
-    return lists | {name: lists[name].astype(np.int64) for name in names[1:]}
+    lists = {"filelist": np.array(_strings(content["filelist"]), dtype=object)} | {name: _integers(content[name], f"{path}: {name}") for name in names[1:]}
+    for name, least in (("labels", 0), ("camId", 1)):
+        if (lists[name] < least).any():
+            raise ValueError(f"{path}: {name} holds {lists[name].min()}, counted from {least}: fetch the split file again")
+    return lists
 
 # %% ../nbs/00_domains.ipynb #668607ab
 def _positions(lists: dict[str, np.ndarray], split: str, path: Path) -> np.ndarray:
@@ -244,7 +276,7 @@ def _inventory(folder: Path, name: str) -> list[dict[str, int | None]]:
     def count(part: str) -> int | None:
         path = folder / part
         if not path.is_dir():
-            return 1 if path.is_file() else None
+            return 1 if part == CUHK03_SPLIT and path.is_file() else None
         files = (f for _, _, names in os.walk(path) for f in names) if part == CUHK03_IMAGES else os.listdir(path)
         return sum(map(_is_image, files))
 
@@ -312,10 +344,14 @@ def _marker(*folders: Path) -> dict:
         if path.is_file():
             try:
                 content = json.loads(path.read_text(encoding="utf-8"))
-                return {"name": str(content["name"]), "stands_for": str(content["stands_for"]), "standin": True}
-            except (ValueError, KeyError, TypeError) as error:
+                names = {key: content[key] for key in ("name", "stands_for")}
+                odd = [n for n in names.values() if not re.fullmatch(r"\w[\w.-]{0,63}", n, re.ASCII)]   # the name becomes part of file names
+            except (ValueError, KeyError, TypeError, RecursionError) as error:
                 raise ValueError(f"{path} is not a stand-in's marker (it needs name and stands_for): "
                                  "export the stand-in again") from error
+            if odd:
+                raise ValueError(f"{path} names {odd[0]!r}: a stand-in's name is letters, digits, - and _. Export the stand-in again")
+            return names | {"standin": True}
     return {}
 
 
@@ -338,12 +374,16 @@ CSV_COLUMNS = ("path", "pid", "camid", "split")
 
 def _csv_rows(path: Path) -> pd.DataFrame:
     "The four columns as text, blank lines dropped; ValueError where the file is no such table."
+    options = dict(dtype=str, keep_default_na=False, encoding="utf-8-sig", skip_blank_lines=False, index_col=False)
     try:
-        table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig", skip_blank_lines=False, index_col=False)
-    except (pd.errors.EmptyDataError, pd.errors.ParserError, UnicodeDecodeError) as error:
+        header, table = pd.read_csv(path, header=None, nrows=1, **options), pd.read_csv(path, **options)
+    except ValueError as error:  # pandas' own errors and UnicodeDecodeError are kinds of it
         raise ValueError(f"{path} cannot be read as a UTF-8 table with commas: {error}") from error
+    given = [str(name).strip() for name in header.iloc[0]]
     table = table.fillna("").rename(columns=str.strip)
     for column in CSV_COLUMNS:
+        if given.count(column) > 1:  # pandas would take the first and call the others pid.1
+            raise ValueError(f"{path} has a column {column!r} twice: keep one of them")
         if column not in table:
             close = get_close_matches(column, table.columns, 1)
             hint = f" (is {close[0]!r} meant for it?)" if close else ""
@@ -369,7 +409,7 @@ def _csv_numbers(path: Path, table: pd.DataFrame) -> pd.DataFrame:
     hint = f" (is {close[0]!r} meant?)" if close else ""
     _refuse(path, table, bad, "split", f"is unknown{hint}: use train, query or gallery")
     for column in ("pid", "camid"):
-        _refuse(path, table, ~table[column].str.fullmatch(r"-?\d{1,18}"), column, "is not an integer")
+        _refuse(path, table, ~table[column].str.fullmatch(r"-?[0-9]{1,18}"), column, "is not an integer")
     numbers = table.assign(pid=table["pid"].astype(np.int64), camid=table["camid"].astype(np.int64))
     _refuse(path, numbers, numbers["camid"] < 1, "camid", "is not a camera number: count from 1")
     _refuse(path, numbers, numbers["pid"] < -1, "pid", "is negative: -1 marks junk or unlabelled images")
@@ -382,20 +422,22 @@ def _csv_numbers(path: Path, table: pd.DataFrame) -> pd.DataFrame:
 
 # %% ../nbs/00_domains.ipynb #ad3e051c
 def _state(base: str, path: str, listings: dict) -> str:
-    "'' for a file inside `base`, else 'missing' or 'outside'; folders are resolved and listed once, in `listings`."
+    "'' for a file inside `base`, else 'missing', 'outside' or 'odd'; folders are resolved and listed once, in `listings`."
     inside = lambda real: os.path.commonpath([base, real]) == base
     parent, name = posixpath.split(path)
     if parent not in listings:
         real = os.path.realpath(os.path.join(base, parent))
         entries = os.scandir(real) if inside(real) and os.path.isdir(real) else ()
-        listings[parent] = real, {e.name: e.is_symlink() for e in entries}
+        listings[parent] = real, {e.name: (e.is_symlink(), os.path.isfile(e.path) if e.is_symlink() else e.is_file()) for e in entries}
     real, entries = listings[parent]
     if not inside(real):
         return "outside"
     if name not in entries:
         return "missing"
-    target = os.path.realpath(os.path.join(real, name)) if entries[name] else real
-    return "" if inside(target) and os.path.exists(target) else "missing" if inside(target) else "outside"
+    (link, file), whole = entries[name], os.path.join(real, name)
+    if link and not inside(os.path.realpath(whole)):
+        return "outside"
+    return "" if file else "odd" if os.path.exists(whole) else "missing"
 
 # %% ../nbs/00_domains.ipynb #59e52ef4
 def _csv_paths(path: Path, table: pd.DataFrame) -> pd.DataFrame:
@@ -409,6 +451,7 @@ def _csv_paths(path: Path, table: pd.DataFrame) -> pd.DataFrame:
     slashes = table["path"][state == "missing"].str.contains("\\", regex=False).any()
     hint = " (write paths with forward slashes)" if slashes else ""
     _refuse(path, table, state == "missing", "path", f"does not exist{hint}: place the image there or drop the line")
+    _refuse(path, table, state == "odd", "path", "is not a file: name an image file")
     other = ~table["path"].str.lower().str.endswith(IMAGE_ENDINGS)
     _refuse(path, table, other, "path", f"does not end like an image ({' '.join(IMAGE_ENDINGS)})")
     _refuse(path, table, table["path"].duplicated(), "path", "is listed more than once: an image belongs to one split, once")

@@ -68,7 +68,7 @@ RECIPES = {
 def choose_device(device: str) -> str:
     "'auto' as 'cuda' where there is one, else 'cpu'; ValueError for a device that is not there."
     if device == "auto": return "cuda" if torch.cuda.is_available() else "cpu"
-    if re.fullmatch(r"cuda(:\d+)?", device) and torch.cuda.is_available() or device == "cpu": return device
+    if re.fullmatch(r"cuda(:\d+)?", str(device)) and torch.cuda.is_available() or device == "cpu": return device
     raise ValueError(f"device is {device!r}; this machine has cpu{' and cuda' if torch.cuda.is_available() else ' only'}; 'auto' takes the best")
 
 
@@ -103,13 +103,14 @@ def parse_seeds(seeds, name: str = "seeds") -> list[int]:
     parts = re.split(r"[,\s]+", seeds.strip(" []")) if isinstance(seeds, str) else seeds if isinstance(seeds, (list, tuple)) else [seeds]
     try: out = [int(str(s)) for s in parts]
     except ValueError: raise ValueError(f"{name} is {seeds!r}; give whole numbers, such as '0,1,2'") from None
-    if not out or len(set(out)) < len(out) or min(out) < 0: raise ValueError(f"{name} is {seeds!r}; give different numbers from 0")
+    if not out or len(set(out)) < len(out) or min(out) < 0 or max(out) >= 2**32: raise ValueError(f"{name} is {seeds!r}; give different numbers from 0, below 2**32")
     return out
 
 
 def parse_methods(methods) -> list[Method]:
     "Methods from 'BL, PTL+BN^t' or a list of names, in that order, each once."
-    names = [m.strip() for m in methods.split(",")] if isinstance(methods, str) else list(methods)
+    names = [str(m) for m in methods] if isinstance(methods, (list, tuple)) else [m.strip() for m in str(methods).split(",")]
+    if not names: raise ValueError("methods is empty; give names such as 'BL, PTL'")
     parsed = [parse_adapted(name) for name in names]
     if len({(m.trained, m.bn_target) for m in parsed}) < len(parsed): raise ValueError(f"a method is named twice in {', '.join(names)}")
     return parsed
@@ -128,7 +129,7 @@ def check_parameters(namespace: dict) -> None:
             raise ValueError(f"unknown parameter {name!r}{f'; did you mean {near[0]!r}?' if near else ''} (known: {', '.join(known)})")
     for name, kind in known.items():
         allowed = {"str": (str, int), "int": int, "float": (int, float), "bool": (bool, type(None))}[kind]
-        if not isinstance(namespace[name], allowed) or (kind != "bool" and isinstance(namespace[name], bool)): raise ValueError(f"parameter {name} is {namespace[name]!r}; it must be {kind}")
+        if not isinstance(namespace[name], allowed) or (kind != "bool" and isinstance(namespace[name], bool)) or kind == "float" and not np.isfinite(namespace[name]): raise ValueError(f"parameter {name} is {namespace[name]!r}; it must be {kind}")
 
 # %% ../nbs/11_experiments.ipynb #3cc22ba6
 def plain_warnings() -> None:

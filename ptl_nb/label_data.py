@@ -24,8 +24,8 @@ from PIL import Image
 from tqdm import tqdm
 
 from .data import Images, decode
-from .domains import IMAGE_ENDINGS, ORIGINS, STANDIN_MARKER, STANDS_FOR, _marker, load_domain
-from .labels import Vocabulary, _first, _threads, _whole, read_attributes, read_parts, select_attributes, split_attributes
+from .domains import IMAGE_ENDINGS, ORIGINS, STANDIN_MARKER, STANDS_FOR, _integers, _marker, _strings, load_domain
+from .labels import Vocabulary, _first, _repeated, _threads, _whole, read_attributes, read_parts, select_attributes, split_attributes
 from .standins import cache_dir, publish, truth
 
 # %% auto #0
@@ -252,6 +252,7 @@ def _rle_runs(
     if not last[-1]: return np.zeros(1, np.int64)  # cut off inside a number
     start = np.flatnonzero(np.r_[True, last[:-1]])
     place = np.arange(len(codes)) - np.repeat(start, np.diff(np.r_[start, len(codes)]))
+    if place.max() > 3: return np.zeros(1, np.int64)  # 20 bits hold every run of 256 x 256; longer numbers overflow in the decoder, written in C
     values = np.add.reduceat((codes & 31) << 5 * place, start)
     values -= np.where(codes[last] & 16, 1 << 5 * (place[last] + 1), 0)    # the highest bit is the sign
     runs = values.copy()
@@ -331,12 +332,27 @@ def _read_json(
 ) -> dict:
     "An annotation file in COCO's form; ValueError where it is none."
     try: content = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error: raise ValueError(f"{file} is not JSON ({error}): fetch the annotations again.") from error
+    except (ValueError, RecursionError) as error: raise ValueError(f"{file} is not JSON ({error}): fetch the annotations again.") from error
     absent = [k for k in ("images", "annotations") if not isinstance(content, dict) or not isinstance(content.get(k), list)]
     if absent: raise ValueError(f"{file} has no list '{absent[0]}': it is not an annotation file of COCO DensePose.")
-    if bad := next((p for p in content["images"] if not {"id", "file_name", "height", "width"} <= p.keys()), None):
-        raise ValueError(f"{file} lists the image {bad} without id, file_name, height or width: fetch the annotations again.")
+    for picture in content["images"]: _check_picture(picture, file)
+    if bad := next((a for a in content["annotations"] if not isinstance(a, dict)), None): raise ValueError(f"{file} has the annotation {bad!r:.60}, which is no object: fetch the annotations again.")
+    if twice := _repeated([p["id"] for p in content["images"]]): raise ValueError(f"{file} lists the image id {twice} twice: fetch the annotations again.")
     return content
+
+
+def _check_picture(
+    picture: dict, # entry of COCO's images
+    file: Path, # for the error
+):
+    "ValueError for an image without what is needed of it, or with a value of another type."
+    if not isinstance(picture, dict) or not {"id", "file_name", "height", "width"} <= picture.keys():
+        raise ValueError(f"{file} lists the image {picture!r:.200} without id, file_name, height or width: fetch the annotations again.")
+    if type(picture["id"]) is not int or not isinstance(picture["file_name"], str):
+        raise ValueError(f"{file} lists the image {picture!r:.200}: id must be a whole number, file_name text. Fetch the annotations again.")
+    for side in ("height", "width"):
+        if type(picture[side]) is not int or not 1 <= picture[side] < 2**16:
+            raise ValueError(f"{file}, image {picture['file_name']}: {side} is {picture[side]!r:.40}, expected whole pixels. Fetch the annotations again.")
 
 # %% ../nbs/03a_label_data.ipynb #5c7525dc
 def _check_masks(
@@ -345,6 +361,9 @@ def _check_masks(
 ):
     "ValueError naming a mask of the wrong number, size or form."
     masks = person["dp_masks"]
+    if not isinstance(masks, list): raise ValueError(f"{where}: dp_masks is {masks!r:.40}, expected a list. Fetch the annotations again.")
+    for name in ("id", "image_id"):
+        if type(person.get(name, 0)) is not int: raise ValueError(f"{where}: {name} is {person[name]!r:.40}, expected a whole number. Fetch the annotations again.")
     if len(masks) != len(DP_PARTS) - 1:
         raise ValueError(f"{where} has {len(masks)} dp_masks, expected {len(DP_PARTS) - 1}, one per part: a class beyond the map. Fetch the annotations again.")
     for i, m in enumerate(masks, 1):
@@ -363,28 +382,30 @@ def _persons(
     content, rows = _read_json(file), []
     pictures = {p["id"]: p for p in content["images"]}
     for person in content["annotations"]:
-        if not any(person.get("dp_masks") or ()): continue
-        where = f"{file}, annotation {person.get('id')}"
-        if person.get("image_id") not in pictures: raise ValueError(f"{where} is of image {person.get('image_id')}, which is not listed. Fetch the annotations again.")
+        masks = person.get("dp_masks") or []
+        if isinstance(masks, list) and not any(masks): continue
+        where = f"{file}, annotation {person.get('id')!r:.40}"
         _check_masks(person, where)
-        picture, box = pictures[person["image_id"]], np.array(person.get("bbox"), np.float64)
-        _check_box(box, picture, where)
-        rows.append((picture["file_name"], picture["height"], picture["width"], box, person["dp_masks"], person.get("id", 0)))
+        if person.get("image_id") not in pictures: raise ValueError(f"{where} is of image {person.get('image_id')}, which is not listed. Fetch the annotations again.")
+        picture = pictures[person["image_id"]]
+        rows.append((picture["file_name"], picture["height"], picture["width"], _checked_box(person.get("bbox"), picture, where), masks, person.get("id", 0)))
     table = pd.DataFrame(rows, columns=["path", "height", "width", "box", "masks", "id"])
     counted = {"images listed": len(pictures), "persons": len(content["annotations"]), "persons without dp_masks": len(content["annotations"]) - len(rows)}
     return table.sort_values(["path", "id"], kind="stable", ignore_index=True), counted
 
 # %% ../nbs/03a_label_data.ipynb #0bef0291
-def _check_box(
-    box: np.ndarray, # x, y, width, height
+def _checked_box(
+    box: list, # x, y, width, height
     picture: dict, # its image
     where: str, # for the error
-):
-    "ValueError for a box that is none or that leaves its image by more than the one pixel that rounding explains."
-    inside = box.shape == (4,) and np.isfinite(box).all() and (box[:2] > -1).all() and (box[2:] >= 1).all()
-    if not inside or box[0] + box[2] >= picture["width"] + 1 or box[1] + box[3] >= picture["height"] + 1:
-        raise ValueError(f"{where}: bbox {box.tolist()} (x, y, width, height) is outside its image {picture['file_name']} of {picture['width']}x{picture['height']} "
+) -> np.ndarray: # (4,) float64
+    "The box; ValueError for one that is none or that leaves its image by more than the one pixel that rounding explains."
+    numbers = isinstance(box, list) and len(box) == 4 and all(type(v) in (int, float) and abs(v) < 2**16 for v in box)
+    x, y, w, h = map(float, box) if numbers else [np.nan] * 4
+    if not (x > -1 and y > -1 and w >= 1 and h >= 1 and x + w < picture["width"] + 1 and y + h < picture["height"] + 1):
+        raise ValueError(f"{where}: bbox {box!r:.80} (x, y, width, height) is outside its image {picture['file_name']} of {picture['width']}x{picture['height']} "
                          "(width x height). Correct or remove the annotation.")
+    return np.array([x, y, w, h])
 
 # %% ../nbs/03a_label_data.ipynb #0a4457d3
 def _image_folder(
@@ -638,12 +659,6 @@ def _mat_struct(
     return content[variable].ravel()[0]
 
 
-def _strings(
-    cells: np.ndarray, # MATLAB cell array of strings
-) -> list[str]:
-    "Text of the cells."
-    return ["".join(map(str, np.asarray(c).ravel())).strip() for c in np.asarray(cells).ravel()]
-
 # %% ../nbs/03a_label_data.ipynb #99ee2fb6
 def _partitions(
     cells: np.ndarray, # MATLAB cell array of structures with 1-based rows
@@ -657,7 +672,7 @@ def _partitions(
         cell = np.asarray(cell).ravel()
         if cell.dtype.names is None or len(cell) != 1 or len(cell.dtype.names) != len(names):
             raise ValueError(f"{file}: partition {n} is not a structure of {', '.join(names)}: another version of the file.")
-        rows = {s: np.asarray(v).ravel().astype(np.int64) - 1 for s, v in zip(names, cell[0])}
+        rows = {s: _integers(v, f"{file}: split {s!r} of partition {n}") - 1 for s, v in zip(names, cell[0])}
         if bad := next((s for s, r in rows.items() if len(r) and not 0 <= r.min() <= r.max() < count), None):
             raise ValueError(f"{file}: split {bad!r} of partition {n} holds rows {rows[bad].min() + 1}..{rows[bad].max() + 1}, the table has 1..{count}. Fetch the file again.")
         out[str(n)] = rows
@@ -672,6 +687,7 @@ def _values(
     file: Path, # for the error
 ) -> np.ndarray: # (N, A) float32
     "Checked values; ValueError naming image, attribute and value."
+    if np.asarray(table).dtype.kind not in "biuf": raise ValueError(f"{file}: the data of the attributes are {np.asarray(table).dtype}, expected numbers: another version of the file.")
     table = np.asarray(table, np.float32)
     if (bad := ~np.isin(table, allowed)).any():
         i, j = _first(bad)
@@ -825,9 +841,10 @@ def _rap_columns(
         if RAP_BEFORE not in names: raise ValueError(f"{file} has no attribute '{RAP_BEFORE}', before which the paper's columns end: RAPv1? Read it with columns='selected'.")
         return list(range(names.index(RAP_BEFORE)))
     if which not in (None, "selected"): raise ValueError(f"unknown columns {which!r}: 'paper', 'selected', or None for the version's default.")
-    if version == 1: return list(range(np.size(rap["attribute_exp"])))
-    chosen = np.asarray(rap["selected_attribute"]).ravel().astype(int) - 1
-    if not len(chosen) or chosen.min() < 0 or chosen.max() >= len(names): raise ValueError(f"{file}: selected_attribute holds {chosen + 1}, the table has {len(names)} columns. Fetch the file again.")
+    holds = "attribute_exp" if version == 1 else "selected_attribute"
+    if holds not in rap.dtype.names: raise ValueError(f"{file} has no field '{holds}', which names the selected columns: another version of the file.")
+    chosen = np.arange(np.size(rap[holds])) if version == 1 else _integers(rap[holds], f"{file}: {holds}") - 1
+    if not len(chosen) or chosen.min() < 0 or chosen.max() >= len(names): raise ValueError(f"{file}: {holds} holds {chosen + 1}, the table has {len(names)} columns. Fetch the file again.")
     return chosen.tolist()
 
 # %% ../nbs/03a_label_data.ipynb #507227da
@@ -849,6 +866,7 @@ def read_rap(
     _expect(len(files), form["images"], file, bool(marker))
     _all_there(root / "RAP_dataset", files, file)
     at = _rap_columns(rap, version, names, columns, file)
+    if twice := _repeated(files) or _repeated([names[j] for j in at]): raise ValueError(f"{file} has {twice!r} twice: an image or attribute occurs once. Fetch the file again.")
     values = _values(data[:, at], [names[j] for j in at], files, (0, 1, 2), file)
     yes, doubt = np.minimum(values, 1), values == 2
     splits = _partitions(rap[form["partition"]], form["splits"], len(files), file)

@@ -66,9 +66,10 @@ def mapping_table(
             near = get_close_matches(mapping, MAPPINGS, 1)
             raise ValueError(f"unknown mapping {mapping!r}{f', is {near[0]!r} meant' if near else ''}? Known are {', '.join(MAPPINGS)}; or give a dictionary, their class -> ours.")
         mapping = MAPPINGS[mapping]
+    if not isinstance(mapping, Mapping): raise ValueError(f"mapping is {mapping!r:.40}: give a name of {', '.join(MAPPINGS)}, or a dictionary, their class -> ours.")
     table = np.full(256, _NONE, np.uint8)
     for theirs, ours in mapping.items():
-        if theirs not in range(256) or ours not in range(len(PARTS)):
+        if not all(isinstance(c, (int, np.integer)) for c in (theirs, ours)) or theirs not in range(256) or ours not in range(len(PARTS)):
             raise ValueError(f"mapping {theirs!r} -> {ours!r}: expected a class 0..255 and one of ours, 0..{len(PARTS) - 1} ({', '.join(PARTS)}).")
         table[theirs] = ours
     return table
@@ -159,7 +160,7 @@ def _translate(
     try:
         with Image.open(file) as image: mode, theirs = image.mode, np.asarray(image)
         with Image.open(image_file) as image: size = image.height, image.width
-    except (OSError, SyntaxError, Image.DecompressionBombError) as error: raise ValueError(f"{file} or its image {image_file} cannot be decoded ({error}): make it again.") from error
+    except Exception as error: raise ValueError(f"{file} or its image {image_file} cannot be decoded ({error}): make it again.") from error
     if mode not in ("L", "P"): raise ValueError(f"{file} has mode '{mode}': expected class numbers in one channel of 8 bits ('L' or 'P'). Save the classes, not their colours.")
     if theirs.shape != size:
         raise ValueError(f"{file} is {theirs.shape[0]}x{theirs.shape[1]}, its image {size[0]}x{size[1]} (height x width): make the labels at the size of the images.")
@@ -242,8 +243,7 @@ def import_attributes(
     "Attributes made elsewhere into a label store, checked, all or nothing."
     file, wanted = Path(csv), _wanted(domain, splits)
     if not file.is_file(): raise FileNotFoundError(f"{file} is not there: name the table of attributes.")
-    try: columns, rows = _read_rows(file)
-    except UnicodeDecodeError as error: raise ValueError(f"{file} is not a UTF-8 table ({error}): save it as CSV in UTF-8.") from error
+    columns, rows = _read_rows(file)
     vocabulary, soft = _soft(file, columns, rows)
     at, ours = {row[0]: i for i, row in enumerate(rows)}, {p for s in SPLITS for p in getattr(domain, s).path}
     found = _covered(domain, wanted, list(at), [p for p in at if p not in ours and not (domain.root / p).is_file()], missing, file)

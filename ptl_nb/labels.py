@@ -284,7 +284,7 @@ def _read_part_map(
     except FileNotFoundError:
         raise FileNotFoundError(f"no part map {file}: predict the domain's labels again, "
                                 "or leave the image out of the table.") from None
-    except (OSError, SyntaxError) as error:
+    except Exception as error:  # Pillow raises a dozen kinds for broken files, and its own for bombs
         raise ValueError(f"part map {file} cannot be decoded ({error}): delete it and predict it again.") from error
     if mode != "L":
         raise ValueError(f"part map {file} has mode '{mode}': expected 'L', a single channel of 8 bits. "
@@ -341,7 +341,9 @@ def _read_rows(
     if not file.is_file():
         raise FileNotFoundError(f"no attribute table {file}: predict the domain's attributes first, "
                                 f"or name the folder that holds {ATTRIBUTES_FILE}.")
-    with file.open(newline="", encoding="utf-8") as lines: header, *rows = list(csv.reader(lines)) or [[]]
+    try:
+        with file.open(newline="", encoding="utf-8-sig") as lines: header, *rows = list(csv.reader(lines, strict=True)) or [[]]
+    except (UnicodeDecodeError, csv.Error) as error: raise ValueError(f"{file} is not a UTF-8 table ({error}): save it as CSV in UTF-8.") from error
     if header[:1] != ["path"]: raise ValueError(f"{file}: the first column is {header[:1]}, expected 'path'.")
     if twice := _repeated(header): raise ValueError(f"{file}: column '{twice}' appears twice.")
     for i, row in enumerate(rows):
@@ -396,8 +398,8 @@ def read_provenance(
     if not file.is_file():
         raise FileNotFoundError(f"no {file}: it is unknown who predicted these labels. Predict them again, or write_provenance.")
     try: entries = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error: raise ValueError(f"{file} is not JSON ({error}): delete it, predict the labels again.") from error
-    if not isinstance(entries, dict) or not set(entries) <= set(KINDS):
+    except (ValueError, RecursionError) as error: raise ValueError(f"{file} is not JSON ({error}): delete it, predict the labels again.") from error
+    if not isinstance(entries, dict) or not set(entries) <= set(KINDS) or not all(isinstance(e, dict) for e in entries.values()):
         raise ValueError(f"{file}: expected an object with the keys {', '.join(KINDS)}. Delete it, predict the labels again.")
     return entries
 
