@@ -24,6 +24,8 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
+from .matfile import read_mat
+
 # %% ../nbs/00_domains.ipynb #227de7ba
 SPLITS = ("train", "query", "gallery")
 
@@ -210,13 +212,7 @@ def _integers(
 
 def _mat_lists(path: Path) -> dict[str, np.ndarray]:
     "The six flat arrays of the split file; ValueError naming what is missing or unreadable."
-    from scipy.io import loadmat
-
-    names = ("filelist", "labels", "camId", "train_idx", "query_idx", "gallery_idx")
-    try:
-        content = loadmat(path, variable_names=names)
-    except Exception as error:  # scipy raises a dozen kinds for broken files, zlib's and struct's among them
-        raise ValueError(f"{path} cannot be read as a MATLAB 5 file ({error}): fetch the split file again") from error
+    names, content = ("filelist", "labels", "camId", "train_idx", "query_idx", "gallery_idx"), read_mat(path)
     absent = [name for name in names if name not in content]
     if absent:
         raise ValueError(f"{path} has no {', '.join(absent)}: this is not the new-protocol split of CUHK03")
@@ -443,6 +439,7 @@ def _state(base: str, path: str, listings: dict) -> str:
 def _csv_paths(path: Path, table: pd.DataFrame) -> pd.DataFrame:
     "The same table with normal paths, each of them an image file inside the folder of the csv."
     _refuse(path, table, table["path"] == "", "path", "is empty")
+    _refuse(path, table, table["path"].str.contains("\0", regex=False), "path", "holds a NUL character: write the table again as text")
     _refuse(path, table, table["path"].map(posixpath.isabs), "path", "is absolute: write it relative to the csv")
     table = table.assign(path=table["path"].map(posixpath.normpath))
     base, listings = os.path.realpath(path.parent), {}

@@ -25,6 +25,7 @@ from tqdm import tqdm
 
 from .data import Images, decode
 from .domains import IMAGE_ENDINGS, ORIGINS, STANDIN_MARKER, STANDS_FOR, _integers, _marker, _strings, load_domain
+from .matfile import read_mat
 from .labels import Vocabulary, _first, _repeated, _threads, _whole, read_attributes, read_parts, select_attributes, split_attributes
 from .standins import cache_dir, publish, truth
 
@@ -403,7 +404,7 @@ def _checked_box(
     numbers = isinstance(box, list) and len(box) == 4 and all(type(v) in (int, float) and abs(v) < 2**16 for v in box)
     x, y, w, h = map(float, box) if numbers else [np.nan] * 4
     if not (x > -1 and y > -1 and w >= 1 and h >= 1 and x + w < picture["width"] + 1 and y + h < picture["height"] + 1):
-        raise ValueError(f"{where}: bbox {box!r:.80} (x, y, width, height) is outside its image {picture['file_name']} of {picture['width']}x{picture['height']} "
+        raise ValueError(f"{where}: bbox {str([x, y, w, h] if numbers else box)[:80]} (x, y, width, height) is outside its image {picture['file_name']} of {picture['width']}x{picture['height']} "
                          "(width x height). Correct or remove the annotation.")
     return np.array([x, y, w, h])
 
@@ -646,16 +647,10 @@ def _mat_struct(
     variable: str, # name of the structure
 ) -> np.void: # its fields, in order, with dtype.names
     "The one structure of a MATLAB file; errors name the file and what is in it."
-    from scipy.io import loadmat
-
     if not file.is_file(): raise FileNotFoundError(f"{file} is not there: place the annotation file of the dataset in this folder.")
-    try: content = loadmat(file)
-    except NotImplementedError as error: raise ValueError(f"{file} is a MATLAB 7.3 file: save it in MATLAB with -v7, the version it was published in.") from error
-    except Exception as error:  # scipy raises a dozen kinds for broken files, zlib's and struct's among them
-        raise ValueError(f"{file} cannot be read as a MATLAB 5 file ({error}): fetch it again.") from error
-    names = [k for k in content if not k.startswith("__")]
+    content = read_mat(file)
     if variable not in content or content[variable].dtype.names is None or content[variable].size != 1:
-        raise ValueError(f"{file} has no structure '{variable}' (it has {', '.join(names) or 'nothing'}): it is another file or another version of it.")
+        raise ValueError(f"{file} has no structure '{variable}' (it has {', '.join(content) or 'nothing'}): it is another file or another version of it.")
     return content[variable].ravel()[0]
 
 

@@ -11,6 +11,7 @@ __all__ = ['STANDINS', 'LAYOUT', 'SHA256', 'LIMIT', 'MEMBERS', 'WRONG', 'known',
 # %% ../nbs/01_standins.ipynb #ea0b9c14
 import csv
 import difflib
+import errno
 import hashlib
 import io
 import json
@@ -129,7 +130,8 @@ def extract(archive: Path, folder: Path) -> Path:
     try:
         try:
             with zipfile.ZipFile(archive) as z: z.extractall(new, checked_members(z, archive.name))
-        except (zipfile.BadZipFile, zlib.error, struct.error, EOFError, RuntimeError, NotADirectoryError, IsADirectoryError, FileExistsError) as error:  # RuntimeError: encrypted, or an unknown method
+        except (zipfile.BadZipFile, zlib.error, struct.error, EOFError, RuntimeError, OSError) as error:  # RuntimeError: encrypted, or an unknown method
+            if getattr(error, 'errno', None) not in (None, errno.EINVAL, errno.ENOTDIR, errno.EISDIR, errno.EEXIST): raise  # the disk's doing
             raise ValueError(f'{archive.name} cannot be unpacked ({error}); {WRONG}.') from error
         split_parts(new, archive.name)
         return publish(new, folder)

@@ -300,7 +300,7 @@ def not_mat(content: bytes) -> Callable:
 
 
 V73 = b"MATLAB 7.3 MAT-file".ljust(124) + b"\x00\x02IM" + b"\x89HDF\r\n\x1a\n" + bytes(400)
-for name, content in {"text": b"not a mat file", "empty": b"", "MATLAB 7.3": V73, "a pickle": pickle.dumps([1])}.items(): bad("CUHK03 .mat", name, not_mat(content), CUHK03_SPLIT, "cannot be read", "fetch the split file again")
+for name, content in {"text": b"not a mat file", "empty": b"", "MATLAB 7.3": V73, "a pickle": pickle.dumps([1])}.items(): bad("CUHK03 .mat", name, not_mat(content), CUHK03_SPLIT, "cannot be read as a MATLAB 5 file", "fetch it again")
 
 
 def missing_image(folder):
@@ -427,7 +427,7 @@ for name, edit, *words in [
     ("a mask of another size", mask(size=[256, 255]), "has size [256, 255], expected [256, 256]"), ("a mask without a size", mask(size=None), "has size None"), ("no run-length code", mask(counts=""), "is no run-length code"), ("other letters", mask(counts="~~~~"), "is no run-length code"),
     ("numbers for a code", mask(counts=[0, 65536]), "is no run-length code"), ("text for masks", person(dp_masks=["x"] * 14), "has size None"), ("15 masks", lambda c: c["annotations"][2]["dp_masks"].append([]), "15 dp_masks, expected 14"),
     ("13 masks", lambda c: c["annotations"][2]["dp_masks"].pop(), "13 dp_masks, expected 14"), ("a number for masks", person(dp_masks=7), "dp_masks"), ("a dictionary for masks", person(dp_masks={"a": 1}), "dp_masks"), ("a text for masks", person(dp_masks="abc"), "dp_masks"),
-    ("a box beyond the image", person(bbox=[0, 0, 66, 128]), "bbox [0, 0, 66, 128]", "outside its image"), ("a negative corner", person(bbox=[-1, 0, 60, 128]), "outside its image"), ("a box of no width", person(bbox=[0, 0, 0, 128]), "outside its image"),
+    ("a box beyond the image", person(bbox=[0, 0, 66, 128]), "bbox [0.0, 0.0, 66.0, 128.0]", "outside its image"), ("a negative corner", person(bbox=[-1, 0, 60, 128]), "outside its image"), ("a box of no width", person(bbox=[0, 0, 0, 128]), "outside its image"),
     ("three numbers for a box", person(bbox=[0, 0, 64]), "outside its image"), ("NaN in a box", person(bbox=[0, float("nan"), 64, 128]), "outside its image"), ("infinity in a box", person(bbox=[0, 0, float("inf"), 128]), "outside its image"), ("no box", person(bbox=None), "outside its image"),
     ("text for a box", person(bbox="0 0 64 128"), "bbox"), ("text in a box", person(bbox=[0, 0, "wide", 128]), "bbox"), ("nested boxes", person(bbox=[[0], [0, 1]]), "bbox"), ("a dictionary for a box", person(bbox={"x": 0}), "bbox"),
     ("an image that is not listed", person(image_id=999), "is of image 999, which is not listed"), ("a list for an image id", person(image_id=[1]), "image_id"), ("ids of two kinds", person(id="three"), "id"),

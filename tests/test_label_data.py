@@ -63,7 +63,7 @@ def mask(**changes): return lambda c: next(m for m in c["annotations"][2]["dp_ma
     (person(dp_masks=["x"] * 14), "has size None"),
     (lambda c: c["annotations"][2]["dp_masks"].append([]), "15 dp_masks, expected 14"),
     (lambda c: c["annotations"][2]["dp_masks"].pop(), "13 dp_masks, expected 14"),
-    (person(bbox=[0, 0, 66, 128]), "bbox [0, 0, 66, 128]"),
+    (person(bbox=[0, 0, 66, 128]), "bbox [0.0, 0.0, 66.0, 128.0]"),
     (person(bbox=[-1, 0, 60, 128]), "outside its image"),
     (person(bbox=[0, 0, 0, 128]), "outside its image"),
     (person(bbox=[0, 0, 64]), "outside its image"),
