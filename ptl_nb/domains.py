@@ -97,10 +97,10 @@ def _report_others(folder: Path, others: list[str]) -> None:
         warnings.warn(f"{folder}: left out what is not an image ({len(others)} in all): {named}", stacklevel=3)
 
 
-def _check_links(root: Path, links: list[str]) -> None:
-    "ValueError naming an image that is a link out of `root`: data from elsewhere must not be read by a file name."
+def _check_links(root: Path, paths: list[str]) -> None:
+    "ValueError naming a file that is a link out of `root`: data from elsewhere must not be read by a file name."
     base = os.path.realpath(root)
-    for link in links:
+    for link in (path for path in paths if os.path.islink(os.path.join(root, path))):
         if os.path.commonpath([base, os.path.realpath(root / link)]) != base:
             raise ValueError(f"{root / link} links out of {root}: copy the image there, or remove the link")
 
@@ -108,9 +108,8 @@ def _check_links(root: Path, links: list[str]) -> None:
 def list_images(folder: Path) -> list[str]:
     "Sorted names of the images lying directly in `folder`; other entries are reported, links out of its parent refused."
     with os.scandir(folder) as entries:
-        entries = [(e.name, _is_image(e.name) and e.is_file(), e.is_symlink()) for e in entries]
-    _check_links(folder.parent, [f"{folder.name}/{name}" for name, image, link in entries if image and link])
-    names = [(name, image) for name, image, _ in entries]
+        names = [(e.name, _is_image(e.name) and e.is_file()) for e in entries]
+    _check_links(folder.parent, [f"{folder.name}/{name}" for name, image in names if image])
     _report_others(folder, [name for name, image in names if not image])
     return sorted(name for name, image in names if image)
 
@@ -128,7 +127,7 @@ def walk_images(folder: Path) -> list[str]:
         others += [(inside / f).as_posix() for f in folders if os.path.islink(os.path.join(here, f))]
         found += [(inside / f).as_posix() for f in files if _is_image(f)]
         others += [f for f in files if not _is_image(f) and f != STANDIN_MARKER]
-    _check_links(folder, [f for f in found if os.path.islink(folder / f)])
+    _check_links(folder, found)
     _report_others(folder, others)
     return sorted(found)
 

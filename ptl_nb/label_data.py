@@ -24,7 +24,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from .data import Images, decode
-from .domains import IMAGE_ENDINGS, ORIGINS, STANDIN_MARKER, STANDS_FOR, _integers, _marker, _strings, load_domain
+from .domains import IMAGE_ENDINGS, ORIGINS, STANDIN_MARKER, STANDS_FOR, _check_links, _integers, _marker, _strings, load_domain
 from .matfile import read_mat
 from .labels import Vocabulary, _first, _repeated, _threads, _whole, read_attributes, read_parts, select_attributes, split_attributes
 from .standins import cache_dir, publish, truth
@@ -451,6 +451,7 @@ def read_densepose(
         report = {k: report.get(k, 0) + v for k, v in counted.items()}
     table = pd.concat(tables, ignore_index=True)
     if table.empty: raise ValueError(f"no person in {', '.join(map(str, found.values()))} has dp_masks: these are other annotations of COCO.")
+    _check_links(root, table["path"].unique())
     boxes, sizes = np.stack(table["box"]), table[["height", "width"]].to_numpy(np.int64)
     return LabelSet(**({"name": "densepose"} | _marker(root)), root=root, paths=table["path"].to_numpy(object), boxes=boxes, sizes=sizes,
                     masks=table["masks"].to_numpy(object), splits={"published": starts}, report=report)
@@ -637,6 +638,7 @@ def read_peta_tree(
         paths += [p.relative_to(root).as_posix() for p in files]; rows += labels
         report = {k: report.get(k, 0) + v for k, v in counted.items()}
     if not paths: raise ValueError(f"{root} holds no labelled images: unzip PETA.zip there.")
+    _check_links(root, paths)
     splits = {"authors": _shares(np.random.RandomState(1).permutation(len(paths)))}
     return LabelSet(**({"name": "peta"} | _marker(root, root.parent)), root=root, paths=np.array(paths, object), vocabulary=Vocabulary.two_way(PETA_NAMES),
                     attributes=_two_way(np.stack(rows)), splits=splits, report=report)
@@ -696,10 +698,11 @@ def _all_there(
     names: Sequence[str],
     file: Path, # that lists them
 ):
-    "FileNotFoundError naming images that are listed but missing."
+    "FileNotFoundError naming images that are listed but missing, ValueError for one that is a link to elsewhere."
     there = {p.name for p in root.iterdir()} if root.is_dir() else set()
     if missing := [n for n in names if n not in there]:
         raise FileNotFoundError(f"{len(missing)} of the {len(names)} images that {file} lists are not in {root}, the first {missing[0]!r}: extract the images there.")
+    _check_links(root, names)
 
 
 def _expect(

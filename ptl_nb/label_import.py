@@ -18,7 +18,7 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from .domains import IMAGE_ENDINGS, SPLITS, Domain
+from .domains import IMAGE_ENDINGS, SPLITS, Domain, _check_links
 from .label_data import DP_PARTS, PATCH_PARTS
 from .labels import (ATTRIBUTES_FILE, PARTS, PROVENANCE_FILE, Vocabulary, _first, _read_rows, _repeated, _threads, _to_number, _write_part_map, check_attributes,
                            part_file, split_attributes, write_attributes, write_provenance)
@@ -177,6 +177,7 @@ def _part_files(
     "Which part map is whose."
     if not folder.is_dir(): raise FileNotFoundError(f"{folder} is not a folder: name the tree of part maps.")
     files = {p.relative_to(folder).with_suffix("").as_posix(): p for p in sorted(folder.rglob("*.png"))}
+    _check_links(folder, [f.relative_to(folder) for f in files.values()])
     paths = {PurePosixPath(p).with_suffix("").as_posix(): p for s in SPLITS for p in getattr(domain, s).path}
     belongs = lambda stem: stem in paths or any((domain.root / f"{stem}{e}").is_file() for e in IMAGE_ENDINGS)
     return {paths[s]: f for s, f in files.items() if s in paths}, [f.relative_to(folder).as_posix() for s, f in files.items() if not belongs(s)]

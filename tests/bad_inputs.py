@@ -540,6 +540,7 @@ def imported(content: Image.Image | bytes, mapping="parts", **options) -> Callab
         domain = load_domain(csv(folder / "own", "crops/extra.jpg,1,2,train") if touch(folder / "own/crops/extra.jpg", 50) else 0)
         for name in ("0", "1", "extra"): Image.new("L", (4, 8)).save(touch(folder / f"maps/crops/{name}.png"))
         file = folder / "maps/crops/extra.png"
+        if callable(content): file.unlink()
         content.save(file) if isinstance(content, Image.Image) else content(file) if callable(content) else file.write_bytes(content)
         return lambda: label_import.import_parts(folder / "maps", mapping, domain, folder / "store", "me", **options)
     return make
@@ -550,7 +551,7 @@ for name, content in BROKEN_MAPS.items(): bad("imported parts", name, imported(c
 for mode in ("RGB", "RGBA", "LA", "1", "I;16"): bad("imported parts", f"mode {mode}", imported(Image.new(mode, (4, 8))), "maps/crops/extra.png", f"has mode '{mode}'", "Save the classes, not their colours")
 for name, content, options, *words in [
     ("class 8", Image.new("L", (4, 8), 8), {}, "maps/crops/extra.png", "class 8 is not in the mapping", "another class set"), ("another size", Image.new("L", (4, 6)), {}, "maps/crops/extra.png", "is 6x4, its image 8x4", "make the labels at the size of the images"),
-    ("one missing", lambda file: file.unlink(), {}, "lacks 1 of the 3 images", "'crops/extra.jpg'", "missing='report'"), ("one for no image", lambda file: Image.new("L", (4, 8)).save(file.with_name("foreign.png")), {}, "holds 1 labels of no image", "'crops/foreign.png'"),
+    ("one missing", lambda file: None, {}, "lacks 1 of the 3 images", "'crops/extra.jpg'", "missing='report'"), ("one for no image", lambda file: [Image.new("L", (4, 8)).save(file.with_name(name)) for name in ("extra.png", "foreign.png")], {}, "holds 1 labels of no image", "'crops/foreign.png'"),
     ("an unknown mapping", GOOD_MAP, {"mapping": "lipp"}, "unknown mapping 'lipp', is 'lip' meant"), ("a mapping to class 9", GOOD_MAP, {"mapping": {0: 9}}, "mapping 0 -> 9", "one of ours, 0..7"), ("a mapping from text", GOOD_MAP, {"mapping": {"head": 1}}, "mapping 'head' -> 1"),
     ("a mapping from a fraction", GOOD_MAP, {"mapping": {1.0: 1}}, "mapping 1.0 -> 1"), ("a mapping to a fraction", GOOD_MAP, {"mapping": {0: 1.0}}, "mapping 0 -> 1.0"), ("a mapping from NaN", GOOD_MAP, {"mapping": {float("nan"): 1}}, "mapping nan -> 1"), ("a mapping from -1", GOOD_MAP, {"mapping": {-1: 0}}, "mapping -1 -> 0"),
     ("a mapping that is a list", GOOD_MAP, {"mapping": [0, 1, 2]}, "mapping", "dictionary"), ("an empty mapping", GOOD_MAP, {"mapping": {}}, "mapping"), ("no splits", GOOD_MAP, {"splits": ()}, "splits are []"), ("a split that is none", GOOD_MAP, {"splits": ("test",)}, "splits are ['test']", "train, query, gallery"),
@@ -717,6 +718,22 @@ PIXELS = np.zeros((6, 8, 4, 3), np.uint8)
 for name, arguments, *words in [("float images", (PIXELS / 255, ssg.SSGRecipe(distance="euclidean"), None, None), "images are float64", "uint8"), ("no source", (PIXELS, ssg.SSGRecipe(), None, None), "needs source images", "source_weight=0"), ("source of another size", (PIXELS, ssg.SSGRecipe(), PIXELS[:, :4], None), "decode both at one size"),
                                 ("identities of other images", (PIXELS, ssg.SSGRecipe(distance="euclidean"), None, np.zeros(5)), "truth holds 5 identities for 6 images")]:
     bad("SSG input", name, call(ssg.check_adapt, *arguments), *words)
+
+
+# links out of the data
+
+def a_link(form: str, image: str) -> Callable:
+    "A label dataset with one image that is a link to outside."
+    def damage(folder):
+        link = sorted(folder.glob(image))[0]
+        kept = folder.parent / f"secret{link.suffix}"
+        link.rename(kept)
+        link.symlink_to(kept)
+    return damaged(form, damage)
+
+
+for form, image in {"densepose": "train2014/*.jpg", "peta": "PETA dataset/VIPeR/archive/*.jpg", "peta-mat": "images/*.png", "rap": "RAP_dataset/*"}.items(): bad("link", f"an image of {form} that is one", a_link(form, image), "links out of", "copy the image there")
+bad("link", "a part map that is one", imported(lambda file: (Image.new("L", (4, 8)).save(file.parents[2] / "secret.png"), file.symlink_to(file.parents[2] / "secret.png"))[0]), "maps/crops/extra.png links out of")
 
 
 # papermill parameters, methods, seeds
