@@ -86,7 +86,7 @@ def anny_model():
 @lru_cache(1)
 def body() -> SimpleNamespace:
     "Faces, canonical vertices, part weights, limb coordinates and bone numbers of the body model."
-    z = np.load(BODIES)
+    z = np.load(BODIES, allow_pickle=False)
     return SimpleNamespace(canon=z['canon'].astype(np.float32), parts=z['parts'] / np.float32(255),
                            arm=z['arm'].astype(np.float32), leg=z['leg'].astype(np.float32),
                            faces=z['faces'].astype(np.int32), index={str(b): i for i, b in enumerate(z['bones'])})
@@ -348,7 +348,7 @@ def freeze_bodies(path=BODIES, people: int = 4) -> None:
 # %% ../nbs/01a_renderer.ipynb #3e3e4b1a
 def frozen_bodies() -> tuple:
     "The few posed people that ship with the package, as `pose_bodies` returns them."
-    z = np.load(BODIES)
+    z = np.load(BODIES, allow_pickle=False)
     return tuple(z[f'posed{k}'].astype(np.float64) for k in range(4))
 
 # %% ../nbs/01a_renderer.ipynb #00d21a83
