@@ -164,7 +164,7 @@ def _integers(name: str, values, expected: int) -> np.ndarray:
     array = np.asarray(values.detach().cpu() if hasattr(values, "detach") else values)
     if array.shape != (expected,):
         raise ValueError(f"{name} has shape {array.shape}, but the features or distances call for ({expected},)")
-    if array.dtype.kind not in "iu" and not (array.dtype.kind == "f" and (array == np.round(array)).all()):
+    if array.dtype.kind not in "iu" and not (array.dtype.kind == "f" and (array == np.round(array)).all() and np.isfinite(array).all()):
         raise ValueError(f"{name} must be integers, got {array.dtype}, for example {array.ravel()[0]!r}")
     if name.endswith("_pids") and (array < 0).any():
         raise ValueError(f"{name} holds {array.min()}: negative pids mark junk or unlabelled images, drop them before scoring")
@@ -191,6 +191,7 @@ def _rows(start: int, stop: int, distance) -> np.ndarray:
     "Rows of a distance matrix (array or tensor) as a fresh array of similarities; ValueError where they hold NaN."
     block = distance[start:stop]
     block = np.asarray(block.detach().cpu() if hasattr(block, "detach") else block)
+    if block.dtype.kind not in "biuf": raise ValueError(f"distance holds {block.dtype}: expected real numbers")
     block = np.negative(block, dtype=np.promote_types(block.dtype, np.float32))
     if np.isnan(block).any():
         bad = start + int(np.isnan(block).any(1).argmax())
@@ -217,8 +218,12 @@ def _matrix(name: str, features):
     "Features (array or tensor) as a 2-D float32 tensor where they lie; raises ValueError naming what does not fit."
     import torch
 
-    tensor = features.detach() if isinstance(features, torch.Tensor) else torch.as_tensor(np.require(features, requirements="W"))
-    if tensor.ndim != 2:
+    if not isinstance(features, torch.Tensor):
+        features = np.require(features, requirements="W")
+        if features.dtype.kind not in "biuf": raise ValueError(f"{name} are {features.dtype}: expected real numbers")
+    tensor = features.detach() if isinstance(features, torch.Tensor) else torch.as_tensor(features)
+    if tensor.is_complex(): raise ValueError(f"{name} are {tensor.dtype}: expected real numbers")
+    if tensor.ndim != 2 or not tensor.shape[1]:
         raise ValueError(f"{name} must be (images, dimensions), got shape {tuple(tensor.shape)}")
     return tensor.float()
 
@@ -280,6 +285,8 @@ def resample_identities(
     seed: int = 0,
 ) -> Interval:
     "Mean over the valid queries with its percentile interval, whole identities resampled."
+    if not 0 < level < 1: raise ValueError(f"level is {level}; a share of the resamples lies in (0, 1)")
+    if resamples < 1: raise ValueError(f"resamples is {resamples}; it must be at least 1")
     keep = ~np.isnan(values)
     people, index = np.unique(pids[keep], return_inverse=True)
     if len(people) < 2:

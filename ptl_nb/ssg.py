@@ -30,7 +30,7 @@ from .data import Augment, Images, batch, batches, identity_epoch
 from .labels import _whole
 from .losses import batch_hard_triplet
 from .model import PTLNet
-from .trainer import Method, autocast, finite_means, load_state, parse_method, resolve_precision, save_state
+from .trainer import Method, autocast, check_types, finite_means, load_state, parse_method, resolve_precision, save_state
 
 # %% ../nbs/10_ssg.ipynb #0a43801c
 @dataclass(frozen=True)
@@ -70,6 +70,7 @@ class SSGRecipe:
 # %% ../nbs/10_ssg.ipynb #791db24a
 def check_ssg(recipe: SSGRecipe) -> None:
     "ValueError naming the first field that cannot be."
+    check_types(recipe)
     for name, known in (("pooling", ("average", "max")), ("distance", ("jaccard", "euclidean", "cosine")), ("head", ("neck", "embedding"))):
         if getattr(recipe, name) not in known: raise ValueError(f"{name} is {getattr(recipe, name)!r}; it must be one of {', '.join(known)}")
     for name in ("k1", "k2", "min_samples", "rounds", "epochs", "embedding"):
@@ -79,7 +80,7 @@ def check_ssg(recipe: SSGRecipe) -> None:
         raise ValueError(f"batch is {recipe.batch} and images is {recipe.images}; a batch holds at least two clusters of the same number of images, at least two")
     for name in ("lr", "margin"):
         if not getattr(recipe, name) > 0: raise ValueError(f"{name} is {getattr(recipe, name)}; it must be above 0")
-    for name, low, high in (("source_weight", 0, 0.999), ("flip", 0, 1), ("erase", 0, 1), ("momentum", 0.001, 0.999)):
+    for name, low, high in (("weight_decay", 0, 1), ("source_weight", 0, 0.999), ("flip", 0, 1), ("erase", 0, 1), ("momentum", 0.001, 0.999)):
         if not low <= getattr(recipe, name) <= high: raise ValueError(f"{name} is {getattr(recipe, name)}; it must lie in [{low}, {high}]")
     if not 0 < recipe.rho <= 1: raise ValueError(f"rho is {recipe.rho}; a share of all distances lies in (0, 1]")
     if recipe.max_share is not None and not 0 < recipe.max_share <= 1: raise ValueError(f"max_share is {recipe.max_share}; a share lies in (0, 1], None turns the guard off")
