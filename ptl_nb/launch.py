@@ -162,9 +162,9 @@ def job_executor(executor: str, options: dict, folder: Path):
     except (NameError, AssertionError) as error: raise ValueError(f"launch options {options} do not go with {executor}: {str(error)[:300]}") from error
     return made
 
-# %% ../nbs/11a_launch.ipynb #6310e7b9
-def run_jobs(executor, jobs: list[Job], parallel: int) -> list:
-    "submitit's jobs, when all have ended; at most `parallel` at a time."
+# %% ../nbs/11a_launch.ipynb #b95e5f95
+def run_jobs(executor, jobs: list[Job], parallel: int) -> list[tuple]:
+    "Each job with submitit's job and the error it ended with (None: none), when all have ended; at most `parallel` at a time."
     waiting, running, ended = list(jobs), [], []
     while waiting or running:
         free = parallel - len(running)
@@ -172,16 +172,18 @@ def run_jobs(executor, jobs: list[Job], parallel: int) -> list:
             with executor.batch(): running += [(job, executor.submit(job)) for job in waiting[:free]]       # on SLURM: one array
             del waiting[:free]
         for pair in [pair for pair in running if pair[1].done()]:
-            running.remove(pair); ended.append(pair)
-            print(f"{pair[0].name}: {'failed' if pair[1].exception() else 'done'} ({len(ended)} of {len(jobs)})", flush=True)
+            running.remove(pair); ended.append((*pair, error := pair[1].exception()))
+            print(f"{pair[0].name}: {'failed' if error else 'done'} ({len(ended)} of {len(jobs)})", flush=True)
         time.sleep(0.2)
     return ended
 
 
-def failures(ended: list, lines: int = 8) -> list[str]:
+def failures(ended: list[tuple], lines: int = 8) -> list[str]:
     "Name and last lines of the log of each job that failed."
-    tail = lambda job: [line for line in f"{job.stderr() or ''}\n{job.exception()}".splitlines() if line.strip() and "submitit" not in line and not line.startswith(("---", "You can check", "  - "))][-lines:]
-    return ["\n  ".join([job.name, *tail(submitted)]) for job, submitted in ended if submitted.exception()]
+    def tail(submitted, error) -> list[str]:
+        log = [line for line in f"{submitted.stderr() or ''}\n{error}".splitlines() if line.strip() and not line.startswith(("---", "You can check", "  - "))]
+        return [line for line in log if "submitit" not in line][-lines:]
+    return ["\n  ".join([job.name, *tail(submitted, error)]) for job, submitted, error in ended if error]
 
 # %% ../nbs/11a_launch.ipynb #105a3860
 def launch_runs(
