@@ -7,14 +7,15 @@ __all__ = ['RECIPES', 'LABEL_FIELDS', 'USED_BY', 'TRAINING_CODE', 'LABEL_CODE', 
            'PAPER_TABLE2', 'TABLE2_METHODS', 'TABLE2_ALL', 'MEASURES', 'choose_device', 'in_test', 'choose_recipe',
            'longer', 'parse_seeds', 'parse_methods', 'check_parameters', 'plain_warnings', 'short_hash',
            'label_recipe_key', 'training_recipe_key', 'code_hash', 'labels_hash', 'FullDisk', 'writable',
-           'naming_full_disk', 'read_run', 'key_differences', 'Store', 'write_json', 'write_csv', 'repository_root',
-           'git_revision', 'environment', 'LabelSources', 'label_sources', 'parser_run', 'train_parser_once',
-           'load_parser', 'read_weights', 'put_weights', 'save_net', 'attribute_run', 'train_attributes_once',
-           'load_attribute_model', 'label_run', 'label_domain', 'image_sized', 'label_quality', 'import_labels',
-           'joined_labels', 'labelled_paths', 'oracle_labels', 'given_labels', 'method_run', 'train_method',
-           'labelled_images', 'load_reid', 'score_net', 'score_model', 'read_scores', 'own_domain_curve', 'choose_ssg',
-           'ssg_run', 'ssg_key', 'train_ssg', 'ssg_start', 'run_of', 'run_method', 'ssg_facts', 'in_percent',
-           'Comparison', 'mean_scores', 'display_table', 'compare', 'check_domains', 'save_comparison']
+           'naming_full_disk', 'read_run', 'key_differences', 'Store', 'fill_run', 'other_versions', 'write_json',
+           'write_csv', 'repository_root', 'git_revision', 'environment', 'LabelSources', 'label_sources', 'parser_run',
+           'train_parser_once', 'load_parser', 'read_weights', 'put_weights', 'save_net', 'attribute_run',
+           'train_attributes_once', 'load_attribute_model', 'label_run', 'label_domain', 'image_sized', 'label_quality',
+           'import_labels', 'joined_labels', 'labelled_paths', 'oracle_labels', 'given_labels', 'method_run',
+           'train_method', 'labelled_images', 'load_reid', 'score_net', 'score_model', 'read_scores',
+           'own_domain_curve', 'choose_ssg', 'ssg_run', 'ssg_key', 'train_ssg', 'ssg_start', 'run_of', 'run_method',
+           'ssg_facts', 'in_percent', 'Comparison', 'mean_scores', 'display_table', 'compare', 'check_domains',
+           'save_comparison']
 
 # %% ../nbs/11_experiments.ipynb #cc3d67cd
 import ast
@@ -241,10 +242,7 @@ def naming_full_disk(folder: Path, left: str = "files written before are whole")
         elsewhere = f", or the one of the cache {cache_dir().parent}" if free > 64 else ""
         raise FullDisk(getattr(error, "errno", None) or errno.ENOSPC, f"the disk of {where}{elsewhere} is full or read-only ({free:.0f} MB free): {error}; {left}. Make space and run the same again") from error
 
-# %% ../nbs/11_experiments.ipynb #4a72d0f6
-def _slug(text: str) -> str: return re.sub(r"[^A-Za-z0-9]+", "-", text.replace("^", "").replace("†", "d")).strip("-")
-
-
+# %% ../nbs/11_experiments.ipynb #b14b1a14
 def read_run(folder: Path) -> dict:
     "What run.json says of a finished run; ValueError naming what is not readable, missing or of another size than when it was written."
     try: facts = json.loads((folder / "run.json").read_text(encoding="utf-8")); facts["key"].items()
@@ -256,7 +254,7 @@ def read_run(folder: Path) -> dict:
             raise ValueError(f"{folder / name} {'is missing' if there is None else f'has {there:,} bytes, {size:,} were written'}; move or delete the folder of this run, and it is made again")
     return facts
 
-
+# %% ../nbs/11_experiments.ipynb #deab3bda
 def key_differences(stored: dict, wanted: dict) -> str:
     "How a stored key differs from a wanted one, in words; empty where it does not."
     def flat(key: dict, before: str = "") -> dict:
@@ -266,6 +264,9 @@ def key_differences(stored: dict, wanted: dict) -> str:
     if lacks or more: return "made by another version: its key " + " and ".join(f"{verb} {', '.join(names)}" for verb, names in (("lacks", lacks), ("has", more)) if names)
     if other == ["code"]: return f"made by another version of the code: {a['code']}, now {b['code']}"
     return ", ".join(f"{k} is {a[k]!r}, asked for {b[k]!r}" for k in other[:3]) + (f" and {len(other) - 3} more" if len(other) > 3 else "")
+
+# %% ../nbs/11_experiments.ipynb #4a72d0f6
+def _slug(text: str) -> str: return re.sub(r"[^A-Za-z0-9]+", "-", text.replace("^", "").replace("†", "d")).strip("-")
 
 
 @dataclass(frozen=True)
@@ -285,16 +286,6 @@ class Store:
             raise ValueError(f"{folder} holds another run than its name says ({differs}); move or delete this folder")
         return folder
 
-    def others(self, name: str, key: dict) -> list[str]:
-        "A line about each run of this name that is not found again only because another version of the code made it."
-        lines = []
-        for folder in sorted(self.root.glob(f"{_slug(name)}-{'[0-9a-f]' * 12}")):
-            try: stored = json.loads((folder / "run.json").read_text(encoding="utf-8"))["key"]
-            except (OSError, ValueError, KeyError, TypeError): continue         # not asked for; whoever asks for it is told
-            differs = key_differences(stored, key)
-            if "another version" in differs: lines.append(f"{folder.name} is not used: {differs}")
-        return lines
-
     def folder(self, name: str, key: dict) -> Path: return self.root / f"{_slug(name)}-{short_hash(key)}"
 
     def make(self, name: str, key: dict, fill) -> Path:
@@ -303,24 +294,12 @@ class Store:
         if found := self.find(name, key): return found
         with self._alone(folder):
             if found := self.find(name, key): return found              # another process made it meanwhile
-            for line in self.others(name, key): print(line, flush=True)
+            for line in other_versions(self, name, key): print(line, flush=True)
             draft = folder.with_name(f".{folder.name}.partial")         # what an interrupted `fill` left is there for it to go on with
             if not (draft / "run.json").exists() or key_differences(read_run(draft)["key"], key):        # else it was killed just before its name
-                with naming_full_disk(draft, "what this run had saved stays there, and the finished runs beside it are whole"): self._fill(name, key, fill, draft)
+                with naming_full_disk(draft, "what this run had saved stays there, and the finished runs beside it are whole"): fill_run(name, key, fill, draft, self.device)
             draft.rename(folder)
         return folder
-
-    def _fill(self, name: str, key: dict, fill, draft: Path) -> None:
-        draft.mkdir(exist_ok=True)
-        start, halves = time.perf_counter(), lambda: [left.unlink() for left in draft.rglob("*.tmp")]      # half a file each, of a killed process or a full disk
-        halves()
-        try: facts = fill(draft) or {}
-        except BaseException:
-            halves()
-            if not any(draft.iterdir()): draft.rmdir()
-            raise
-        sizes = {file.name: file.stat().st_size for file in sorted(draft.iterdir()) if file.is_file() and file.name != "run.json"}
-        write_json(draft / "run.json", {"name": name, "key": key, "seconds": round(time.perf_counter() - start, 2), **facts, **environment(self.device), "bytes": sizes})
 
     @contextmanager
     def _alone(self, folder: Path) -> Iterator[None]:
@@ -331,6 +310,31 @@ class Store:
                 print(f"waiting for another process, which is making {folder.name}", flush=True)
                 fcntl.flock(file, fcntl.LOCK_EX)
             yield
+
+# %% ../nbs/11_experiments.ipynb #b523be20
+def fill_run(name: str, key: dict, fill, draft: Path, device: str) -> None:
+    "Let `fill` write its files and write run.json; half files are removed before and after a failure."
+    draft.mkdir(exist_ok=True)
+    start, halves = time.perf_counter(), lambda: [left.unlink() for left in draft.rglob("*.tmp")]      # half a file each, of a killed process or a full disk
+    halves()
+    try: facts = fill(draft) or {}
+    except BaseException:
+        halves()
+        if not any(draft.iterdir()): draft.rmdir()
+        raise
+    sizes = {file.name: file.stat().st_size for file in sorted(draft.iterdir()) if file.is_file() and file.name != "run.json"}
+    write_json(draft / "run.json", {"name": name, "key": key, "seconds": round(time.perf_counter() - start, 2), **facts, **environment(device), "bytes": sizes})
+
+
+def other_versions(store: Store, name: str, key: dict) -> list[str]:
+    "A line about each run of this name that is not found again only because another version of the code made it."
+    lines = []
+    for folder in sorted(store.root.glob(f"{_slug(name)}-{'[0-9a-f]' * 12}")):
+        try: stored = json.loads((folder / "run.json").read_text(encoding="utf-8"))["key"]
+        except (OSError, ValueError, KeyError, TypeError): continue         # not asked for; whoever asks for it is told
+        differs = key_differences(stored, key)
+        if "another version" in differs: lines.append(f"{folder.name} is not used: {differs}")
+    return lines
 
 # %% ../nbs/11_experiments.ipynb #3d35ac4c
 def write_json(path: Path, value: dict) -> None:
