@@ -42,6 +42,7 @@ def parts(root: Path, facts: dict):
     experiments.fit, experiments.CHUNK, experiments.fill_run = functools.partial(fit, save_seconds=0.5), 128, logged
     recipe = experiments.choose_recipe("smoke", epochs=facts.get("epochs", 1), milestones=(facts.get("epochs", 1),), parser_iterations=1, attribute_epochs=1, attribute_share=0.02, attribute_batch=8, parser_width=16)
     source, target = load_domain("plaza"), load_domain("campus")
+    (root / "started").touch()
     return experiments.Store(root / "runs", progress=False), recipe, source, target, {d.name: truth(d.name) for d in (source, target)}
 
 
@@ -105,6 +106,12 @@ def child(stage: str, root: Path, facts: dict) -> subprocess.Popen:
     return subprocess.Popen([sys.executable, __file__, "--child", stage, str(root), json.dumps(facts)], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
 
 
+def at_work(process: subprocess.Popen, root: Path) -> float:
+    "When the process had done its imports; kills before that would find nothing to break."
+    while process.poll() is None and not (root / "started").exists(): time.sleep(0.01)
+    return time.monotonic()
+
+
 def ended(process: subprocess.Popen) -> None:
     _, errors = process.communicate()
     if process.returncode: raise SystemExit(f"a process ended with {process.returncode}:\n{errors[-3000:]}")
@@ -138,21 +145,23 @@ def scale(stage: str, seconds: float) -> dict:
     with tempfile.TemporaryDirectory() as folder: _, recipe, source, target, _ = parts(Path(folder), {})
     iterations, step = training_step(recipe, parse_methods("PTL")[0], source, target, (2,) * 105, "cpu")
     epochs = max(1, round(seconds / (per_iteration(step) * iterations)))
-    return {"training": {"epochs": epochs}, "table": {"epochs": max(1, epochs // 4)}, "ssg": {"rounds": max(2, round(seconds / 4))}}[stage]
+    return {"training": {"epochs": epochs}, "table": {"epochs": max(1, epochs // 4)}, "ssg": {"rounds": max(3, round(seconds / 6))}}[stage]
 
 
 def prepared(stage: str, root: Path, facts: dict) -> Path:
     "A folder that the stage starts from."
     (root / "start" / "runs").mkdir(parents=True)
     if stage in PREPARE: ended(subprocess.Popen([sys.executable, __file__, "--child", PREPARE[stage].__name__, str(root / "start"), json.dumps(facts)], stderr=subprocess.PIPE, text=True))
+    (root / "start" / "started").unlink(missing_ok=True)
     return root / "start"
 
 
 def undisturbed(stage: str, root: Path, start: Path, facts: dict) -> tuple[dict[str, str], float]:
-    "Digests of a run that nobody killed, and its seconds."
+    "Digests of a run that nobody killed, and its seconds at work."
     shutil.copytree(start, root / "whole")
-    begin = time.monotonic()
-    ended(child(stage, root / "whole", facts))
+    process = child(stage, root / "whole", facts)
+    begin = at_work(process, root / "whole")
+    ended(process)
     return digests(root / "whole"), time.monotonic() - begin
 
 
@@ -161,6 +170,7 @@ def kill_once(stage: str, root: Path, start: Path, facts: dict, moment: float) -
     if root.exists(): shutil.rmtree(root)
     shutil.copytree(start, root)
     process = child(stage, root, facts)
+    at_work(process, root)
     try: process.wait(moment)
     except subprocess.TimeoutExpired: process.kill()
     process.communicate()
@@ -196,6 +206,7 @@ def together(processes: int, seconds: float, seed: int, record, facts: dict | No
         shutil.copytree(start, root / "shared")
         moment, begin = random.Random(f"{processes} {seed}").uniform(0.3, 0.9) * length, time.monotonic()
         group = [child("table", root / "shared", facts) for _ in range(processes)]
+        at_work(group[0], root / "shared")
         try: group[0].wait(moment)
         except subprocess.TimeoutExpired: group[0].kill()
         group[0].communicate()
