@@ -1,10 +1,17 @@
-"""SIGKILL at random moments of a training: the run goes on from its last saved state and ends with the same bytes."""
+"""SIGKILL at random moments of a training: the run goes on from its last saved state and ends with the same bytes. Several processes on one store; in large: tests/soak.py."""
 import hashlib
+import multiprocessing
+import os
 import random
 import subprocess
 import sys
 import time
 from pathlib import Path
+
+import pytest
+import soak
+
+from ptl_nb.experiments import Store, write_json
 
 CHILD = """
 import sys
@@ -53,3 +60,43 @@ def test_killed_training_ends_with_the_same_bytes(tmp_path):
     assert kills >= 2, "the training was too short to be killed"
     assert digests(killed) == digests(tmp_path / "whole")
     assert not (killed / "state.safetensors").exists()
+
+
+def make_all(root: Path, hold: float = 0.02) -> None:
+    "A process that wants twelve runs; each notes who made it."
+    for i in range(12):
+        def fill(folder: Path) -> None:
+            with open(root / "made.log", "a") as log: log.write(f"{i}\n")
+            time.sleep(hold)
+            write_json(folder / "a.json", {"i": i, "long": "x" * 100_000})
+        Store(root / "runs").make(f"run {i}", {"i": i}, fill)
+
+
+@pytest.mark.parametrize("processes", [2, 4, 8])
+def test_several_processes_make_each_run_once(tmp_path, processes):
+    group = [multiprocessing.get_context("fork").Process(target=make_all, args=(tmp_path,)) for _ in range(processes)]
+    for p in group: p.start()
+    for p in group: p.join(60)
+    assert all(p.exitcode == 0 for p in group)
+    assert sorted(map(int, (tmp_path / "made.log").read_text().split())) == list(range(12))
+    assert len(list((tmp_path / "runs").glob("run-*/a.json"))) == 12 and not list((tmp_path / "runs").glob(".*.partial"))
+
+
+def test_the_lock_of_a_dead_process_is_taken_over(tmp_path):
+    owner = multiprocessing.get_context("fork").Process(target=make_all, args=(tmp_path, 60))
+    owner.start()
+    deadline = time.monotonic() + 30
+    while not (tmp_path / "made.log").exists() and time.monotonic() < deadline: time.sleep(0.01)
+    other = multiprocessing.get_context("fork").Process(target=make_all, args=(tmp_path,))
+    other.start()
+    other.join(0.5)
+    assert other.exitcode is None, "a lock that is held kept nobody out"
+    os.kill(owner.pid, 9); owner.join()
+    other.join(30)
+    assert other.exitcode == 0 and len(list((tmp_path / "runs").glob("run-*/a.json"))) == 12
+
+
+def test_two_processes_fill_one_table_and_one_is_killed():
+    rows = []
+    row = soak.together(2, 1, 0, rows.append, {"epochs": 1, "methods": "BL"})
+    assert row["identical"] and rows == [row]

@@ -1,0 +1,100 @@
+"""A table filled by jobs equals one filled in this process; jobs that fail are named; an estimate changes no weights."""
+import hashlib
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+submitit = pytest.importorskip("submitit")
+
+from ptl_nb.domains import load_domain
+from ptl_nb.experiments import Store, choose_recipe, compare, label_sources, parse_methods, train_method
+from ptl_nb.launch import STAGES, Job, Places, estimate, failures, job_executor, launch_runs, parse_launch, run_jobs, stage_jobs
+
+RECIPE, PLACES = choose_recipe("smoke"), Places("plaza", "campus", origin="standin")
+
+
+@pytest.fixture(scope="module")
+def data(): return load_domain("plaza"), load_domain("campus"), label_sources(origin="standin")
+
+
+def weights(root: Path) -> dict[str, str]:
+    return {p.parent.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in sorted(root.glob("[!.]*/model.safetensors"))}
+
+
+def test_table_by_jobs_equals_one_made_here(tmp_path, data):
+    source, target, labels = data
+    methods, seeds = parse_methods("BL, BL+fwd^t+BN^t"), [0, 1]
+    by_jobs, here = Store(tmp_path / "jobs", progress=False), Store(tmp_path / "here", progress=False)
+    arguments = source, target, methods, seeds, labels
+    estimate(here, RECIPE, *arguments)                               # before a training, to see that it leaves no trace in it
+    expected = compare(here, RECIPE, *arguments)
+    assert launch_runs("local parallel=2", PLACES, by_jobs, RECIPE, *arguments) == 4
+    assert launch_runs("local", PLACES, by_jobs, RECIPE, *arguments) == 0
+    assert not list(by_jobs.root.glob("jobs-*"))
+    before = {p: p.stat().st_mtime_ns for p in by_jobs.root.rglob("*")}
+    gathered = compare(by_jobs, RECIPE, *arguments)
+    assert {p: p.stat().st_mtime_ns for p in by_jobs.root.rglob("*")} == before, "the notebook made something that a job should have made"
+    assert weights(by_jobs.root) == weights(here.root)
+    assert gathered.summary().to_csv() == expected.summary().to_csv()
+    assert gathered.by_seed().to_csv() == expected.by_seed().to_csv()
+
+
+def test_every_kind_of_job_makes_what_compare_finds(tmp_path, data):
+    "In this process: label models, labels, a training, an adaptation; in the order of the stages."
+    source, target, labels = data
+    recipe = choose_recipe("smoke", parser_iterations=1, attribute_share=0.02, attribute_batch=8, attribute_weight_parts=0.0)
+    store, methods, made = Store(tmp_path, progress=False), parse_methods("BL+Attr^t, BL+Attr^t+SSG†"), {}
+    for stage in STAGES:
+        jobs = stage_jobs(stage, PLACES, store, recipe, source, target, methods, [0], labels)
+        made[stage] = [job() for job in jobs]
+        assert not stage_jobs(stage, PLACES, store, recipe, source, target, methods, [0], labels)
+    assert [len(names) for names in made.values()] == [2, 1, 1, 1]
+    before = sorted(tmp_path.rglob("*"))
+    compare(store, recipe, source, target, methods, [0], labels)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_failed_job_is_named_with_its_log(tmp_path, data):
+    source, target, labels = data
+    store, elsewhere = Store(tmp_path / "runs", progress=False), Places("plaza", "corridor")       # as if the node had other data
+    with pytest.raises(RuntimeError) as error: launch_runs("local", elsewhere, store, RECIPE, source, target, parse_methods("BL"), [0], labels)
+    assert "1 of 1 jobs failed" in str(error.value) and "BL seed 0" in str(error.value) and "corridor has other images here" in str(error.value)
+    logs = next(store.root.glob("jobs-*"))
+    assert str(logs) in str(error.value) and logs.stat().st_mode & 0o077 == 0, "others may enter the folder of the pickles"
+
+
+class Killed(Job):
+    def __call__(self): os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_a_killed_job_is_reported(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(submitit.LocalJob, "_results_timeout_s", 1)  # how long submitit waits for a result that will not come
+    dead = Killed("train", "BL", 0, PLACES, ("", ""), RECIPE, None, "", "cpu")
+    named = failures(run_jobs(job_executor("local", {"timeout_min": 5}, tmp_path), [dead], 1))
+    assert len(named) == 1 and named[0].startswith("BL seed 0") and "BL seed 0: failed" in capsys.readouterr().out
+
+
+def test_slurm_gets_what_was_asked_for(tmp_path, monkeypatch):
+    "What sbatch would be given, and how the jobs of a stage become one array; a cluster is not at hand."
+    (tmp_path / "bin").mkdir()
+    for name in ("srun", "sbatch", "sacct", "scancel"): (tmp_path / "bin" / name).write_text(f"#!/bin/sh\ncp \"$1\" {tmp_path}/sent.sh; echo Submitted batch job 7\n"); (tmp_path / "bin" / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
+    executor = job_executor(*parse_launch("slurm partition=gpu,timeout_min=600,cpus_per_task=8,array_parallelism=1", "cuda"), tmp_path / "logs")
+    job = Job("train", "BL", 0, PLACES, ("", ""), RECIPE, None, "runs", "cuda")
+    with executor.batch(): sent = [executor.submit(job), executor.submit(job)]
+    text = (tmp_path / "sent.sh").read_text()
+    for line in ("--partition=gpu", "--time=600", "--cpus-per-task=8", "--gpus-per-node=1", "--array=0-1%1"): assert line in text, text
+    assert [j.job_id for j in sent] == ["7_0", "7_1"]
+    assert job.checkpoint().function == job                          # what goes back into the queue when the time is up
+
+
+def test_an_estimate_changes_no_bit(tmp_path, data):
+    source, target, labels = data
+    bl, = parse_methods("BL")
+    for name in ("plain", "after"):
+        store = Store(tmp_path / name, progress=False)
+        if name == "after": assert estimate(store, RECIPE, source, target, [bl], [0], labels).what.tolist() == ["BL"]
+        train_method(store, RECIPE, bl, source, target, 0, {})
+    assert weights(tmp_path / "plain") == weights(tmp_path / "after")
