@@ -22,10 +22,11 @@ setup(
     package_data={"ptl_nb": ["standin_data/*"]},
     python_requires=f'>={cfg["min_python"]}',
     install_requires=cfg["requirements"].split(),
-    extras_require={"dev": [r for name in ("dev", "render", "search", "launch") for r in cfg[f"{name}_requirements"].split()],
+    extras_require={"dev": [r for name in ("dev", "render", "search", "launch", "backbones") for r in cfg[f"{name}_requirements"].split()],
                     "render": cfg["render_requirements"].split(),
                     "search": cfg["search_requirements"].split(),
-                    "launch": cfg["launch_requirements"].split()},
+                    "launch": cfg["launch_requirements"].split(),
+                    "backbones": cfg["backbones_requirements"].split()},
     entry_points={"nbdev": [f'{cfg["lib_name"]}={cfg["lib_path"]}._modidx:d']},
     zip_safe=False,
 )
