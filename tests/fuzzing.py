@@ -142,12 +142,15 @@ def through(file: Path, read: Callable) -> Callable:
 
 def table() -> Target:
     file = csv(scratch() / "csv")
-    return Target(table_near(file.read_text(), "train", "query", "gallery", "-1", "crops", "crops/../crops/0.jpg", "."), through(file, lambda: load_domain(file)), 200)
+    good = st.tuples(st.permutations(range(8)), st.lists(st.tuples(st.sampled_from(["1", "2", "3", " 4", "0", "-1"]), st.sampled_from(["1", "2", "07"]), st.sampled_from(["train", "query", "gallery", "train "])), min_size=8, max_size=8))
+    rows = good.map(lambda case: ("path,pid,camid,split\n" + "".join(f"crops/{i}.jpg,{','.join(row)}\n" for i, row in zip(*case))).encode())
+    return Target(rows | table_near(file.read_text(), "train", "query", "gallery", "-1", "crops", "crops/../crops/0.jpg", "."), through(file, lambda: load_domain(file)), 200)
 
 
 def names() -> Target:
     tokens = st.one_of(st.sampled_from(["0002", "_c", "c1", "s1", "_", "000451", ".jpg", ".JPG", "-1", "_f", "9" * 20, "\u0661", "\n", "\udcff", "/"]), st.text(max_size=4))
-    return Target(st.tuples(st.sampled_from(sorted(LAYOUTS)), st.lists(tokens, max_size=10).map("".join)), lambda case: parse_names([case[1], LAYOUTS[case[0]].example], LAYOUTS[case[0]], Path("folder")), 300)
+    near = st.sampled_from([l.example for l in LAYOUTS.values()]).flatmap(lambda e: mutated(e.encode())).map(lambda b: b.decode("utf-8", "surrogateescape"))
+    return Target(st.tuples(st.sampled_from(sorted(LAYOUTS)), st.lists(tokens, max_size=10).map("".join) | near), lambda case: parse_names([case[1], LAYOUTS[case[0]].example], LAYOUTS[case[0]], Path("folder")), 300)
 
 
 def marker() -> Target:

@@ -19,10 +19,10 @@ PLATFORM = ("--python-version", "3.11.7", "--python-platform", "x86_64-manylinux
 
 
 def requirements() -> list[str]:
-    "What the package and its tests ask for in settings.ini, and what builds it."
+    "What the package, its extras and its tests ask for in settings.ini, and what builds it."
     settings = configparser.ConfigParser(delimiters=["="])
     settings.read(ROOT / "settings.ini", encoding="utf-8")
-    return [*settings["DEFAULT"]["requirements"].split(), *settings["DEFAULT"]["dev_requirements"].split(), *BUILD]
+    return [*(r for name, value in settings["DEFAULT"].items() if name.endswith("requirements") for r in value.split()), *BUILD]
 
 
 def lock(*options: str) -> None:
