@@ -44,6 +44,7 @@ from tqdm import tqdm
 from .data import Images, identity_classes, pixels, short_identities
 from .domains import Domain
 from .evaluator import Interval, Scores, bootstrap_difference, evaluate, extract, reestimate_bn
+from .image_files import upright_size
 from .label_data import LabelSet, images, load_labels
 from .label_import import import_attributes, import_parts
 from .labellers import parser_network, predict_attributes, predict_parts, train_attributes, train_parser
@@ -164,7 +165,7 @@ def _resolved(recipe: Recipe, device: str) -> dict:
     return key
 
 # %% ../nbs/11_experiments.ipynb #66e7bb22
-TRAINING_CODE = ("data", "labels", "losses", "model", "trainer")
+TRAINING_CODE = ("image_files", "data", "labels", "losses", "model", "trainer")
 LABEL_CODE = (*TRAINING_CODE, "label_data", "labellers")
 
 
@@ -386,11 +387,7 @@ def _label_chunks(store: Store, recipe: Recipe, domain: Domain, splits, parser, 
 # %% ../nbs/11_experiments.ipynb #561d716a
 def image_sized(maps: np.ndarray, files: list[Path]) -> list[np.ndarray]:
     "Part maps at the size of the image files they belong to (headers are read, pixels are not)."
-    from PIL import Image
-    out = []
-    for part_map, file in zip(maps, files):
-        with Image.open(file) as image: out.append(resize_parts(part_map, (image.height, image.width)))
-    return out
+    return [resize_parts(part_map, upright_size(file)) for part_map, file in zip(maps, files)]
 
 
 def label_quality(
@@ -760,11 +757,12 @@ def compare(
     return Comparison(source, target, recipe, scores, runs, "predicted labels" if predicted else "oracle labels", predicted and bool(needs) and labels.standin)
 
 # %% ../nbs/11_experiments.ipynb #41d2cf0d
-def check_domains(recipe: Recipe, source: Domain, target: Domain, methods: list[Method]) -> list[Domain]:
+def check_domains(recipe: Recipe, source: Domain, target: Domain, methods: list[Method], scored: bool = True) -> list[Domain]:     # scored: the target has a test set
     "The domains that need proxy labels; ValueError for whatever would stop a training or a scoring later."
     if source.data_hash() == target.data_hash(): raise ValueError(f"source and target are the same images ({source.title}); give two domains")
     if source.name == target.name: raise ValueError(f"source and target are both named {source.name!r}; rename the folder of one")
-    source.need("train"); target.need("query", "gallery")
+    source.need("train")
+    if scored: target.need("query", "gallery")
     people = int(identity_classes(source.train.pid.to_numpy()).max()) + 1
     if people < recipe.identities: raise ValueError(f"{source.name} has {people} training identities, a batch wants {recipe.identities}; lower `identities`")
     if any(m.uses_target or m.bn_target for m in methods): target.need("train")
