@@ -10,8 +10,8 @@ __all__ = ['RECIPES', 'LABEL_FIELDS', 'USED_BY', 'TRAINING_CODE', 'LABEL_CODE', 
            'repository_root', 'git_revision', 'environment', 'LabelSources', 'label_sources', 'train_parser_once',
            'load_parser', 'save_net', 'train_attributes_once', 'load_attribute_model', 'label_domain', 'image_sized',
            'label_quality', 'import_labels', 'joined_labels', 'labelled_paths', 'oracle_labels', 'train_method',
-           'labelled_images', 'load_reid', 'score_net', 'score_model', 'own_domain_curve', 'choose_ssg', 'ssg_key',
-           'train_ssg', 'ssg_start', 'run_method', 'ssg_facts', 'in_percent', 'Comparison', 'mean_scores',
+           'labelled_images', 'load_reid', 'ready_net', 'score_net', 'score_model', 'own_domain_curve', 'choose_ssg',
+           'ssg_key', 'train_ssg', 'ssg_start', 'run_method', 'ssg_facts', 'in_percent', 'Comparison', 'mean_scores',
            'display_table', 'compare', 'check_domains', 'save_comparison']
 
 # %% ../nbs/11_experiments.ipynb #cc3d67cd
@@ -527,6 +527,13 @@ def load_reid(run: Path, recipe: Recipe) -> PTLNet:
     return net.eval()
 
 
+def ready_net(store: Store, recipe: Recipe, run: Path, domain: Domain, bn_target: bool = False) -> PTLNet:
+    "The network of a run as a method's name says: with BN statistics of the domain's training images, or as trained."
+    net = load_reid(run, recipe).to(store.device)
+    if bn_target: reestimate_bn(net, pixels(domain, "train", recipe.size), recipe.bn_batch, recipe.precision, store.device)
+    return net
+
+
 def score_net(net: PTLNet, recipe: Recipe, domain: Domain, device: str) -> Scores:
     "Scores of a network on a domain's test set."
     query, gallery = (extract(net, pixels(domain, split, recipe.size), recipe.precision, device) for split in ("query", "gallery"))
@@ -540,9 +547,7 @@ def score_model(store: Store, recipe: Recipe, run: Path, domain: Domain, bn_targ
     if file.exists():
         with np.load(file, allow_pickle=False) as stored:
             return Scores(**{k: v.item() if v.ndim == 0 else v for k, v in stored.items()})
-    net = load_reid(run, recipe).to(store.device)
-    if bn_target: reestimate_bn(net, pixels(domain, "train", recipe.size), recipe.bn_batch, recipe.precision, store.device)
-    scores = score_net(net, recipe, domain, store.device)
+    scores = score_net(ready_net(store, recipe, run, domain, bn_target), recipe, domain, store.device)
     temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp.npz")
     np.savez(temporary, **asdict(scores))
     os.replace(temporary, file)
