@@ -393,7 +393,7 @@ def _csv_numbers(table: pd.DataFrame, faults: dict[int, str], named: bool) -> pd
         number = table[column].str.fullmatch(r"-?\d{1,18}")
         _accuse(faults, table, ~number, column, "is not an integer")
         table = table.assign(**{column: table[column].where(number, "1").astype(np.int64)})
-    if named: _accuse(faults, table, table["camid"] == "", "camera", "is empty")
+    if named: _accuse(faults, table.rename(columns={"camid": "camera"}), table["camid"] == "", "camera", "is empty")
     else: _accuse(faults, table, table["camid"] < 1, "camid", "is not a camera number: count from 1")
     _accuse(faults, table, table["pid"] < -1, "pid", "is negative: -1 marks junk or unlabelled images")
     nobody = (split == "query") & (table["pid"] < 0)
