@@ -398,8 +398,9 @@ def _csv_numbers(table: pd.DataFrame, faults: dict[int, str], named: bool) -> pd
     _accuse(faults, table, table["pid"] < -1, "pid", "is negative: -1 marks junk or unlabelled images")
     nobody = (split == "query") & (table["pid"] < 0)
     _accuse(faults, table, nobody, "pid", "cannot be a query: junk and unlabelled images ask for nobody")
-    mixed = (split == "train") & (table["pid"] < 0)
-    if mixed.sum() not in (0, (split == "train").sum()):
+    read = (split == "train") & ~table.index.isin(list(faults))
+    mixed = read & (table["pid"] < 0)
+    if mixed.sum() not in (0, read.sum()):
         _accuse(faults, table, mixed, "pid", "is unlabelled among labelled train images: label all of them or none")
     return table
 
