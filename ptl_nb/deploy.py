@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['WEIGHTS_FILE', 'RECIPE_FILE', 'CARD_FILE', 'USE', 'LIMITS', 'PRIVACY', 'write_deploy', 'load_deploy',
-           'markdown_table', 'model_card']
+           'markdown_table', 'model_card', 'write_card']
 
 # %% ../nbs/13b_deploy.ipynb #b87f7f30
 import hashlib
@@ -111,3 +111,14 @@ def model_card(
              "Intended use": USE, "Limits": LIMITS, "Privacy and consent": PRIVACY,
              "Files": f"`{WEIGHTS_FILE}` (weights), `{RECIPE_FILE}` (input, network, data hashes, versions), this card.\n\n```python\nfrom ptl_nb.deploy import load_deploy\nnet, told = load_deploy(\".\")\n```"}
     return "\n\n".join(f"{'#' if i == 0 else '##'} {title}\n\n{text}" for i, (title, text) in enumerate(parts.items())) + "\n"
+
+# %% ../nbs/13b_deploy.ipynb #a3555604
+def write_card(
+    folder: Path,
+    text: str,  # from `model_card`
+) -> Path:  # the file that was written
+    "A card in a model's folder; beside the one that is there where that differs."
+    file = folder / CARD_FILE
+    if file.exists() and file.read_text(encoding="utf-8") != text: file = file.with_suffix(".new.md")
+    with _whole(file) as draft: draft.write_text(text, encoding="utf-8")
+    return file

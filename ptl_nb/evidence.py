@@ -133,7 +133,7 @@ def _word(sign: int, d: Interval) -> str:
     if np.isnan([d.value, d.low, d.high]).any(): return "not measured"
     return "better" if sign * d.low > 0 and sign * d.high > 0 else "worse" if sign * d.low < 0 and sign * d.high < 0 else "no clear change"
 
-# %% ../nbs/12a_evidence.ipynb #7e905b76
+# %% ../nbs/12a_evidence.ipynb #d3aa201e
 def evidence(
     features: dict[str, tuple[np.ndarray, np.ndarray]],  # by model: of the source (S, D), of the target (N, D), L2-normalised
     model: str,  # the one in question
@@ -145,8 +145,8 @@ def evidence(
 ) -> pd.DataFrame:  # a row per measure; a column per model, and `vs <reference>`, _low, _high, _says
     "Measures without labels of all models, and what the differences to the references say."
     if unknown := [m for m in (model, *references) if m not in features]: raise ValueError(f"no features of {', '.join(unknown)}: given are {', '.join(features)}")
-    extra = (np.asarray(camids), *(() if times is None else (np.asarray(times),)))
-    both = lambda m: ((features[m][0],), (features[m][1], *extra))
+    extra = [thin(np.asarray(x), CLUSTERED) for x in (camids, *([] if times is None else [times]))]
+    both = lambda m: ((thin(features[m][0], CLUSTERED),), (thin(features[m][1], CLUSTERED), *extra))
     taken = lambda s, t: _measured(s[0], t[0], t[1], t[2] if len(t) > 2 else None, rho)
     values = {m: taken(*both(m)) for m in features}
     table = pd.DataFrame(values, index=pd.Index(list(MEASURES), name="measure"))

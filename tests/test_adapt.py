@@ -197,7 +197,7 @@ def adapt(tmp_path, monkeypatch):
         assert done.returncode == 0, done.stderr[-3000:]
         assert sorted(p for p in (ROOT / "results").rglob("*") if p.is_file()) == before, "a smoke run wrote into results/"
         results = next(tmp_path.glob("ptl-smoke-*"))
-        return outputs(tmp_path / "out.ipynb"), results / "smoke/adapt", next((results / "deploy").iterdir()), results
+        return outputs(tmp_path / "out.ipynb"), results / "own/smoke/adapt", next((results / "deploy/smoke").iterdir()), results
     return run
 
 
