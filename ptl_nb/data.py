@@ -11,7 +11,6 @@ __all__ = ['OPERATIONS', 'OPTIONS', 'ZERO', 'HALF', 'ONE', 'LOG2', 'EXP2', 'DARK
 # %% ../nbs/02_data.ipynb #8b4eae3a
 import hashlib
 import os
-import struct
 import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -23,11 +22,12 @@ import numpy as np
 import torch
 from numba import njit
 from numpy.polynomial import Chebyshev, Polynomial
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
 from .domains import Domain
+from .image_files import open_rgb
 from .standins import cache_dir
 
 # %% ../nbs/02_data.ipynb #15e9948a
@@ -36,14 +36,9 @@ def decode(
     size: tuple[int, int],  # (height, width) in pixels
 ) -> np.ndarray:            # (H, W, 3) uint8 RGB
     "One image file as an RGB array of `size`; raises ValueError naming a file that cannot be decoded."
-    try:
-        with Image.open(file) as image:
-            image = image.convert("RGB")
-            if image.size != (size[1], size[0]): image = image.resize((size[1], size[0]), Image.Resampling.BILINEAR)
-            return np.asarray(image)
-    except FileNotFoundError: raise FileNotFoundError(f"no image {file}; extract the data set again, or take the image out of its table") from None
-    except (UnidentifiedImageError, OSError, EOFError, SyntaxError, struct.error, Image.DecompressionBombError) as error:
-        raise ValueError(f"cannot decode the image {file}: {error}; replace the file or take it out of the data set") from error
+    image = open_rgb(file)
+    if image.size != (size[1], size[0]): image = image.resize((size[1], size[0]), Image.Resampling.BILINEAR)
+    return np.asarray(image)
 
 # %% ../nbs/02_data.ipynb #f09e98b6
 def pixels(

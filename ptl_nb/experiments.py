@@ -12,7 +12,7 @@ __all__ = ['RECIPES', 'LABEL_FIELDS', 'USED_BY', 'TRAINING_CODE', 'LABEL_CODE', 
            'train_parser_once', 'load_parser', 'read_weights', 'put_weights', 'save_net', 'attribute_run',
            'train_attributes_once', 'load_attribute_model', 'label_run', 'label_domain', 'image_sized', 'label_quality',
            'import_labels', 'joined_labels', 'labelled_paths', 'oracle_labels', 'given_labels', 'method_run',
-           'train_method', 'labelled_images', 'load_reid', 'score_net', 'score_model', 'read_scores',
+           'train_method', 'labelled_images', 'load_reid', 'ready_net', 'score_net', 'score_model', 'read_scores',
            'own_domain_curve', 'choose_ssg', 'ssg_run', 'ssg_key', 'train_ssg', 'ssg_start', 'run_of', 'run_method',
            'ssg_facts', 'in_percent', 'Comparison', 'mean_scores', 'display_table', 'compare', 'check_domains',
            'save_comparison']
@@ -52,6 +52,7 @@ from tqdm import tqdm
 from .data import Images, identity_classes, pixels, short_identities
 from .domains import Domain
 from .evaluator import Interval, Scores, bootstrap_difference, evaluate, extract, reestimate_bn
+from .image_files import upright_size
 from .label_data import LabelSet, images, load_labels
 from .label_import import import_attributes, import_parts
 from .labellers import parser_network, predict_attributes, predict_parts, train_attributes, train_parser
@@ -176,7 +177,7 @@ def _resolved(recipe: Recipe, device: str) -> dict:
     return key
 
 # %% ../nbs/11_experiments.ipynb #66e7bb22
-TRAINING_CODE = ("data", "labels", "losses", "model", "trainer")
+TRAINING_CODE = ("image_files", "data", "labels", "losses", "model", "trainer")
 LABEL_CODE = (*TRAINING_CODE, "label_data", "labellers")
 
 
@@ -512,11 +513,7 @@ def _label_chunks(store: Store, recipe: Recipe, domain: Domain, splits, parser, 
 # %% ../nbs/11_experiments.ipynb #561d716a
 def image_sized(maps: np.ndarray, files: list[Path]) -> list[np.ndarray]:
     "Part maps at the size of the image files they belong to (headers are read, pixels are not)."
-    from PIL import Image
-    out = []
-    for part_map, file in zip(maps, files):
-        with Image.open(file) as image: out.append(resize_parts(part_map, (image.height, image.width)))
-    return out
+    return [resize_parts(part_map, upright_size(file)) for part_map, file in zip(maps, files)]
 
 
 def label_quality(
@@ -669,6 +666,13 @@ def load_reid(run: Path, recipe: Recipe) -> PTLNet:
     return net.eval()
 
 
+def ready_net(store: Store, recipe: Recipe, run: Path, domain: Domain, bn_target: bool = False) -> PTLNet:
+    "The network of a run as a method's name says: with BN statistics of the domain's training images, or as trained."
+    net = load_reid(run, recipe).to(store.device)
+    if bn_target: reestimate_bn(net, pixels(domain, "train", recipe.size), recipe.bn_batch, recipe.precision, store.device)
+    return net
+
+
 def score_net(net: PTLNet, recipe: Recipe, domain: Domain, device: str) -> Scores:
     "Scores of a network on a domain's test set."
     query, gallery = (extract(net, pixels(domain, split, recipe.size), recipe.precision, device) for split in ("query", "gallery"))
@@ -680,9 +684,7 @@ def score_model(store: Store, recipe: Recipe, run: Path, domain: Domain, bn_targ
     how = f"-BNt{recipe.bn_batch}" if bn_target else ""
     file = run / f"scores-{domain.name}-{domain.data_hash()[:12]}{how}-{code_hash(('data', 'model', 'trainer', 'evaluator'))}.npz"
     if file.exists(): return read_scores(file)
-    net = load_reid(run, recipe).to(store.device)
-    if bn_target: reestimate_bn(net, pixels(domain, "train", recipe.size), recipe.bn_batch, recipe.precision, store.device)
-    scores = score_net(net, recipe, domain, store.device)
+    scores = score_net(ready_net(store, recipe, run, domain, bn_target), recipe, domain, store.device)
     with naming_full_disk(file, "the run itself is whole"), _whole(file) as draft, open(draft, "wb") as out: np.savez(out, **asdict(scores))
     return scores
 
@@ -915,11 +917,12 @@ def compare(
     return Comparison(source, target, recipe, scores, runs, "predicted labels" if predicted else "oracle labels", predicted and bool(needs) and labels.standin)
 
 # %% ../nbs/11_experiments.ipynb #41d2cf0d
-def check_domains(recipe: Recipe, source: Domain, target: Domain, methods: list[Method]) -> list[Domain]:
+def check_domains(recipe: Recipe, source: Domain, target: Domain, methods: list[Method], scored: bool = True) -> list[Domain]:     # scored: the target has a test set
     "The domains that need proxy labels; ValueError for whatever would stop a training or a scoring later."
     if source.data_hash() == target.data_hash(): raise ValueError(f"source and target are the same images ({source.title}); give two domains")
     if source.name == target.name: raise ValueError(f"source and target are both named {source.name!r}; rename the folder of one")
-    source.need("train"); target.need("query", "gallery")
+    source.need("train")
+    if scored: target.need("query", "gallery")
     people = int(identity_classes(source.train.pid.to_numpy()).max()) + 1
     if people < recipe.identities: raise ValueError(f"{source.name} has {people} training identities, a batch wants {recipe.identities}; lower `identities`")
     if any(m.uses_target or m.bn_target for m in methods): target.need("train")

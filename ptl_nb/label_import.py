@@ -19,6 +19,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from .domains import IMAGE_ENDINGS, SPLITS, Domain, _check_links
+from .image_files import upright_size
 from .label_data import DP_PARTS, PATCH_PARTS
 from .labels import (ATTRIBUTES_FILE, PARTS, PROVENANCE_FILE, Vocabulary, _first, _read_rows, _repeated, _threads, _to_number, _write_part_map, check_attributes,
                            part_file, split_attributes, write_attributes, write_provenance)
@@ -159,7 +160,7 @@ def _translate(
     "One part map in our classes; ValueError naming the file and what is wrong with it."
     try:
         with Image.open(file) as image: mode, theirs = image.mode, np.asarray(image)
-        with Image.open(image_file) as image: size = image.height, image.width
+        size = upright_size(image_file)
     except Exception as error: raise ValueError(f"{file} or its image {image_file} cannot be decoded ({error}): make it again.") from error
     if mode not in ("L", "P"): raise ValueError(f"{file} has mode '{mode}': expected class numbers in one channel of 8 bits ('L' or 'P'). Save the classes, not their colours.")
     if theirs.shape != size:

@@ -19,10 +19,10 @@ from matplotlib.patches import Patch
 from .labels import PALETTE, PARTS, colour_parts, resize_parts
 
 # %% auto #0
-__all__ = ['PRESENT', 'ABSENT', 'RIGHT', 'WRONG', 'QUERY', 'CLUSTER_VALUES', 'image_grid', 'blend_parts', 'part_legend',
-           'part_overlay', 'attribute_bars', 'proxy_labels', 'label_statistics', 'frame_image', 'ranking_rows',
-           'spread', 'nearest_gallery', 'curves', 'distributions', 'mean_differences', 'rate_dots', 'mixing',
-           'embedding_map', 'score_bars', 'cluster_rounds', 'cluster_page']
+__all__ = ['PRESENT', 'ABSENT', 'RIGHT', 'WRONG', 'QUERY', 'SHARED', 'NEW', 'CLUSTER_VALUES', 'image_grid', 'blend_parts',
+           'part_legend', 'part_overlay', 'attribute_bars', 'proxy_labels', 'label_statistics', 'frame_image',
+           'ranking_rows', 'spread', 'nearest_gallery', 'shared_neighbours', 'curves', 'distributions',
+           'mean_differences', 'rate_dots', 'mixing', 'embedding_map', 'score_bars', 'cluster_rounds', 'cluster_page']
 
 # %% ../nbs/12_plots.ipynb #228e1b22
 def _title(
@@ -221,6 +221,7 @@ def _pairs(
 
 # %% ../nbs/12_plots.ipynb #8b6637f0
 RIGHT, WRONG, QUERY = (32, 160, 64), (214, 48, 48), (60, 60, 60)  # frame colours, RGB
+SHARED, NEW = (190, 190, 190), (48, 104, 214)  # the same, of neighbours that another model finds as well, and that it does not
 
 def frame_image(
     image: np.ndarray, # (H, W, 3) uint8
@@ -241,8 +242,9 @@ def ranking_rows(
     distances: np.ndarray | None = None, # (Q, k) above each gallery image
     title: str = "nearest gallery images", # of the figure
     standin: bool = False, # made with rendered people
+    frames: tuple = (RIGHT, WRONG), # colours where `matches` is true, and where not
 ) -> Figure:
-    "Each query with its nearest gallery images, framed green where the identity is right and red where not."
+    "Each query with its nearest gallery images, framed green where the identity is right and red where not (or as `frames` says)."
     _same_length(queries=query_images, rankings=gallery_images, matches=matches, titles=titles, distances=distances)
     k = max(map(len, gallery_images), default=0)
     fig, axes = _axes(len(query_images) * (k + 1), k + 1, (.85, 1.75), _title(title, standin))
@@ -251,7 +253,7 @@ def ranking_rows(
         for i, ax in enumerate(row[1:]):
             if i >= len(gallery_images[q]): ax.axis("off"); continue
             above = str(i + 1) if distances is None else f"{distances[q][i]:.2f}"
-            _draw_image(ax, frame_image(gallery_images[q][i], RIGHT if matches[q][i] else WRONG), above)
+            _draw_image(ax, frame_image(gallery_images[q][i], frames[0] if matches[q][i] else frames[1]), above)
     return fig
 
 # %% ../nbs/12_plots.ipynb #91b9524b
@@ -281,6 +283,15 @@ def nearest_gallery(
     removed = np.logical_and.reduce([query[c].to_numpy()[:, None] == gallery[c].to_numpy() for c in ("pid", "camid")])
     if (fewest := (~removed).sum(1).min()) < k: raise ValueError(f"{k} gallery images wanted, but a query has only {fewest}.")
     return np.argsort(-np.where(removed, -np.inf, similarity), axis=1, kind="stable")[:, :k]
+
+# %% ../nbs/12_plots.ipynb #3948618a
+def shared_neighbours(
+    first: np.ndarray, # (Q, k) rows of the gallery that one model finds
+    second: np.ndarray, # (Q, k) that another finds
+) -> np.ndarray: # (Q, k) bool: neighbours of the first that the second has too
+    "Which neighbours two models agree on."
+    _same_length(first=first, second=second)
+    return (np.asarray(first)[:, :, None] == np.asarray(second)[:, None, :]).any(-1)
 
 # %% ../nbs/12_plots.ipynb #bf624826
 def _one_of(

@@ -268,7 +268,7 @@ def test_unlabelled_folder(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     with pytest.warns(UserWarning, match="read me.txt"):
         domain = load_domain("~/pics")
-    assert domain.train.to_numpy().tolist() == [["a.JPEG", -1, 1], ["b.png", -1, 1], ["deep er/ü.webp", -1, 1]]
+    assert domain.train.to_numpy().tolist() == [["a.JPEG", -1, 1], ["b.png", -1, 1], ["deep er/ü.webp", -1, 2]]
     assert domain.name == "pics" and sizes(domain) == [3, 0, 0]
     with pytest.raises(ValueError, match="no query and no gallery images"):
         domain.need("train").need("query", "gallery")
