@@ -337,8 +337,8 @@ def _read_json(
     absent = [k for k in ("images", "annotations") if not isinstance(content, dict) or not isinstance(content.get(k), list)]
     if absent: raise ValueError(f"{file} has no list '{absent[0]}': it is not an annotation file of COCO DensePose.")
     for picture in content["images"]: _check_picture(picture, file)
-    if bad := next((a for a in content["annotations"] if not isinstance(a, dict)), None): raise ValueError(f"{file} has the annotation {bad!r:.60}, which is no object: fetch the annotations again.")
-    if twice := _repeated([p["id"] for p in content["images"]]): raise ValueError(f"{file} lists the image id {twice} twice: fetch the annotations again.")
+    if bad := [a for a in content["annotations"] if not isinstance(a, dict)]: raise ValueError(f"{file} has the annotation {bad[0]!r:.60}, which is no object: fetch the annotations again.")
+    if (twice := _repeated([p["id"] for p in content["images"]])) is not None: raise ValueError(f"{file} lists the image id {twice} twice: fetch the annotations again.")
     return content
 
 
@@ -864,7 +864,8 @@ def read_rap(
     _expect(len(files), form["images"], file, bool(marker))
     _all_there(root / "RAP_dataset", files, file)
     at = _rap_columns(rap, version, names, columns, file)
-    if twice := _repeated(files) or _repeated([names[j] for j in at]): raise ValueError(f"{file} has {twice!r} twice: an image or attribute occurs once. Fetch the file again.")
+    for given in (files, [names[j] for j in at]):
+        if (twice := _repeated(given)) is not None: raise ValueError(f"{file} has {twice!r} twice: an image or attribute occurs once. Fetch the file again.")
     values = _values(data[:, at], [names[j] for j in at], files, (0, 1, 2), file)
     yes, doubt = np.minimum(values, 1), values == 2
     splits = _partitions(rap[form["partition"]], form["splits"], len(files), file)

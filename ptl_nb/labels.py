@@ -327,7 +327,7 @@ def write_attributes(
     "Soft attributes into a label store, as one table."
     paths = list(paths)
     table = check_attributes(vocabulary, probabilities, paths)
-    if twice := _repeated(paths): raise ValueError(f"image '{twice}' appears twice: give each image once.")
+    if (twice := _repeated(paths)) is not None: raise ValueError(f"image '{twice}' appears twice: give each image once.")
     for path in paths: part_file(store, path)   # the same rules for paths as for part maps
     frame = pd.DataFrame(table, columns=vocabulary.columns)
     frame.insert(0, "path", paths)
@@ -345,11 +345,11 @@ def _read_rows(
         with file.open(newline="", encoding="utf-8-sig") as lines: header, *rows = list(csv.reader(lines, strict=True)) or [[]]
     except (UnicodeDecodeError, csv.Error) as error: raise ValueError(f"{file} is not a UTF-8 table ({error}): save it as CSV in UTF-8.") from error
     if header[:1] != ["path"]: raise ValueError(f"{file}: the first column is {header[:1]}, expected 'path'.")
-    if twice := _repeated(header): raise ValueError(f"{file}: column '{twice}' appears twice.")
+    if (twice := _repeated(header)) is not None: raise ValueError(f"{file}: column '{twice}' appears twice.")
     for i, row in enumerate(rows):
         if len(row) != len(header):
             raise ValueError(f"{file}, line {i + 2}: {len(row)} fields, the header has {len(header)}. Write the table again.")
-    if twice := _repeated([row[0] for row in rows]):
+    if (twice := _repeated([row[0] for row in rows])) is not None:
         raise ValueError(f"{file}: image '{twice}' appears twice. Keep one of its rows.")
     return header[1:], rows
 

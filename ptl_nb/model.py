@@ -55,7 +55,7 @@ def read_safetensors(
     try: tensors = load_file(file)
     except (SafetensorError, OSError) as error:
         raise ValueError(f"{file} cannot be read as safetensors ({error}); it is cut off, or a pickle with another name: fetch or convert it again") from error
-    if bad := next((k for k, v in tensors.items() if v.is_floating_point() and not v.isfinite().all()), None): raise ValueError(f"{file}: {bad} is not finite; the training that made it has diverged")
+    if bad := [k for k, v in tensors.items() if v.is_floating_point() and not v.isfinite().all()]: raise ValueError(f"{file}: {bad[0]} is not finite; the training that made it has diverged")
     return tensors
 
 
