@@ -118,6 +118,7 @@ for name, content in {
     "text named .jpg": b"no image at all", "empty": b"", "JPEG cut in half": encoded("JPEG")[:900], "JPEG header only": encoded("JPEG")[:20],
     "PNG cut off": encoded("PNG")[:3000], "PNG without pixels": png(4, 8), "PNG with a broken checksum": encoded("PNG").replace(b"IHDR", b"IHDX", 1),
     "PNG of 60,000 x 60,000 (a bomb)": png(60_000, 60_000, chunk(b"IDAT", zlib.compress(bytes(100)))),
+    "PNG with a text chunk that unpacks to 70 MB": png(4, 8, chunk(b"zTXt", b"k\0\0" + zlib.compress(bytes(70 << 20), 1))),
     "PNG with broken zlib data": png(4, 8, chunk(b"IDAT", b"not zlib data")), "PNG of a bit depth that is none": png(4, 8, depth=7),
     "WebP cut off": encoded("WEBP")[:200], "BMP cut off": encoded("BMP")[:500], "TIFF cut off": encoded("TIFF")[:300],
     "TIFF with a directory outside the file": b"II*\0\xff\xff\xff\x7f", "GIF header only": b"GIF89a\x04\0\x08\0", "a zip archive": zipfile.ZipFile and b"PK\x03\x04" + bytes(30),
@@ -670,6 +671,10 @@ for name in ("w.pth", "w.pt", "w.bin", "w.ckpt", "w.pkl"): bad("weights", f"a {n
 bad("weights", "not there", call(model.backbone, "resnet18", "gone/w.safetensors"), "no weights file gone/w.safetensors", ".safetensors", error=FileNotFoundError)
 bad("weights", "of a backbone that has none", call(model.backbone, "mini", "imagenet"), "'mini' has no pretrained weights", "weights=None")
 bad("weights", "of an unknown backbone", call(model.backbone, "resnet5O"), "unknown backbone 'resnet5O'", "did you mean 'resnet50'")
+RUN = "model.safetensors"
+for what, load in {"a ReID model": lambda run: experiments.load_reid(run, experiments.RECIPES["smoke"]), "a parser": lambda run: experiments.load_parser(run, experiments.RECIPES["smoke"])}.items():
+    for name, content, *words in [("a pickle renamed", pickle.dumps({"a": 1}), "is no file of weights, or not whole"), ("cut off", lambda file: (save_file({"conv1.weight": torch.zeros(64)}, file), file.write_bytes(file.read_bytes()[:-20])), "or not whole"), ("other names", saved({"layer.weight": torch.zeros(3)}), "holds another network"), ("not there", lambda file: None, "is no file of weights")]:
+        bad("weights", f"{what}: {name}", weights_file(content, RUN, load), RUN, *words, "move or delete the folder of this run")
 for name, content in {"text": b"no state", "a pickle renamed": pickle.dumps({"a": 1}), "without facts": saved({"net.a": torch.zeros(1)}), "facts that are no JSON": lambda file: save_file({"net.a": torch.zeros(1)}, file, {"facts": "{"}), "another network's": lambda file: save_file({"net.a": torch.zeros(1)}, file, {"facts": "{}"})}.items():
     def resumed(folder, content=content):
         content(folder / "state.safetensors") if callable(content) else (folder / "state.safetensors").write_bytes(content)

@@ -293,6 +293,12 @@ def archive() -> Target:
     return Target(st.one_of(mutated(whole), members.map(packed)), through(file, read), 150)
 
 
+def run_json() -> Target:
+    store, key = experiments.Store(scratch() / "runs", progress=False), {"kind": "fuzz", "seed": 0}
+    folder = store.folder("fuzz", key)
+    return Target(json_near({"name": "fuzz", "key": key, "seconds": 1.0, "bytes": {"run.json": 9}}), through(folder / "run.json", lambda: store.find("fuzz", key)), 150)
+
+
 def recipe() -> Target:
     fields = st.sampled_from([*(f for f in trainer.Recipe.__dataclass_fields__ if f != "name"), "epoch"])
     return Target(st.dictionaries(fields, st.one_of(ODD, st.lists(ODD, max_size=3).map(tuple)), max_size=3), lambda changes: experiments.choose_recipe("smoke", **changes), 300)
@@ -317,4 +323,4 @@ def words() -> Target:
 
 TARGETS = {"domain.csv": table, "file names": names, "standin.json": marker, "CUHK03 .mat": protocol, "PETA.mat": functools.partial(structure, "peta-mat", True), "PETA.mat, not packed": functools.partial(structure, "peta-mat", False),
            "RAP .mat": functools.partial(structure, "rap", True), "RAP .mat, not packed": functools.partial(structure, "rap", False), "DensePose JSON": annotations, "DensePose RLE": runs, "PETA Label.txt": label_txt, "part map": part_map, "imported part map": foreign_map,
-           "image": picture, "attribute table": attributes, "imported attributes": foreign_attributes, "labels.json": provenance, "weights": weights, "archive": archive, "recipe": recipe, "SSG recipe": ssg_recipe, "class mapping": mapping, "seeds, methods, devices": words}
+           "image": picture, "attribute table": attributes, "imported attributes": foreign_attributes, "labels.json": provenance, "weights": weights, "archive": archive, "run.json": run_json, "recipe": recipe, "SSG recipe": ssg_recipe, "class mapping": mapping, "seeds, methods, devices": words}
