@@ -119,7 +119,7 @@ def parse_seeds(seeds, name: str = "seeds") -> list[int]:
 
 def parse_methods(methods) -> list[Method]:
     "Methods from 'BL, PTL+BN^t' or a list of names, in that order, each once."
-    names = [str(m) for m in methods] if isinstance(methods, (list, tuple)) else [m.strip() for m in str(methods).split(",")]
+    names = [str(m) for m in methods] if hasattr(methods, "__iter__") and not isinstance(methods, str) else [m.strip() for m in str(methods).split(",")]
     if not names: raise ValueError("methods is empty; give names such as 'BL, PTL'")
     parsed = [parse_adapted(name) for name in names]
     if len({(m.trained, m.bn_target) for m in parsed}) < len(parsed): raise ValueError(f"a method is named twice in {', '.join(names)}")
