@@ -260,7 +260,7 @@ def read_run(folder: Path) -> dict:
 def key_differences(stored: dict, wanted: dict) -> str:
     "How a stored key differs from a wanted one, in words; empty where it does not."
     def flat(key: dict, before: str = "") -> dict:
-        return {k: v for name, value in key.items() for k, v in (flat(value, f"{before}{name}.") if isinstance(value, dict) else {before + name: value}).items()}
+        return {k: v for name, value in key.items() for k, v in (flat(value, f"{before}{name}.") if isinstance(value, dict) and value else {before + name: value}).items()}
     a, b = flat(stored), flat(json.loads(json.dumps(wanted, default=str)))
     lacks, more, other = sorted(b.keys() - a.keys()), sorted(a.keys() - b.keys()), sorted(k for k in a.keys() & b.keys() if a[k] != b[k])
     if lacks or more: return "made by another version: its key " + " and ".join(f"{verb} {', '.join(names)}" for verb, names in (("lacks", lacks), ("has", more)) if names)

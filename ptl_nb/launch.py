@@ -89,20 +89,20 @@ class Job:
         from submitit.helpers import DelayedSubmission
         return DelayedSubmission(self)
 
-# %% ../nbs/11a_launch.ipynb #6c3c12de
+# %% ../nbs/11a_launch.ipynb #d65cf253
 def run_job(job: Job) -> str:
     "What a job does in its process; ValueError where the data are not the notebook's."
     store, p = Store(Path(job.store), job.device, progress=False), job.places
-    sources = label_sources(p.data_root, p.origin, p.attributes) if job.labels is None else None
-    if job.kind == "parser": return train_parser_once(store, job.recipe, sources).name
-    if job.kind == "attributes": return train_attributes_once(store, job.recipe, sources).name
+    sources = lambda: label_sources(p.data_root, p.origin, p.attributes)
+    if job.kind == "parser": return train_parser_once(store, job.recipe, sources()).name
+    if job.kind == "attributes": return train_attributes_once(store, job.recipe, sources()).name
     source, target = (load_domain(name, p.data_root, p.origin) for name in (p.source, p.target))
     for domain, seen in zip((source, target), job.data):
         if domain.data_hash() != seen: raise ValueError(f"{domain.name} has other images here than where the job was launched; give every node the same data under {p.data_root}")
-    if job.kind == "labels": return label_domain(store, job.recipe, next(d for d in (source, target) if d.name == job.what), sources).name
+    if job.kind == "labels": return label_domain(store, job.recipe, next(d for d in (source, target) if d.name == job.what), sources()).name
     method, = parse_methods([job.what])
     needs = [d for d, where in ((source, "^s"), (target, "^t")) if method.labelled(where)]
-    labels = {d.name: label_domain(store, job.recipe, d, sources) for d in needs} if job.labels is None else {k: Path(v) for k, v in job.labels.items()}
+    labels = {d.name: label_domain(store, job.recipe, d, sources()) for d in needs} if job.labels is None else {k: Path(v) for k, v in job.labels.items()}
     run = run_method(store, job.recipe, method, source, target, job.seed, labels, job.ssg)
     for row in parse_methods(job.rows): score_model(store, job.recipe, run, target, row.bn_target)
     return run.name
