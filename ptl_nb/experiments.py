@@ -247,10 +247,13 @@ def naming_full_disk(folder: Path, left: str = "files written before are whole")
 # %% ../nbs/11_experiments.ipynb #b14b1a14
 def read_run(folder: Path) -> dict:
     "What run.json says of a finished run; ValueError naming what is not readable, missing or of another size than when it was written."
-    try: facts = json.loads((folder / "run.json").read_text(encoding="utf-8")); facts["key"].items()
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    try:
+        facts = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+        facts["key"].items()
+        sizes = {name: int(size) for name, size in facts.get("bytes", {}).items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise ValueError(f"{folder} is not a readable run (run.json: {error}); move or delete this folder, and it is made again") from error
-    for name, size in facts.get("bytes", {}).items():
+    for name, size in sizes.items():
         there = (folder / name).stat().st_size if (folder / name).is_file() else None
         if there != size:
             raise ValueError(f"{folder / name} {'is missing' if there is None else f'has {there:,} bytes, {size:,} were written'}; move or delete the folder of this run, and it is made again")

@@ -673,7 +673,7 @@ bad("weights", "of a backbone that has none", call(model.backbone, "mini", "imag
 bad("weights", "of an unknown backbone", call(model.backbone, "resnet5O"), "unknown backbone 'resnet5O'", "did you mean 'resnet50'")
 RUN = "model.safetensors"
 for what, load in {"a ReID model": lambda run: experiments.load_reid(run, experiments.RECIPES["smoke"]), "a parser": lambda run: experiments.load_parser(run, experiments.RECIPES["smoke"])}.items():
-    for name, content, *words in [("a pickle renamed", pickle.dumps({"a": 1}), "is no file of weights, or not whole"), ("cut off", lambda file: (save_file({"conv1.weight": torch.zeros(64)}, file), file.write_bytes(file.read_bytes()[:-20])), "or not whole"), ("other names", saved({"layer.weight": torch.zeros(3)}), "holds another network"), ("not there", lambda file: None, "is no file of weights")]:
+    for name, content, *words in [("a pickle renamed", pickle.dumps({"a": 1}), "is no file of weights, or not whole"), ("cut off", lambda file: (save_file({"conv1.weight": torch.zeros(64)}, file), file.write_bytes(file.read_bytes()[:-20])), "or not whole"), ("other names", saved({"layer.weight": torch.zeros(3)})), ("not there", lambda file: None, "is no file of weights")]:
         bad("weights", f"{what}: {name}", weights_file(content, RUN, load), RUN, *words, "move or delete the folder of this run")
 for name, content in {"text": b"no state", "a pickle renamed": pickle.dumps({"a": 1}), "without facts": saved({"net.a": torch.zeros(1)}), "facts that are no JSON": lambda file: save_file({"net.a": torch.zeros(1)}, file, {"facts": "{"}), "another network's": lambda file: save_file({"net.a": torch.zeros(1)}, file, {"facts": "{}"})}.items():
     def resumed(folder, content=content):
