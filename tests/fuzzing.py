@@ -17,9 +17,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 from hypothesis import strategies as st
 from PIL import Image
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from scipy.io import savemat
 
 import ptl_nb
@@ -256,8 +257,8 @@ def provenance() -> Target:
 
 
 def weights() -> Target:
-    net, file = model.mini()[0], scratch() / "w.safetensors"
-    save_file(net.state_dict(), file)
+    file = scratch() / "w.safetensors"
+    save_file({"conv.weight": torch.zeros(4, 3), "conv.bias": torch.zeros(4), "steps": torch.tensor(7)}, file)
     whole = file.read_bytes()
     size = struct.unpack("<Q", whole[:8])[0]
     header, body = json.loads(whole[8:8 + size]), whole[8 + size:]
