@@ -79,7 +79,7 @@ def mutated(valid: bytes, head: int = 0):
 
 
 ODD = st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=12), st.sampled_from([10**400, -1, 0, "", [], {}, float("nan"), 2**63, "../x", "/etc/x", "\0"]))
-JSON = st.recursive(ODD, lambda inner: st.one_of(st.lists(inner, max_size=4), st.dictionaries(st.text(max_size=6), inner, max_size=4)), max_leaves=8)
+JSON = st.recursive(ODD, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=6), inner, max_size=4), max_leaves=8)
 
 
 def paths(value, here=()) -> list:
