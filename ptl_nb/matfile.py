@@ -115,7 +115,8 @@ def _inner(data: memoryview, size: tuple[int, ...], fields: list, order: str, de
             kind, content, at = _element(data, at, order)
             if kind != MATRIX:
                 raise ValueError(f"an element of type {kind} in an array's place")
-            values[i, j] = _matrix(content, order, depth + 1)[1]
+            value = _matrix(content, order, depth + 1)[1]
+            values[i, j] = np.zeros((0, 0)) if value is None else value
     return [_shaped(column, size) for column in values.T]
 
 # %% ../nbs/00a_matfile.ipynb #74ff2de5

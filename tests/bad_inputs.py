@@ -380,7 +380,7 @@ for name, at, edit, *words in [
 ]: bad("PETA.mat", name, field("peta-mat", at, edit), "PETA.mat", *words)
 for name, form, at, edit, options, *words in [
     ("NaN", "rap", "data", put(4, 10, np.nan), {}, "tarid4_", "is not a number"), ("a 3", "rap", "data", put(4, 10, 3), {}, "is 3, expected 0 or 1 or 2"), ("a 7 (v1)", "rap1", "label", put(4, 10, 7), {}, "is 7, expected 0 or 1 or 2"),
-    ("a row too few", "rap", "data", lambda t: t[:-1], {}, "for 12 images"), ("an attribute too few", "rap", "attribute", lambda c: c[:-1], {}, "55 attributes"), ("text for the table", "rap", "data", lambda t: np.full(t.shape, "x", dtype=object), {}, "data"),
+    ("a row too few", "rap", "data", lambda t: t[:-1], {}, "for 12 images"), ("a sparse matrix for the table", "rap", "data", lambda t: csr_array(t), {}, "a table of (0, 0)"), ("an attribute too few", "rap", "attribute", lambda c: c[:-1], {}, "55 attributes"), ("text for the table", "rap", "data", lambda t: np.full(t.shape, "x", dtype=object), {}, "data"),
     ("no attachment-Baby", "rap", "attribute", cell(55, "something"), {}, "has no attribute 'attachment-Baby'"), ("an attribute twice", "rap", "attribute", lambda c: cell(1, str(c[0, 0][0]))(c), {}, "twice"),
     ("rows beyond the table", "rap", "partition_attribute", partition(lambda v: v + 5), {}, "of partition 3 holds rows"), ("no partitions", "rap", "partition_attribute", lambda c: None, {}, "neither RAPv1", "nor RAPv2"),
     ("no names (v1)", "rap1", "imagesname", lambda c: None, {}, "neither RAPv1", "nor RAPv2"), ("no attribute_exp (v1)", "rap1", "attribute_exp", lambda c: None, {}, "attribute_exp"), ("an image path that leaves the folder", "rap", "name", cell(0, "../../secret.png"), {}, "are not in", "'../../secret.png'"),
