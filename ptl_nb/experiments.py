@@ -4,18 +4,19 @@
 
 # %% auto #0
 __all__ = ['RECIPES', 'LABEL_FIELDS', 'USED_BY', 'TRAINING_CODE', 'LABEL_CODE', 'FULL', 'CHUNK', 'SSG_RECIPES', 'SSG_CODE',
-           'PAPER_TABLE2', 'TABLE2_METHODS', 'TABLE2_ALL', 'MEASURES', 'choose_device', 'in_test', 'choose_recipe',
+           'PAPER_TABLE2', 'TABLE2_METHODS', 'TABLE2_ALL', 'TABLE3_TRAINED', 'TABLE3_METHODS', 'TABLE4_METHODS',
+           'TABLE4_LABELS', 'TABLE4_ROWS', 'PAPER_COLUMNS', 'MEASURES', 'choose_device', 'in_test', 'choose_recipe',
            'longer', 'parse_seeds', 'parse_methods', 'check_parameters', 'plain_warnings', 'short_hash',
            'label_recipe_key', 'training_recipe_key', 'code_hash', 'labels_hash', 'FullDisk', 'writable',
            'naming_full_disk', 'read_run', 'key_differences', 'Store', 'fill_run', 'other_versions', 'write_json',
            'write_csv', 'repository_root', 'git_revision', 'environment', 'LabelSources', 'label_sources', 'parser_run',
            'train_parser_once', 'load_parser', 'read_weights', 'put_weights', 'save_net', 'attribute_run',
            'train_attributes_once', 'load_attribute_model', 'label_run', 'label_domain', 'image_sized', 'label_quality',
-           'import_labels', 'joined_labels', 'labelled_paths', 'oracle_labels', 'given_labels', 'method_run',
-           'train_method', 'labelled_images', 'load_reid', 'ready_net', 'score_net', 'score_model', 'read_scores',
-           'own_domain_curve', 'choose_ssg', 'ssg_run', 'ssg_key', 'train_ssg', 'ssg_start', 'run_of', 'run_method',
-           'ssg_facts', 'in_percent', 'Comparison', 'mean_scores', 'display_table', 'compare', 'check_domains',
-           'save_comparison']
+           'import_labels', 'joined_labels', 'labelled_paths', 'oracle_labels', 'given_labels', 'labels_used',
+           'method_run', 'train_method', 'labelled_images', 'load_reid', 'ready_net', 'score_net', 'score_model',
+           'read_scores', 'own_domain_curve', 'choose_ssg', 'ssg_run', 'ssg_key', 'train_ssg', 'ssg_start', 'run_of',
+           'run_method', 'ssg_facts', 'in_percent', 'Comparison', 'mean_scores', 'display_table', 'compare',
+           'check_domains', 'compare_labels', 'one_hot_labels', 'findings', 'save_comparison']
 
 # %% ../nbs/11_experiments.ipynb #cc3d67cd
 import ast
@@ -56,7 +57,7 @@ from .image_files import upright_size
 from .label_data import LabelSet, images, load_labels
 from .label_import import import_attributes, import_parts
 from .labellers import parser_network, predict_attributes, predict_parts, train_attributes, train_parser
-from .labels import (ATTRIBUTES_FILE, KINDS, PARTS, PROVENANCE_FILE, Vocabulary, _whole, attribute_auc, part_file, part_iou, read_attributes, read_parts, read_provenance, resize_parts,
+from .labels import (ATTRIBUTES_FILE, KINDS, PARTS, PROVENANCE_FILE, Vocabulary, _whole, attribute_auc, one_hot, part_file, part_iou, read_attributes, read_parts, read_provenance, resize_parts,
                            select_attributes, write_attributes, write_parts, write_provenance)
 from .model import PTLNet
 from .ssg import VARIANTS, AdaptedMethod, EmbeddingHead, SSGRecipe, adapt, parse_adapted, variant
@@ -196,18 +197,18 @@ def code_hash(modules: tuple[str, ...] = TRAINING_CODE) -> str:
     return digest.hexdigest()[:12]
 
 # %% ../nbs/11_experiments.ipynb #48a59d90
-def labels_hash(folder: Path, paths) -> str:
-    "12 hexadecimal digits of the labels of some images in a label store; FileNotFoundError naming a label that is not there."
-    paths = tuple(paths)
-    places = [folder / ATTRIBUTES_FILE, *(folder / "parts" / p for p in {p.rpartition("/")[0] for p in paths})]
-    try: return _labels_digest(folder, paths, tuple(place.stat().st_mtime_ns for place in places))
+def labels_hash(folder: Path, paths, kinds: tuple[str, ...] = KINDS) -> str:
+    "12 hexadecimal digits of some kinds of labels of some images in a label store; FileNotFoundError naming a label that is not there."
+    paths, kinds = tuple(paths), tuple(kinds)
+    places = [*([folder / ATTRIBUTES_FILE] if "attributes" in kinds else []), *(folder / "parts" / p for p in {p.rpartition("/")[0] for p in paths} if "parts" in kinds)]
+    try: return _labels_digest(folder, paths, kinds, tuple(place.stat().st_mtime_ns for place in places))
     except FileNotFoundError as error: raise FileNotFoundError(f"{error.filename} is not there, but the labels in {folder} should have it; move or delete this folder and make the labels again") from error
 
 
 @lru_cache(maxsize=64)      # `written` says when files of the store last came or went: a store that changed is read again
-def _labels_digest(folder: Path, paths: tuple[str, ...], written: tuple[int, ...]) -> str:
-    digest = hashlib.sha256((folder / ATTRIBUTES_FILE).read_bytes())
-    for path in paths: digest.update(part_file(folder, path).read_bytes())
+def _labels_digest(folder: Path, paths: tuple[str, ...], kinds: tuple[str, ...], written: tuple[int, ...]) -> str:
+    digest = hashlib.sha256((folder / ATTRIBUTES_FILE).read_bytes() if "attributes" in kinds else b"")
+    for path in paths if "parts" in kinds else (): digest.update(part_file(folder, path).read_bytes())
     return digest.hexdigest()[:12]
 
 # %% ../nbs/11_experiments.ipynb #9ae7d01a
@@ -612,13 +613,19 @@ def given_labels(labels: dict[str, Path], domains: list[Domain], methods: str) -
     return labels
 
 
+def labels_used(method: Method, source: Domain, target: Domain) -> list[tuple[Domain, list[str]]]:
+    "The domains whose labels a method learns from, and of which kinds."
+    kinds = {where: [kind for kind, task in (("parts", "HP"), ("attributes", "Attr")) if task + where in method.tasks] for where in ("^s", "^t")}
+    return [(d, kinds[where]) for d, where in ((source, "^s"), (target, "^t")) if kinds[where]]
+
+
 def method_run(store: Store, recipe: Recipe, method: Method, source: Domain, target: Domain, seed: int, labels: dict[str, Path]) -> tuple[str, dict]:
     "Name and key of a method's run, before SSG."
-    used = [d for d, where in ((source, "^s"), (target, "^t")) if method.labelled(where)]
-    given_labels(labels, used, method.name)
+    used = labels_used(method, source, target)
+    given_labels(labels, [d for d, _ in used], method.name)
     key = {"kind": "reid", "code": code_hash(), "recipe": training_recipe_key(recipe, method, store.device), "method": method.trained, "seed": seed,
            "source": source.data_hash(), "target": target.data_hash() if method.uses_target else None,
-           "labels": {d.name: labels_hash(labels[d.name], d.train.path) for d in used}}
+           "labels": {d.name: labels_hash(labels[d.name], d.train.path, kinds) for d, kinds in used}}
     return f"{method.trained} {source.name}{f' {target.name}' if method.uses_target else ''} seed {seed}", key
 
 
@@ -632,11 +639,11 @@ def train_method(
     labels: dict[str, Path],          # label store by domain name, for the domains whose proxy tasks are on
 ) -> Path:                            # run folder: model.safetensors, history.csv, run.json
     "A trained model of a method; read back if it was trained before."
-    used = [d for d, where in ((source, "^s"), (target, "^t")) if method.labelled(where)]
+    used = labels_used(method, source, target)
 
     def fill(folder: Path) -> dict:
         torch.manual_seed(seed)
-        sizes = next((read_attributes(labels[d.name], d.train.path)[0].sizes for d in used if method.has("Attr")), ())
+        sizes = next((read_attributes(labels[d.name], d.train.path)[0].sizes for d, kinds in used if "attributes" in kinds), ())
         classes = identity_classes(source.train.pid.to_numpy())
         net = PTLNet(int(classes.max()) + 1, len(PARTS) if method.has("HP") else 0, sizes, recipe.backbone, recipe.weights, recipe.parsing_hidden, recipe.attribute_hidden)
         images = labelled_images(source, "^s", net, method, recipe, labels, classes)
@@ -816,6 +823,12 @@ PAPER_TABLE2 = {   # (source, target) -> method -> mAP, Rank-1, Rank-5, Rank-10 
 }
 TABLE2_METHODS = "BL, BL+HP^t, BL+Attr^t, PTL, BL+BN^t, BL+fwd^t, PTL+BN^t"
 TABLE2_ALL = f"{TABLE2_METHODS}, BL+SSG†, BL+BN^t+SSG†, PTL+SSG†, BL+SSG, PTL+SSG"
+TABLE3_TRAINED = "BL, BL+HP^s, BL+HP^t, BL+HP^s+HP^t, BL+Attr^s, BL+Attr^t, BL+Attr^s+Attr^t, BL+HP^s+Attr^s"      # the paper's seven rows, and the eighth
+TABLE3_METHODS = ", ".join([*TABLE3_TRAINED.split(", "), *(f"{m}+BN^t" for m in TABLE3_TRAINED.split(", "))])
+TABLE4_METHODS = "BL, BL+Attr^t, BL+BN^t, BL+Attr^t+BN^t"
+TABLE4_LABELS = ("PETA, soft", "PETA, one-hot", "RAP, soft")
+TABLE4_ROWS = ", ".join(["BL", *(f"BL+Attr^t ({l})" for l in TABLE4_LABELS), "BL+BN^t", *(f"BL+Attr^t+BN^t ({l})" for l in TABLE4_LABELS)])
+PAPER_COLUMNS = {"mAP_trapezoid": "mAP", "rank1": "rank1", "rank5": "rank5", "rank10": "rank10"}      # the paper's mAP is the trapezoid one
 MEASURES = {"mAP_trapezoid": "mAP (trapezoid)", "mAP": "mAP (step)", "rank1": "Rank-1", "rank5": "Rank-5", "rank10": "Rank-10"}
 
 
@@ -842,7 +855,7 @@ class Comparison:
     @property
     def stem(self) -> str:
         "File name of the results: what they are of, so that other seeds, variants or rows never overwrite them."
-        rows = {TABLE2_METHODS: "", TABLE2_ALL: "-all"}.get(", ".join(self.scores), "-rows-" + _slug(" ".join(self.scores)))
+        rows = {TABLE2_METHODS: "", TABLE2_ALL: "-all", TABLE3_METHODS: "", TABLE4_ROWS: ""}.get(", ".join(self.scores), "-rows-" + _slug(" ".join(self.scores)))
         marks = ("-as-code" if self.recipe.variant == "as_code" else "") + ("-oracle-labels" if self.labels == "oracle labels" else "")
         standin = "standin-" if self.standin else "standin-labels-" if self.standin_labels else ""
         return f"{standin}{self.source.name}-{self.target.name}{marks}-seed{'s' * (len(self.seeds) > 1)}-{'-'.join(map(str, self.seeds))}{rows}"
@@ -885,17 +898,18 @@ def mean_scores(scores: dict[int, Scores]) -> Scores:
 
 
 def display_table(summary: pd.DataFrame) -> pd.DataFrame:
-    "The summary for reading: mean ± sd, differences with intervals, the paper's numbers in columns of their own."
+    "The summary for reading: mean ± sd, differences with intervals, and under a row the paper's, where it has one."
     def value(row, m): return f"{row[m]:.1f}" + (f" ± {row[m + '_sd']:.1f}" if row["seeds"] > 1 else "")
+    def quoted(row): return {"method": f"{row.method} in the paper", **{MEASURES[m]: "" if pd.isna(row[f"paper_{c}"]) else f"{row[f'paper_{c}']:.1f}" for m, c in PAPER_COLUMNS.items()}}
     def versus(row, r):
         if f"vs_{r}" not in row or pd.isna(row[f"vs_{r}"]): return ""
         return f"{row[f'vs_{r}']:+.1f} [{row[f'vs_{r}_low']:+.1f}, {row[f'vs_{r}_high']:+.1f}]"
-    table = pd.DataFrame({"method": summary.method, **{label: [value(r, m) for _, r in summary.iterrows()] for m, label in MEASURES.items()}})
-    for reference in ("BL", "BL+BN^t"):
-        if f"vs_{reference}" in summary: table[f"Δ mAP vs {reference}"] = [versus(r, reference) for _, r in summary.iterrows()]
-    for column, label in (("paper_mAP", "paper: mAP"), ("paper_rank1", "paper: Rank-1"), ("paper_rank5", "paper: Rank-5"), ("paper_rank10", "paper: Rank-10")):
-        if summary[column].notna().any(): table[label] = ["" if pd.isna(v) else f"{v:.1f}" for v in summary[column]]
-    return table.set_index("method")
+    rows = []
+    for _, row in summary.iterrows():
+        versions = {f"Δ mAP vs {r}": versus(row, r) for r in ("BL", "BL+BN^t") if f"vs_{r}" in summary}
+        rows.append({"method": row.method, **{label: value(row, m) for m, label in MEASURES.items()}, **versions})
+        if pd.notna(row.paper_mAP): rows.append(quoted(row))
+    return pd.DataFrame(rows).fillna("").set_index("method")
 
 # %% ../nbs/11_experiments.ipynb #228bedc5
 def compare(
@@ -905,19 +919,20 @@ def compare(
     target: Domain,
     methods: list[Method],
     seeds: list[int],
-    labels: LabelSources | dict[str, Path],     # what label models learn from, or oracle label stores by domain name
+    labels: LabelSources | dict[str, Path],     # what label models learn from, or label stores by domain name
     ssg: SSGRecipe | None = None,               # of the rows with SSG; None: the one of the recipe's name
+    called: str = "predicted labels",           # what the labels are; "oracle labels" where they are true
 ) -> Comparison:
     "Every method with every seed, trained or read back, scored on the target."
     needs = check_domains(recipe, source, target, methods)
-    predicted = isinstance(labels, LabelSources)
-    folders = {d.name: label_domain(store, recipe, d, labels) for d in needs} if predicted else labels
+    folders = {d.name: label_domain(store, recipe, d, labels) for d in needs} if isinstance(labels, LabelSources) else labels
+    rendered = any(entry["standin"] for d in needs for entry in read_provenance(folders[d.name]).values())
     scores, runs = {m.name: {} for m in methods}, {m.name: {} for m in methods}
     for seed in seeds:
         for m in methods:
             runs[m.name][seed] = run_method(store, recipe, m, source, target, seed, folders, ssg)
             scores[m.name][seed] = score_model(store, recipe, runs[m.name][seed], target, m.bn_target)
-    return Comparison(source, target, recipe, scores, runs, "predicted labels" if predicted else "oracle labels", predicted and bool(needs) and labels.standin)
+    return Comparison(source, target, recipe, scores, runs, called, rendered)
 
 # %% ../nbs/11_experiments.ipynb #41d2cf0d
 def check_domains(recipe: Recipe, source: Domain, target: Domain, methods: list[Method], scored: bool = True) -> list[Domain]:     # scored: the target has a test set
@@ -933,6 +948,48 @@ def check_domains(recipe: Recipe, source: Domain, target: Domain, methods: list[
         raise ValueError(f"{target.name} has {len(target.train)} training images, a target batch wants {recipe.target_batch}; lower `target_batch`")
     PTLNet(people, backbone_name=recipe.backbone, weights=recipe.weights)        # missing weights show here, not after the label models
     return [d for d, where in ((source, "^s"), (target, "^t")) if any(m.labelled(where) for m in methods)]
+
+# %% ../nbs/11_experiments.ipynb #6abe8153
+def compare_labels(
+    store: Store,
+    recipe: Recipe,
+    source: Domain,
+    target: Domain,
+    methods: list[Method],
+    seeds: list[int],
+    labels: dict[str, LabelSources | dict[str, Path]],     # by the name that goes into the rows
+) -> Comparison:                                           # rows `BL`, `BL+Attr^t (PETA, soft)`, ...
+    "`compare` for every set of labels, as one comparison."
+    each = {name: compare(store, recipe, source, target, methods, seeds, given) for name, given in labels.items()}
+    rows = [(m.name, name, f"{m.name} ({name})" if m.labelled("^s") or m.labelled("^t") else m.name) for m in methods for name in labels]
+    first = next(iter(each.values()))
+    return replace(first, scores={row: each[name].scores[m] for m, name, row in rows}, runs={row: each[name].runs[m] for m, name, row in rows},
+                   standin_labels=any(c.standin_labels for c in each.values()))
+
+# %% ../nbs/11_experiments.ipynb #8daeaa30
+def one_hot_labels(store: Store, domain: Domain, like: Path) -> Path:      # label stores of a domain: soft attributes → one-hot
+    "The most probable class of each soft attribute of the training images (paper, Table 4); without part maps."
+    paths = domain.train.path
+
+    def fill(folder: Path) -> None:
+        vocabulary, soft = read_attributes(like, paths)
+        write_attributes(folder, paths, vocabulary, one_hot(soft))
+        origin = read_provenance(like)["attributes"]
+        write_provenance(folder, "attributes", f"one-hot of {origin['predicted_by']}", origin["weights"], len(paths), origin["standin"], vocabulary.columns)
+
+    key = {"kind": "one-hot labels", "of": labels_hash(like, paths, ("attributes",)), "domain": domain.data_hash()}
+    return store.make(f"one-hot labels {domain.name}", key, fill)
+
+# %% ../nbs/11_experiments.ipynb #d1bae9ea
+def findings(comparison: Comparison, questions: dict[str, tuple[str, str]]) -> pd.DataFrame:      # question -> (row, the row it should beat)
+    "Trapezoid mAP of a row minus another's, in points, per question: difference, 95 % interval, seeds above zero, verdict."
+    rows = []
+    for question, (better, worse) in questions.items():
+        d, ours, theirs = comparison.difference(better, worse), comparison.scores[better], comparison.scores[worse]
+        above = sum(ours[s].mAP_trapezoid > theirs[s].mAP_trapezoid for s in ours)
+        verdict = "holds" if d.low > 0 and above == len(ours) else "reversed" if d.high < 0 and above == 0 else "open"
+        rows.append({"question": question, "rows": f"{better} − {worse}", "points": 100 * d.value, "low": 100 * d.low, "high": 100 * d.high, "seeds_above": f"{above} of {len(ours)}", "in_miniature": verdict})
+    return pd.DataFrame(rows)
 
 # %% ../nbs/11_experiments.ipynb #868d6779
 def save_comparison(comparison: Comparison, folder: Path, device: str = "cpu", **extra) -> list[Path]:

@@ -31,6 +31,6 @@ def test_fig1_compares_the_domains_it_is_given(tmp_path):
 
 def test_fig4_ranks_as_the_scores_do(tmp_path):
     text = shown(tmp_path, "fig4", "source=duke", "target=market", "queries=3", "ranks=4")
-    assert "smoke/fig4/standin-campus-plaza-seed-0-rows-BL-PTL-rankings.png" in text
+    assert "smoke/fig4/standin-campus-plaza-seed-0-rows-BL-PTL-3x4-rankings.png" in text
     assert "with 30 Axes" in text, "not three queries, twice, with four gallery images"
     assert "first match as in the scores: 6 of 6 rankings" in text
