@@ -19,7 +19,7 @@ setup(
     url=cfg["git_url"],
     license="Apache-2.0",
     packages=find_packages(include=["ptl_nb", "ptl_nb.*"]),
-    package_data={"ptl_nb": ["standin_data/*"]},
+    package_data={"ptl_nb": ["standin_data/*", "published.csv"]},
     python_requires=f'>={cfg["min_python"]}',
     install_requires=cfg["requirements"].split(),
     extras_require={"dev": [r for name in ("dev", "render", "search", "launch", "backbones") for r in cfg[f"{name}_requirements"].split()],

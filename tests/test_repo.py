@@ -70,4 +70,4 @@ def test_bad_parameters_are_refused(tmp_path, parameter, says):
 def test_wheel_holds_modules_and_archives(tmp_path):
     subprocess.run([sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "-w", str(tmp_path), str(ROOT)], check=True, timeout=300)
     names = zipfile.ZipFile(next(tmp_path.glob("*.whl"))).namelist()
-    for wanted in ("ptl_nb/trainer.py", *(f"ptl_nb/standin_data/{n}.zip" for n in ("plaza", "campus", "corridor", "studio", "street", "mall"))): assert wanted in names
+    for wanted in ("ptl_nb/trainer.py", "ptl_nb/published.csv", *(f"ptl_nb/standin_data/{n}.zip" for n in ("plaza", "campus", "corridor", "studio", "street", "mall"))): assert wanted in names
