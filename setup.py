@@ -22,9 +22,10 @@ setup(
     package_data={"ptl_nb": ["standin_data/*"]},
     python_requires=f'>={cfg["min_python"]}',
     install_requires=cfg["requirements"].split(),
-    extras_require={"dev": [r for name in ("dev", "render", "search") for r in cfg[f"{name}_requirements"].split()],
+    extras_require={"dev": [r for name in ("dev", "render", "search", "export") for r in cfg[f"{name}_requirements"].split()],
                     "render": cfg["render_requirements"].split(),
-                    "search": cfg["search_requirements"].split()},
+                    "search": cfg["search_requirements"].split(),
+                    "export": cfg["export_requirements"].split()},
     entry_points={"nbdev": [f'{cfg["lib_name"]}={cfg["lib_path"]}._modidx:d']},
     zip_safe=False,
 )

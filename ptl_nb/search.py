@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['INDEX_FILE', 'LEAVE_OUT', 'BLOCK_ROWS', 'ENGINES', 'REFINE', 'FEWEST', 'model_hash', 'parse_times', 'full_rows',
            'read_times', 'GalleryIndex', 'index_files', 'build_index', 'content_hash', 'save_index', 'load_index',
-           'add_images', 'remove_images', 'allowed_rows', 'left_out', 'search', 'result_figure', 'read_queries',
-           'index_once', 'open_gallery', 'Engine', 'approximate', 'recall', 'match_maps', 'enlarge', 'part_shares',
-           'heat', 'match_figure']
+           'add_images', 'remove_images', 'allowed_rows', 'choose_rule', 'left_out', 'search', 'result_figure',
+           'query_rows', 'named_gallery', 'open_gallery', 'Engine', 'approximate', 'recall', 'match_maps', 'enlarge',
+           'part_shares', 'heat', 'match_figure']
 
 # %% ../nbs/13_search.ipynb #69fe4794
 import hashlib
@@ -84,7 +84,7 @@ def read_times(
     try: return parse_times(table["time"]).set_axis(table["path"].map(posixpath.normpath))
     except ValueError as error: raise ValueError(f"{file}: {error}") from None
 
-# %% ../nbs/13_search.ipynb #7936e89a
+# %% ../nbs/13_search.ipynb #1002d82a
 @dataclass(frozen=True, eq=False)
 class GalleryIndex:
     "Images and the features that one model gives them; ValueError where they do not belong together."
@@ -104,6 +104,7 @@ class GalleryIndex:
     def places(self) -> pd.Index: return pd.Index(self.rows["path"])       # finds the row of a path
     def __len__(self) -> int: return len(self.rows)
     def files(self, rows) -> list[Path]: return [self.root / path for path in self.places[np.asarray(rows, int)]]
+    def take(self, rows) -> "GalleryIndex": return replace(self, features=self.features[rows], rows=self.rows.iloc[rows].reset_index(drop=True))
 
     def __repr__(self) -> str:
         known = self.rows["time"].dropna()
@@ -192,7 +193,7 @@ def load_index(
 def _same_model(one: str, other: str, what: str) -> None:
     if one != other: raise ValueError(f"{what} is of model {one}, not {other}: features of two models cannot be compared; build the index with the model that is asked")
 
-# %% ../nbs/13_search.ipynb #2641bdcb
+# %% ../nbs/13_search.ipynb #106206d9
 def add_images(index: GalleryIndex, more: GalleryIndex) -> GalleryIndex:
     "Both together; ValueError naming images that are there already, or where the models differ."
     _same_model(more.model, index.model, "what is to be added")
@@ -216,7 +217,7 @@ def remove_images(index: GalleryIndex, paths: Sequence[str]) -> GalleryIndex:
     if (at < 0).any(): raise ValueError(f"{(at < 0).sum()} of {len(at)} images are not in the index, first {list(paths)[int((at < 0).argmax())]!r}")
     kept = np.setdiff1d(np.arange(len(index)), at)
     if not len(kept): raise ValueError("nothing would be left in the index; delete its folder instead")
-    return replace(index, features=index.features[kept], rows=index.rows.iloc[kept].reset_index(drop=True))
+    return index.take(kept)
 
 # %% ../nbs/13_search.ipynb #da43b627
 def allowed_rows(
@@ -244,17 +245,24 @@ def _in_span(times: pd.Series, since, until) -> np.ndarray:
     if ends.notna().all() and ends[0] > ends[1]: raise ValueError(f"since {ends[0]} is after until {ends[1]}; exchange them")
     return times.between(times.min() if since is None else ends[0], times.max() if until is None else ends[1]).to_numpy()
 
-# %% ../nbs/13_search.ipynb #8bf33b79
+# %% ../nbs/13_search.ipynb #ceb2aad0
 LEAVE_OUT = ("self", "camera", "evaluation")
+
+
+def choose_rule(index: GalleryIndex, queries: GalleryIndex, rule: str) -> str:    # one of LEAVE_OUT
+    "'auto' as 'evaluation' where the cameras and identities of all queries are known and the gallery has identities, else as 'self'; ValueError for an unknown rule."
+    if rule not in ("auto", *LEAVE_OUT): raise ValueError(f"leave_out is {rule!r}; it must be one of auto, {', '.join(LEAVE_OUT)}")
+    known = (queries.rows["pid"] >= 0).all() and (queries.rows["camid"] > 0).all() and (index.rows["pid"] >= 0).any()
+    return rule if rule != "auto" else "evaluation" if known else "self"
 
 
 def left_out(
     index: GalleryIndex,
     queries: GalleryIndex,
-    rule: str,             # one of LEAVE_OUT
+    rule: str,             # one of LEAVE_OUT, or auto
 ) -> list[np.ndarray]:     # of each query: ascending row numbers
     "Rows that are no answer to each query; ValueError for an unknown rule, or where a query's camera or identity is not known."
-    if rule not in LEAVE_OUT: raise ValueError(f"leave_out is {rule!r}; it must be one of {', '.join(LEAVE_OUT)}")
+    rule = choose_rule(index, queries, rule)
     own = index.places.get_indexer(pd.Index(_seen_from(index.root, queries), dtype="str"))
     out = [at[at >= 0] for at in own[:, None]]
     if rule == "self": return out
@@ -312,7 +320,7 @@ def _places(at: np.ndarray, rows: np.ndarray) -> np.ndarray:
     found = np.searchsorted(at, rows)
     return found[at[found] == rows]
 
-# %% ../nbs/13_search.ipynb #cef21c9f
+# %% ../nbs/13_search.ipynb #8f4d1adb
 def search(
     index: GalleryIndex,
     queries: GalleryIndex,                       # features of the same model
@@ -320,9 +328,9 @@ def search(
     camera: int | Sequence[int] | None = None,   # see `allowed_rows`
     since: str | float | pd.Timestamp | None = None,
     until: str | float | pd.Timestamp | None = None,
-    leave_out: str = "self",                     # see `left_out`
+    leave_out: str = "self",                     # self, camera, evaluation or auto, see `left_out`
     engine=None,                                 # None: exact; or what `approximate` built for this index
-) -> pd.DataFrame:                               # query, rank (from 1), similarity, row, path, pid, camid, time
+) -> pd.DataFrame:                               # query, rank (from 1), similarity, row, path, pid, camid, time, same (yes, no; ? where an identity is not known)
     "The images most similar to each query; ValueError where the models differ or a filter cannot be applied."
     _same_model(queries.model, index.model, "the query")
     if top < 1: raise ValueError(f"top is {top}; at least 1 answer must be asked for")
@@ -332,9 +340,11 @@ def search(
     query, rank = np.nonzero(rows >= 0)
     found = rows[query, rank]
     columns = {name: index.rows[name].to_numpy()[found] for name in index.rows}
-    return pd.DataFrame({"query": query, "rank": rank + 1, "similarity": best[query, rank], "row": found, **columns})
+    who, asked = columns["pid"], queries.rows["pid"].to_numpy()[query]
+    same = np.where(np.minimum(who, asked) < 0, "?", np.where(who == asked, "yes", "no"))
+    return pd.DataFrame({"query": query, "rank": rank + 1, "similarity": best[query, rank], "row": found, **columns, "same": same})
 
-# %% ../nbs/13_search.ipynb #b88fca7d
+# %% ../nbs/13_search.ipynb #895ce688
 def result_figure(
     index: GalleryIndex,
     queries: GalleryIndex,
@@ -343,7 +353,7 @@ def result_figure(
     title: str = "most similar images",   # of the figure
 ) -> Figure:
     "Each query with its answers: similarity and camera above them."
-    known = lambda a, b: QUERY if min(a, b) < 0 else RIGHT if a == b else WRONG
+    colours = {"yes": RIGHT, "no": WRONG, "?": QUERY}
     camera = lambda c: f"camera {c}" if c else "camera ?"
     groups, columns = dict(iter(table.groupby("query"))), 1 + int(table["rank"].max())
     fig, axes = _axes(len(queries) * columns, columns, (.95, 2.05), _title(title, index.standin or queries.standin))
@@ -351,58 +361,61 @@ def result_figure(
         for ax in (left, *rest): ax.axis("off")
         _draw_image(left, frame_image(decode(queries.files([q])[0], size), QUERY), f"query\n{camera(queries.rows['camid'].iloc[q])}")
         for ax, answer in zip(rest, groups[q].itertuples() if q in groups else ()):
-            framed = frame_image(decode(index.root / answer.path, size), known(queries.rows["pid"].iloc[q], answer.pid))
+            framed = frame_image(decode(index.root / answer.path, size), colours[answer.same])
             _draw_image(ax, framed, f"{answer.similarity:.2f}\n{camera(answer.camid)}")
     return fig
 
-# %% ../nbs/13_search.ipynb #d6eca2d4
-def read_queries(
-    net: PTLNet,
-    recipe: Recipe,
-    text: str,            # image file, folder of images, or "row:12"
-    domain: Domain,       # whose rows are meant
-    camera: int = 0,      # camid of images given as files; 0: unknown
-    device: str = "cpu",
-) -> GalleryIndex:
+# %% ../nbs/13_search.ipynb #2bc32c74
+def query_rows(
+    text: str,                        # image file, folder of images, or "row:12"
+    domain: Domain,                   # whose rows are meant
+    camera: int = 0,                  # camid of images given as files; 0: unknown
+) -> tuple[Path, pd.DataFrame, bool]: # root, rows and stand-in mark, as `index_files` takes them
     "Queries by name; ValueError for a row that is not there, FileNotFoundError for a file that is not."
     if text.startswith("row:"):
         table = domain.query if len(domain.query) else domain.train
         if not text[4:].isdecimal() or int(text[4:]) >= len(table): raise ValueError(f"query is {text!r}; {domain.title} has rows row:0 to row:{len(table) - 1}")
-        return index_files(net, recipe, domain.root, table[int(text[4:]):][:1], device, domain.standin)
+        return domain.root, table[int(text[4:]):][:1], domain.standin
     path = Path(text).expanduser()
     if path.is_dir():
         images = load_domain(str(path.resolve()))
-        return index_files(net, recipe, images.root, images.train[["path"]].assign(camid=camera), device, images.standin)
+        return images.root, images.train[["path"]].assign(camid=camera), images.standin
     if not path.is_file(): raise FileNotFoundError(f"query {text!r} does not exist; give an image file, a folder of images, or row:0 and on for {domain.title}")
-    return index_files(net, recipe, path.parent, pd.DataFrame({"path": [path.name], "camid": [camera]}), device)
+    decode(path, (8, 4))              # an image that cannot be read shows here
+    return path.parent, pd.DataFrame({"path": [path.name], "camid": [camera]}), False
 
-# %% ../nbs/13_search.ipynb #e3324d86
-def index_once(
-    store: Store,
-    net: PTLNet,
-    recipe: Recipe,
-    domain: Domain,
-    times: pd.Series | None = None,    # see `build_index`
-) -> Path:                             # run folder with a saved index
-    "The index of a domain, made or found."
-    when = None if times is None else hashlib.sha256(times.to_csv().encode()).hexdigest()
-    key = {"kind": "index", "model": model_hash(net, recipe.size), "precision": resolve_precision(recipe.precision, store.device), "domain": domain.data_hash(), "times": when}
-    return store.make(f"index {domain.name}", key, lambda folder: save_index(build_index(net, recipe, domain, None, times, store.device), folder) and {"standin": domain.standin})
+# %% ../nbs/13_search.ipynb #d5cb1270
+def named_gallery(
+    text: str,                            # "target", the folder of a saved index, or what `load_domain` reads; a domain.csv may have a column time
+    target: Domain,
+    root: str | Path = "data",            # see `load_domain`
+    origin: str = "auto",
+) -> tuple[Path | Domain, pd.Series | None]:     # what `open_gallery` takes; times by path
+    "A gallery by name; errors as `load_domain`'s."
+    if text == "target": return target, None
+    if (Path(text).expanduser() / INDEX_FILE).is_file(): return Path(text).expanduser(), None
+    domain = load_domain(text, root, origin)
+    timed = text.endswith(".csv") and "time" in pd.read_csv(text, nrows=0, encoding="utf-8-sig").columns.str.strip()
+    return domain, read_times(Path(text)) if timed else None
 
 
 def open_gallery(
     store: Store,
     net: PTLNet,
     recipe: Recipe,
-    gallery: str | Path | Domain,     # folder of a saved index, a domain, or what `load_domain` reads; a domain.csv may have a column time
-    root: str | Path = "data",        # see `load_domain`
-    origin: str = "auto",
+    gallery: Path | Domain,               # folder of a saved index, or a domain
+    times: pd.Series | None = None,       # see `build_index`
 ) -> GalleryIndex:
-    "A gallery by name; ValueError where a saved index is of another model."
-    if not isinstance(gallery, Domain) and (Path(gallery) / INDEX_FILE).is_file(): return load_index(Path(gallery), model_hash(net, recipe.size))
-    domain = gallery if isinstance(gallery, Domain) else load_domain(str(gallery), root, origin)
-    timed = str(gallery).endswith(".csv") and "time" in pd.read_csv(gallery, nrows=0, encoding="utf-8-sig").columns.str.strip()
-    return load_index(index_once(store, net, recipe, domain, read_times(gallery) if timed else None), root=domain.root)
+    "The index of a gallery, loaded, or made as a run of the store; ValueError where a saved one is of another model."
+    if not isinstance(gallery, Domain): return load_index(gallery, model_hash(net, recipe.size))
+    when = None if times is None else hashlib.sha256(times.to_csv().encode()).hexdigest()
+    key = {"kind": "index", "model": model_hash(net, recipe.size), "precision": resolve_precision(recipe.precision, store.device), "domain": gallery.data_hash(), "times": when}
+
+    def fill(folder: Path) -> dict:
+        save_index(build_index(net, recipe, gallery, None, times, store.device), folder)
+        return {"standin": gallery.standin}
+
+    return load_index(store.make(f"index {gallery.name}", key, fill), root=gallery.root)
 
 # %% ../nbs/13_search.ipynb #129fc9ef
 ENGINES = ("flat", "ivfpq")
