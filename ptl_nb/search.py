@@ -245,7 +245,7 @@ def _in_span(times: pd.Series, since, until) -> np.ndarray:
     if ends.notna().all() and ends[0] > ends[1]: raise ValueError(f"since {ends[0]} is after until {ends[1]}; exchange them")
     return times.between(times.min() if since is None else ends[0], times.max() if until is None else ends[1]).to_numpy()
 
-# %% ../nbs/13_search.ipynb #ceb2aad0
+# %% ../nbs/13_search.ipynb #ff5056ca
 LEAVE_OUT = ("self", "camera", "evaluation")
 
 
@@ -266,12 +266,17 @@ def left_out(
     own = index.places.get_indexer(pd.Index(_seen_from(index.root, queries), dtype="str"))
     out = [at[at >= 0] for at in own[:, None]]
     if rule == "self": return out
-    pids, camids = (queries.rows[name].to_numpy() for name in ("pid", "camid"))
-    if (camids < 1).any(): raise ValueError(f"the camera of query {queries.places[int((camids < 1).argmax())]!r} is not known, so leave_out={rule!r} cannot be applied; give its camid")
-    if rule == "evaluation" and (pids < 0).any(): raise ValueError(f"nobody knows who query {queries.places[int((pids < 0).argmax())]!r} is, so leave_out='evaluation' cannot be applied; take 'camera'")
+    pids, camids, places = *(queries.rows[name].to_numpy() for name in ("pid", "camid")), queries.places
+    unknown = f"so leave_out={rule!r} cannot be applied"
+    if (camids < 1).any(): raise ValueError(f"the camera of query {places[int((camids < 1).argmax())]!r} is not known, {unknown}; give its camid")
+    if rule == "evaluation" and (pids < 0).any(): raise ValueError(f"nobody knows who query {places[int((pids < 0).argmax())]!r} is, {unknown}; take 'camera'")
     there = index.rows["camid"].to_numpy()
-    if rule == "camera": groups = {camera: np.flatnonzero(there == camera) for camera in np.unique(camids)}
-    more = (groups[c] for c in camids) if rule == "camera" else (removed for _, removed in check_labels(len(pids), len(index), pids, np.maximum(index.rows["pid"], 0), camids, there).matches())
+    if rule == "camera":
+        groups = {camera: np.flatnonzero(there == camera) for camera in np.unique(camids)}
+        more = [groups[c] for c in camids]
+    else:
+        labels = check_labels(len(pids), len(index), pids, np.maximum(index.rows["pid"], 0), camids, there)
+        more = [removed for _, removed in labels.matches()]
     return [np.union1d(a, b) for a, b in zip(out, more)]
 
 # %% ../nbs/13_search.ipynb #799cfdc2
