@@ -50,16 +50,19 @@ def model_hash(
             digest.update(f"{name} {tuple(value.shape)} ".encode() + value.detach().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()[:16]
 
-# %% ../nbs/13_search.ipynb #7f2b7aa7
+# %% ../nbs/13_search.ipynb #b8552dd3
 def parse_times(
     values,              # sequence of ISO 8601 text, timestamps or numbers; empty or missing: unknown
 ) -> pd.Series:          # datetime64[us] in UTC without zone, NaT where unknown; or float64, NaN where unknown
     "Times of images; ValueError naming the first that is none."
-    values = pd.Series(list(values), dtype=object)
-    known = values.notna() & (values.astype(str).str.strip() != "")
-    numbers = pd.to_numeric(values.where(known, None).map(lambda v: v.strip() if isinstance(v, str) else None if isinstance(v, pd.Timestamp) else v), errors="coerce")
-    if known.any() and numbers[known].notna().all(): return numbers.astype(np.float64)
-    times = pd.to_datetime(values.where(known, None), format="ISO8601", utc=True, errors="coerce")
+    values = pd.Series(values).reset_index(drop=True)
+    if values.dtype.kind == "M" and values.dt.tz is None: return values.dt.as_unit("us")
+    known = values.notna() & (values.astype("str").str.strip() != "")
+    if not known.any(): return pd.Series(pd.NaT, values.index, dtype="datetime64[us]")
+    text = values.astype("str").where(known, None)
+    numbers = pd.to_numeric(text, errors="coerce")
+    if numbers[known].notna().all(): return numbers.astype(np.float64)
+    times = pd.to_datetime(text, format="ISO8601", utc=True, errors="coerce")
     bad = times.isna() & known
     if bad.any(): raise ValueError(f"time {values[bad].iloc[0]!r} is not ISO 8601, such as 2024-05-01T13:45:00 ({bad.sum()} such values)")
     return times.dt.tz_localize(None).dt.as_unit("us")
@@ -193,15 +196,22 @@ def load_index(
 def _same_model(one: str, other: str, what: str) -> None:
     if one != other: raise ValueError(f"{what} is of model {one}, not {other}: features of two models cannot be compared; build the index with the model that is asked")
 
-# %% ../nbs/13_search.ipynb #106206d9
+# %% ../nbs/13_search.ipynb #63572640
 def add_images(index: GalleryIndex, more: GalleryIndex) -> GalleryIndex:
     "Both together; ValueError naming images that are there already, or where the models differ."
     _same_model(more.model, index.model, "what is to be added")
     rows = more.rows.assign(path=_seen_from(index.root, more))
     double = rows["path"][index.places.get_indexer(rows["path"]) >= 0]
     if len(double): raise ValueError(f"{len(double)} of {len(more)} images are in the index already, first {double.iloc[0]!r}; remove them first, or leave them out")
-    both = pd.concat([t.astype({"time": object}) for t in (index.rows, rows)], ignore_index=True)
-    return replace(index, features=np.concatenate([index.features, more.features]), rows=full_rows(both), standin=index.standin or more.standin)
+    both = pd.concat(_same_times(index.rows, rows), ignore_index=True)
+    return replace(index, features=np.concatenate([index.features, more.features]), rows=both, standin=index.standin or more.standin)
+
+
+def _same_times(*tables: pd.DataFrame) -> list[pd.DataFrame]:
+    "Tables whose times are of one kind; ValueError where known times are of two."
+    kinds = {t["time"].dtype for t in tables if t["time"].notna().any()}
+    if len(kinds) > 1: raise ValueError("the times of one are dates, those of the other numbers; give both the same way")
+    return [t if not kinds or t["time"].dtype in kinds else t.assign(time=pd.Series(np.nan, t.index).astype(*kinds)) for t in tables]
 
 
 def _seen_from(root: Path, index: GalleryIndex) -> list[str]:
