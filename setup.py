@@ -7,6 +7,7 @@ from setuptools import find_packages, setup
 config = ConfigParser(delimiters=["="])
 config.read("settings.ini", encoding="utf-8")
 cfg = config["DEFAULT"]
+EXTRAS = "render", "search", "export", "launch", "backbones"
 
 setup(
     name=cfg["lib_name"],
@@ -22,11 +23,7 @@ setup(
     package_data={"ptl_nb": ["standin_data/*", "published.csv"]},
     python_requires=f'>={cfg["min_python"]}',
     install_requires=cfg["requirements"].split(),
-    extras_require={"dev": [r for name in ("dev", "render", "search", "launch", "backbones") for r in cfg[f"{name}_requirements"].split()],
-                    "render": cfg["render_requirements"].split(),
-                    "search": cfg["search_requirements"].split(),
-                    "launch": cfg["launch_requirements"].split(),
-                    "backbones": cfg["backbones_requirements"].split()},
+    extras_require={"dev": [r for name in ("dev", *EXTRAS) for r in cfg[f"{name}_requirements"].split()], **{name: cfg[f"{name}_requirements"].split() for name in EXTRAS}},
     entry_points={"nbdev": [f'{cfg["lib_name"]}={cfg["lib_path"]}._modidx:d']},
     zip_safe=False,
 )

@@ -1,0 +1,89 @@
+"""Exported files as a deployer meets them: without torch, without the extra, after a failed comparison, at the paper's size."""
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+from ptl_nb import export
+from ptl_nb.domains import load_domain
+from ptl_nb.evaluator import extract
+from ptl_nb.experiments import RECIPES
+from ptl_nb.export import SNIPPET, export_int8, export_onnx, export_weights, onnx_features, read_model
+from ptl_nb.model import PTLNet
+from ptl_nb.search import index_files
+
+SIZE = RECIPES["smoke"].size
+
+
+def network(identities: int = 4, backbone: str = "mini", seed: int = 0) -> PTLNet:
+    torch.manual_seed(seed)
+    return PTLNet(identities, backbone_name=backbone).eval()
+
+
+def in_a_process(code: str, *arguments: str) -> subprocess.CompletedProcess:
+    return subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True)
+
+
+def test_the_snippet_runs_without_torch_and_gives_the_same_similarities(tmp_path):
+    net, campus = network(), load_domain("campus")
+    export_onnx(net, tmp_path / "model.onnx", SIZE)
+    (tmp_path / "compare.py").write_text(SNIPPET)
+    assert len([line for line in SNIPPET.splitlines() if line]) <= 10
+    blocked = "import sys, runpy; sys.modules['torch'] = sys.modules['ptl_nb'] = None; sys.argv = sys.argv[1:]; runpy.run_path(sys.argv[0], run_name='__main__')"
+    run = in_a_process(blocked, str(tmp_path / "compare.py"), str(tmp_path / "model.onnx"), *map(str, campus.files(campus.query[:4])))
+    assert run.returncode == 0 and not run.stderr, run.stderr
+    shown = np.array(run.stdout.replace("[", " ").replace("]", " ").split(), float).reshape(4, 4)
+    x = index_files(net, RECIPES["smoke"], campus.root, campus.query[:4]).features
+    precise = x @ x.T
+    assert np.abs(shown - precise).max() < (2e-4 if export_is_fp32() else 0.02)       # a machine that extracts in bf16 rounds
+
+
+def export_is_fp32() -> bool:
+    from ptl_nb.trainer import resolve_precision
+    return resolve_precision(RECIPES["smoke"].precision) == "fp32"
+
+
+def test_resnet50_agrees_at_the_papers_size(tmp_path):
+    net = network(751, "resnet50")
+    images = np.random.default_rng(1).integers(0, 256, (3, 256, 128, 3), np.uint8)
+    assert export_onnx(net, tmp_path / "resnet50.onnx", (256, 128), images) <= 1e-4
+    assert np.abs(onnx_features(tmp_path / "resnet50.onnx", images, 2) - extract(net, images, "fp32")).max() <= 1e-4
+
+
+def test_a_file_that_disagrees_is_not_left_and_the_old_one_stays(tmp_path, monkeypatch):
+    file, net = tmp_path / "model.onnx", network()
+    export_onnx(net, file, SIZE)
+    export_int8(file, tmp_path / "int8.onnx", np.random.default_rng(0).integers(0, 256, (20, *SIZE, 3), np.uint8))
+    before, run = {p.name: p.read_bytes() for p in tmp_path.iterdir()}, export.onnx_features
+    monkeypatch.setattr(export, "onnx_features", lambda f, x, *a: run(f, x, *a) + (2e-4 if f == file else 3e-4) * (-1 if "int8" in f.name else 1))
+    with pytest.raises(RuntimeError, match="differs from the network by"): export_onnx(net, file, SIZE)
+    monkeypatch.setattr(export, "onnx_features", lambda f, x, *a: run(f, x, *a) if f == file else -run(f, x, *a))
+    with pytest.raises(RuntimeError, match="point|was not written"): export_int8(file, tmp_path / "int8.onnx", np.zeros((4, *SIZE, 3), np.uint8))
+    assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == before
+
+
+@pytest.mark.parametrize("module", ["onnx", "onnxruntime"])
+def test_without_the_extra_the_message_names_it(module, tmp_path):
+    code = f"""
+import sys; sys.modules['{module}'] = None
+from ptl_nb.export import export_onnx
+from ptl_nb.model import PTLNet
+try: export_onnx(PTLNet(2, backbone_name='mini'), '{tmp_path}/m.onnx', (48, 24))
+except ImportError as error: print(error)
+"""
+    assert "pip install 'ptl_nb[export]'" in in_a_process(code).stdout and not list(tmp_path.iterdir())
+
+
+def test_a_run_that_ssg_adapted_finds_the_recipe_it_started_from(tmp_path):
+    export_weights(network(), RECIPES["smoke"], tmp_path / "ssg-run")
+    (tmp_path / "ssg-run" / "recipe.json").unlink()
+    (tmp_path / "start").mkdir()
+    recipe = {"backbone": "mini", "height": 48, "width": 24, "milestones": [1], "epochs": 1, "precision": "fp32", "device": "cpu"}
+    (tmp_path / "start" / "run.json").write_text(json.dumps({"key": {"kind": "reid", "recipe": recipe}}))
+    (tmp_path / "ssg-run" / "run.json").write_text(json.dumps({"key": {"kind": "ssg", "start": "start", "recipe": {"pooling": "max"}}}))
+    net, recipe = read_model(tmp_path / "ssg-run")
+    x = np.random.default_rng(0).integers(0, 256, (3, *SIZE, 3), np.uint8)
+    assert recipe.size == SIZE and np.array_equal(extract(net, x, "fp32"), extract(network(), x, "fp32"))

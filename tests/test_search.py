@@ -1,0 +1,133 @@
+"""Search against a plain sort on many random galleries, an index that survives an interrupted save, and find from a shell."""
+import json
+import shutil
+import tracemalloc
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from test_repo import ROOT, outputs, papermill
+
+from ptl_nb import search as module
+from ptl_nb.domains import load_domain
+from ptl_nb.experiments import RECIPES
+from ptl_nb.export import export_weights
+from ptl_nb.model import PTLNet
+from ptl_nb.search import GalleryIndex, build_index, full_rows, load_index, named_gallery, save_index, search
+
+
+def gallery(n: int, d: int, rng: np.random.Generator, levels: int = 3) -> GalleryIndex:
+    "Features of few different values, so that many similarities are equal and all are exact."
+    x = rng.integers(-levels, levels + 1, (n, d)).astype(np.float32)
+    rows = pd.DataFrame({"path": [f"{i}.jpg" for i in range(n)], "pid": rng.integers(0, 6, n), "camid": rng.integers(1, 4, n), "time": rng.integers(0, 50, n)})
+    return GalleryIndex(x, full_rows(rows), "m", Path("somewhere"))
+
+
+def plain(index: GalleryIndex, queries: GalleryIndex, top: int, camera, since, rule: str) -> list[list[int]]:
+    "Rows of the answers to each query, by the words of the rules."
+    out = []
+    for feature, asked in zip(queries.features, queries.rows.itertuples()):
+        may = [i for i, r in enumerate(index.rows.itertuples()) if (camera is None or r.camid in camera) and (since is None or r.time >= since) and r.path != asked.path
+               and not (rule == "camera" and r.camid == asked.camid) and not (rule == "evaluation" and r.camid == asked.camid and r.pid == asked.pid)]
+        out.append(sorted(may, key=lambda i: (-float(index.features[i] @ feature), i))[:top])
+    return out
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_every_search_is_a_stable_sort_of_what_may_be_found(seed, monkeypatch):
+    rng = np.random.default_rng(seed)
+    monkeypatch.setattr(module, "BLOCK_ROWS", int(rng.integers(1, 40)))
+    monkeypatch.setattr(module, "BLOCK_BYTES", int(rng.integers(4, 2000)))
+    index = gallery(int(rng.integers(20, 90)), 3, rng)
+    queries = index.take(rng.permutation(len(index))[:5])
+    camera, since = [None, [1], [1, 3]][seed % 3], [None, 10][seed % 2]
+    top, rule = int(rng.integers(1, 30)), ["self", "camera", "evaluation"][seed // 2 % 3]
+    found = search(index, queries, top, camera, since, leave_out=rule)
+    assert [found[found["query"] == q].row.tolist() for q in range(5)] == plain(index, queries, top, camera, since, rule)
+
+
+def test_similarities_of_all_pairs_are_never_held():
+    rng = np.random.default_rng(0)
+    index = gallery(40_000, 16, rng)
+    queries = index.take(np.arange(1000))
+    tracemalloc.start()
+    search(index, queries, 5)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 40_000 * 1000 * 4 / 2
+
+
+def test_an_interrupted_save_leaves_the_old_index(tmp_path, monkeypatch):
+    rng = np.random.default_rng(0)
+    old, new = gallery(30, 4, rng), gallery(50, 4, rng)
+    save_index(old, tmp_path)
+    for victim in ("write_json", "write_csv"):
+        with monkeypatch.context() as patch:
+            patch.setattr(module, victim, lambda *a: (_ for _ in ()).throw(KeyboardInterrupt))
+            with pytest.raises(KeyboardInterrupt): save_index(new, tmp_path)
+        assert load_index(tmp_path).rows.equals(old.rows)
+    reader = load_index(tmp_path)
+    save_index(new, tmp_path)
+    assert np.array_equal(reader.features, old.features), "a reader's mapped features were changed under it"
+    assert len(load_index(tmp_path)) == 50 and len(list(tmp_path.iterdir())) == 3
+
+
+@pytest.mark.parametrize("break_it, says", [
+    (lambda f: (f / "index.json").write_text("{"), "cannot be read"),
+    (lambda f: next(f.glob("*.npy")).unlink(), "cannot be read"),
+    (lambda f: next(f.glob("*.csv")).write_text("path,pid,camid,time\na.jpg,1,1,\n"), "30 features for 1 images"),
+    (lambda f: (f / "index.json").write_text((f / "index.json").read_text().replace('"images": 30', '"images": 31')), "its index.json says (31, 4)"),
+])
+def test_a_damaged_index_is_refused(tmp_path, break_it, says):
+    save_index(gallery(30, 4, np.random.default_rng(0)), tmp_path)
+    break_it(tmp_path)
+    with pytest.raises(ValueError) as error: load_index(tmp_path)
+    assert says in str(error.value)
+
+
+def test_times_of_a_csv_reach_the_index(tmp_path):
+    campus = load_domain("campus")
+    for file in campus.files(campus.gallery[:3]): shutil.copy(file, tmp_path)
+    names = sorted(p.name for p in tmp_path.iterdir())
+    (tmp_path / "domain.csv").write_text("path,pid,camid,split,time\n" + "".join(f"{n},-1,{i + 1},train,{t}\n" for i, (n, t) in enumerate(zip(names, ("2024-05-01T08:00", "", "2024-05-01T09:00")))))
+    domain, times = named_gallery(str(tmp_path / "domain.csv"), campus)
+    torch.manual_seed(0)
+    index = build_index(PTLNet(3, backbone_name="mini"), RECIPES["smoke"], domain, times=times)
+    assert search(index, index.take([0]), since="2024-05-01").path.tolist() == [names[2]]
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory) -> Path:
+    torch.manual_seed(0)
+    net = PTLNet(3, backbone_name="mini")
+    folder = tmp_path_factory.mktemp("model")
+    save_index(build_index(net, RECIPES["smoke"], load_domain("corridor"), ["gallery"]), folder / "index")
+    return export_weights(net, RECIPES["smoke"], folder / "exported")
+
+
+def test_find_with_an_exported_model_in_a_folder_of_ones_own(tmp_path, model):
+    corridor = load_domain("corridor")
+    crops = tmp_path / "Größe und 東京"
+    crops.mkdir()
+    for i, file in enumerate(corridor.files(corridor.gallery[:9])): shutil.copy(file, crops / f"Person {i} é.png")
+    run = papermill("find", tmp_path / "out.ipynb", f"model={model}", f"gallery={crops}", f"query={crops / 'Person 4 é.png'}", "top=3", "maps=2", "parts=False", "camera=1")
+    assert run.returncode == 0, run.stderr[-3000:]
+    shown = outputs(tmp_path / "out.ipynb")
+    assert "9 images x" in shown and "leave out: self" in shown and "with 4 Axes" in shown and "with 2 Axes" in shown
+    said = "".join(t for c in json.loads((tmp_path / "out.ipynb").read_text())["cells"] for o in c.get("outputs", []) for t in o.get("text", []) if o["output_type"] == "stream")
+    results = [line for line in said.splitlines() if line.startswith("smoke/find/")]
+    assert len(results) == 4 and any(line.endswith("-maps.png") for line in results)
+
+
+@pytest.mark.parametrize("parameters, says", [
+    (("gallery=INDEX", "method=BL"), "features of two models cannot be compared"),
+    (("query=row:99999",), "has rows row:0 to"),
+    (("query=nobody.jpg",), "does not exist; give an image file"),
+])
+def test_find_refuses_what_cannot_be_asked(tmp_path, model, parameters, says):
+    given = [p.replace("INDEX", str(model.parent / "index")) for p in parameters]
+    run = papermill("find", tmp_path / "out.ipynb", "target=corridor", *given)
+    assert run.returncode and says in run.stderr
