@@ -225,14 +225,14 @@ main { padding: 1.2rem 1.8rem 4rem; min-width: 0; }
 .origin { color: var(--faint); font-size: .82rem; margin: 0; }
 """
 
-# %% ../nbs/14_site.ipynb #2d823825
+# %% ../nbs/14_site.ipynb #bb86eafc
 NARROW = """
 @media (max-width: 75rem) { .frame { grid-template-columns: 14.5rem minmax(0, 1fr); } .contents { display: none; } }
 @media (max-width: 52rem) {
   .frame { display: block; }
   .bar { display: flex; gap: .6rem; position: sticky; top: 0; z-index: 2; padding: .5rem 1rem; background: var(--back); border-bottom: 1px solid var(--line); font-size: .9rem; }
   .bar label { border: 1px solid var(--line); border-radius: 6px; padding: .15rem .7rem; cursor: pointer; }
-  .side, .contents { display: none; position: static; height: auto; border: 0; border-bottom: 1px solid var(--line); }
+  .side, .contents { display: none; position: fixed; z-index: 1; inset: 0; height: auto; padding-top: 4rem; border: 0; background: var(--back); font-size: .95rem; }
   .side a, .contents a { padding: .35rem .5rem; }
   #show-side:checked ~ .frame .side, #show-contents:checked ~ .frame .contents { display: block; }
   html { scroll-padding-top: 4rem; }
@@ -242,7 +242,7 @@ NARROW = """
 @media print { .side, .contents, .bar, .around { display: none; } .frame { display: block; } }
 """
 
-# %% ../nbs/14_site.ipynb #59375873
+# %% ../nbs/14_site.ipynb #dc103d14
 TEXT = """
 a { color: var(--link); text-decoration: none; } a:hover { text-decoration: underline; }
 h1, h2, h3, h4 { line-height: 1.25; margin: 1.6em 0 .5em; } h1 { font-size: 1.9rem; margin-top: .3em; } h2 { font-size: 1.35rem; } h3 { font-size: 1.1rem; }
@@ -265,7 +265,7 @@ img { background: #fff; border-radius: 4px; }
 """
 CELLS = """
 .input_area { border: 1px solid var(--line); border-radius: 6px; background: var(--soft); margin: .9em 0 .3em; }
-.input_area .highlight { background: none; } .input_area pre { margin: 0; }
+.input_area .highlight { background: none; } .highlight a { text-decoration: underline dotted; text-underline-offset: 3px; } .input_area pre { margin: 0; }
 .celltag_exported .input_area { border-left: 3px solid var(--mark); } .celltag_parameters .input_area { border-left: 3px solid #b08800; }
 .celltag_exported .input_area::after { content: "exported"; } .celltag_parameters .input_area::after { content: "parameters"; }
 .input_area { position: relative; } .input_area::after { position: absolute; top: -.5rem; right: .6rem; font-size: .68rem; line-height: 1; padding: .1rem .3rem; color: var(--faint); background: var(--back); }
@@ -279,7 +279,7 @@ def style() -> str: # CSS
     colours = lambda name: HtmlFormatter(style=name).get_style_defs(".highlight")
     return "".join([colours("default"), "\n@media (prefers-color-scheme: dark) {\n", colours("github-dark"), "\n}", TEXT, CELLS, LAYOUT, NARROW])
 
-# %% ../nbs/14_site.ipynb #57106930
+# %% ../nbs/14_site.ipynb #86fa7e1d
 PAGE = Template("""<!DOCTYPE html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1"><meta name="generator" content="ptl_nb.site">
 <title>{{ page.title | e }}{% if page.address != "index.html" %} – {{ home.title | e }}{% endif %}</title>
@@ -288,7 +288,7 @@ PAGE = Template("""<!DOCTYPE html>
 "HTML-CSS": {{ '{' }}availableFonts: [], imageFont: null, preferredFont: null, webFont: "STIX-Web", scale: 92, EqnChunk: 1000}}</script>
 <script defer src="mathjax/MathJax.js?config=TeX-AMS-MML_HTMLorMML-full"></script>{% endif %}
 </head><body>
-<input class="switch" type="checkbox" id="show-side"><input class="switch" type="checkbox" id="show-contents">
+<input class="switch" type="checkbox" id="show-side" onchange="this.nextElementSibling.checked = false"><input class="switch" type="checkbox" id="show-contents" onchange="this.previousElementSibling.checked = false">
 <div class="bar"><label for="show-side">☰ Notebooks</label>{% if contents %}<label for="show-contents">On this page</label>{% endif %}</div>
 <div class="frame">
 <nav class="side" aria-label="Notebooks"><ul><li><a href="index.html"{% if page == home %} aria-current="page"{% endif %}><strong>{{ home.title | e }}</strong></a></li></ul>
@@ -299,7 +299,7 @@ PAGE = Template("""<!DOCTYPE html>
 {{ body }}
 <div class="around"><span>{% if before %}<a rel="prev" href="{{ before.address }}">← {{ before.label | e }}</a>{% endif %}</span><span>{% if after %}<a rel="next" href="{{ after.address }}">{{ after.label | e }} →</a>{% endif %}</span></div>
 </main>
-<nav class="contents" aria-label="On this page">{% if contents %}<h2>On this page</h2><ul>{% for level, id, text in contents %}<li><a class="{{ level }}" href="#{{ id | e }}">{{ text }}</a></li>{% endfor %}</ul>{% endif %}</nav>
+<nav class="contents" aria-label="On this page" onclick="document.getElementById('show-contents').checked = false">{% if contents %}<h2>On this page</h2><ul>{% for level, id, text in contents %}<li><a class="{{ level }}" href="#{{ id | e }}">{{ text }}</a></li>{% endfor %}</ul>{% endif %}</nav>
 </div></body></html>
 """)
 
