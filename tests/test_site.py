@@ -1,0 +1,126 @@
+"""The site: real notebooks as pages, links that resolve, nothing fetched from a network, every notebook in the side bar."""
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+from bs4 import BeautifulSoup
+
+from ptl_nb.site import Addresses, SiteError, build_site, check_site, definitions, navigation, read_page
+
+ROOT = Path(__file__).resolve().parents[1]
+CHOSEN = ["05_losses", "06_trainer", "table2"]
+SCHEME = re.compile(r"^(\w+:)?//|^(?!data:)\w+:")
+
+
+@pytest.fixture(scope="module")
+def repository(tmp_path_factory) -> Path:
+    "Three real notebooks, the real README cut down to links among them, and the picture they share."
+    root = tmp_path_factory.mktemp("repository")
+    (root / "nbs").mkdir()
+    for name in CHOSEN: shutil.copy(ROOT / "nbs" / f"{name}.ipynb", root / "nbs")
+    shutil.copy(ROOT / "nbs" / "framework.svg", root / "nbs")
+    shutil.copy(ROOT / "ptl_nb" / "standin_data" / "DATASHEET.md", root)
+    text = (ROOT / "README.md").read_text(encoding="utf-8").split("## Two commands")[0]
+    (root / "README.md").write_text(text + "".join(f"[{n}](nbs/{n}.ipynb) " for n in CHOSEN) + "[datasheet](DATASHEET.md)\n", encoding="utf-8")
+    return root
+
+
+@pytest.fixture(scope="module")
+def site(repository) -> Path: return build_site(repository, repository / "_site", progress=False).parent
+
+
+@pytest.fixture(scope="module")
+def pages(site) -> dict[str, BeautifulSoup]: return {p.name: BeautifulSoup(p.read_text(encoding="utf-8"), "html.parser") for p in site.glob("*.html")}
+
+
+def test_pages_and_links(site, pages):
+    assert set(pages) == {"index.html", "DATASHEET.html", *(f"{n}.html" for n in CHOSEN)}
+    assert check_site(site) == []
+    assert {f"{n}.html" for n in CHOSEN} <= {a["href"] for a in pages["index.html"].select("main a")}
+    assert (site / pages["index.html"].select_one("main img")["src"]).read_bytes() == (ROOT / "nbs" / "framework.svg").read_bytes()
+    assert "05_losses.html" in {a["href"] for a in pages["06_trainer.html"].select(".highlight a")}      # from ptl_nb.losses import ...
+
+
+def test_nothing_is_fetched(site, pages):
+    for name, soup in pages.items():
+        loads = Addresses((site / name).read_text(encoding="utf-8")).loads
+        assert loads and not [u for u in loads if SCHEME.match(u)], name
+        assert all(t.get("src") or "MathJax" in t.get_text() for t in soup.find_all("script")), name
+    assert not re.findall(r"url\(|@import", (site / "style.css").read_text())
+
+
+def test_a_cdn_is_found(repository, tmp_path):
+    "The check can fail: a page with nbconvert's own scripts, an output with a picture from elsewhere."
+    from nbconvert import HTMLExporter
+
+    html, _ = HTMLExporter().from_filename(str(ROOT / "nbs" / "table2.ipynb"))
+    (tmp_path / "table2.html").write_text(html, encoding="utf-8")
+    assert any("cdnjs" in w for w in check_site(tmp_path))
+
+
+def test_equations(site, pages):
+    notebook = (ROOT / "nbs" / "05_losses.ipynb").read_text(encoding="utf-8")
+    assert len(pages["05_losses.html"].select(".math.wide")) == notebook.count("$$") // 2 > 0
+    assert "$$" not in pages["05_losses.html"].get_text()
+    assert (site / "mathjax" / "MathJax.js").is_file() and list((site / "mathjax").rglob("*.woff"))
+
+
+def test_order(pages):
+    around = [(pages[n].select_one("a[rel=prev]"), pages[n].select_one("a[rel=next]")) for n in ("index.html", *(f"{n}.html" for n in CHOSEN))]
+    assert [(b and b["href"], a and a["href"]) for b, a in around] == [(None, "05_losses.html"), ("index.html", "06_trainer.html"), ("05_losses.html", "table2.html"), ("06_trainer.html", None)]
+    headings = [h["id"] for h in pages["05_losses.html"].select("main :is(h2, h3)")]
+    assert [a["href"] for a in pages["05_losses.html"].select(".contents a")] == [f"#{i}" for i in headings] != []
+    assert [a["href"] for a in pages["table2.html"].select("[aria-current]")] == ["table2.html"]
+
+
+def test_names(pages):
+    assert "def attribute_loss" in pages["05_losses.html"].find(id="ptl_nb.losses.attribute_loss").find_parent("div").get_text()
+    assert "#| export" not in pages["05_losses.html"].get_text() and pages["05_losses.html"].select(".celltag_exported")
+    defined = definitions(sorted((ROOT / "nbs").glob("*.ipynb")))
+    for module in (ROOT / "ptl_nb").glob("[a-z]*.py"): assert f"ptl_nb.{module.stem}" in defined
+
+
+def test_every_notebook_is_in_the_side_bar():
+    notebooks = sorted((ROOT / "nbs").glob("*.ipynb"))
+    groups = navigation(notebooks)
+    assert sorted(sum(groups.values(), [])) == notebooks
+    assert all(p.stem[0].isdigit() == (group == "Method") for group, members in groups.items() for p in members)
+    addresses = [read_page(p).address for p in notebooks]
+    assert len(set(addresses)) == len(addresses) and "index.html" not in addresses
+
+
+@pytest.fixture
+def small(tmp_path) -> Path:
+    "A repository of one short notebook."
+    (tmp_path / "nbs").mkdir()
+    nbformat.write(nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell("# One")]), tmp_path / "nbs" / "00_one.ipynb")
+    (tmp_path / "README.md").write_text("# small\n\n[one](nbs/00_one.ipynb)\n")
+    return tmp_path
+
+
+def test_replaced_whole(small):
+    site = build_site(small, small / "_site", progress=False).parent
+    (site / "stale.html").write_text("old")
+    build_site(small, site, progress=False)
+    assert not (site / "stale.html").exists() and (site / "index.html").exists()
+    assert sorted(p.name for p in small.iterdir()) == ["README.md", "_site", "nbs"]
+
+
+def test_refusals(small):
+    site = build_site(small, small / "_site", progress=False).parent
+    before = (site / "index.html").read_bytes()
+    (small / "README.md").write_text("# small\n\n[gone](nbs/gone.ipynb)")
+    with pytest.raises(SiteError, match="gone.ipynb"): build_site(small, site, progress=False)
+    (small / "nbs" / "01_two.ipynb").write_text("{")
+    with pytest.raises(SiteError, match="01_two.ipynb"): build_site(small, site, progress=False)
+    with pytest.raises(FileExistsError, match="nbs"): build_site(small, small / "nbs", progress=False)
+    assert (site / "index.html").read_bytes() == before and sorted(p.name for p in small.iterdir()) == ["README.md", "_site", "nbs"]
+
+
+def test_command_says_where_to_start(tmp_path):
+    done = subprocess.run([sys.executable, "-m", "ptl_nb.site", "--root", str(tmp_path)], capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 1 and "README.md" in done.stderr and "Traceback" not in done.stderr
