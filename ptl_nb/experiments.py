@@ -903,7 +903,7 @@ def display_table(summary: pd.DataFrame) -> pd.DataFrame:
     def quoted(row): return {"method": f"{row.method} in the paper", **{MEASURES[m]: "" if pd.isna(row[f"paper_{c}"]) else f"{row[f'paper_{c}']:.1f}" for m, c in PAPER_COLUMNS.items()}}
     def versus(row, r):
         if f"vs_{r}" not in row or pd.isna(row[f"vs_{r}"]): return ""
-        return f"{row[f'vs_{r}']:+.1f} [{row[f'vs_{r}_low']:+.1f}, {row[f'vs_{r}_high']:+.1f}]"
+        return f"{row[f'vs_{r}']:+.1f} [{row[f'vs_{r}_low']:+.1f}, {row[f'vs_{r}_high']:+.1f}]".replace(" ", "\N{NO-BREAK SPACE}")
     rows = []
     for _, row in summary.iterrows():
         versions = {f"Δ mAP vs {r}": versus(row, r) for r in ("BL", "BL+BN^t") if f"vs_{r}" in summary}
@@ -925,7 +925,7 @@ def compare(
 ) -> Comparison:
     "Every method with every seed, trained or read back, scored on the target."
     needs = check_domains(recipe, source, target, methods)
-    folders = {d.name: label_domain(store, recipe, d, labels) for d in needs} if isinstance(labels, LabelSources) else labels
+    folders = {d.name: label_domain(store, recipe, d, labels) for d in needs} if isinstance(labels, LabelSources) else given_labels(labels, needs, ", ".join(m.name for m in methods))
     rendered = any(entry["standin"] for d in needs for entry in read_provenance(folders[d.name]).values())
     scores, runs = {m.name: {} for m in methods}, {m.name: {} for m in methods}
     for seed in seeds:
