@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['RECIPE_FILE', 'WEIGHTS_FILE', 'CARD_FILE', 'CARD', 'TOLERANCE', 'SNIPPET', 'finished_net', 'export_weights',
-           'model_card', 'read_model', 'Deployed', 'onnx_features', 'export_onnx', 'export_int8']
+           'model_card', 'read_model', 'Deployed', 'require_onnx', 'onnx_features', 'export_onnx', 'export_int8']
 
 # %% ../nbs/13a_export.ipynb #c11f6fdf
 import copy
@@ -145,6 +145,11 @@ class Deployed(nn.Module):
     def forward(self, images: Tensor) -> Tensor: return self.net.embed(normalise(images.permute(0, 3, 1, 2).float() / 255))
 
 # %% ../nbs/13a_export.ipynb #e8a29184
+def require_onnx() -> None:
+    "ImportError naming the extra where onnx or onnxruntime is missing."
+    for module in ("onnx", "onnxruntime"): _need(module)
+
+
 def _need(module: str):
     import importlib
     try: return importlib.import_module(module)
