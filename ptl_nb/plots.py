@@ -497,7 +497,8 @@ def _finish_deltas(
 ):
     "Zero line, names and legend of a difference plot."
     ax.axhline(0, color="black", lw=.8)
-    ax.set_xticks(np.arange(len(methods)), methods, fontsize=8)
+    long = max(map(len, methods), default=0) > 12                   # such names would run into each other
+    ax.set_xticks(np.arange(len(methods)), methods, fontsize=8, rotation=25 if long else 0, ha="right" if long else "center")
     ax.set_ylabel(ylabel, fontsize=8)
     ax.margins(y=.15)
     ax.set_xlim(-.6, len(methods) - .4)
