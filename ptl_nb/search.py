@@ -31,7 +31,7 @@ from .data import MEAN, STD, batches, decode, pixels
 from .domains import Domain, load_domain
 from .evaluator import BLOCK_BYTES, check_labels, extract
 from .experiments import Store, write_csv, write_json
-from .labels import PARTS, _whole, resize_parts
+from .labels import PARTS, _whole
 from .model import PTLNet
 from .plots import QUERY, RIGHT, WRONG, _axes, _draw_image, _title, blend_parts, frame_image
 from .ssg import EmbeddingHead
@@ -492,7 +492,7 @@ def approximate(
         with _whole(file) as draft: faiss.write_index(built, str(draft))
     return Engine(built, content, None if kind == "flat" else min(lists, probes or max(8, lists // 16)))
 
-
+# %% ../nbs/13_search.ipynb #57e87289
 def _build(index: GalleryIndex, kind: str, lists: int, code: int, seed: int):
     import faiss
     n, d = index.features.shape
