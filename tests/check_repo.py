@@ -58,12 +58,10 @@ def readme() -> str:
     "README.md with its tables built anew from the files in results/ that they name."
     import pandas as pd
 
+    from ptl_nb.deploy import markdown_table
     from ptl_nb.experiments import display_table
 
-    def built(match: re.Match) -> str:
-        table = display_table(pd.read_csv(ROOT / match[1])).reset_index()
-        rows = [list(table.columns), ["---"] * len(table.columns), *table.values.tolist()]
-        return "\n".join([f"<!-- table: {match[1]} -->", *("| " + " | ".join(map(str, row)) + " |" for row in rows), "<!-- end -->"])
+    def built(match: re.Match) -> str: return f"<!-- table: {match[1]} -->\n{markdown_table(display_table(pd.read_csv(ROOT / match[1])))}\n<!-- end -->"
 
     return TABLE.sub(built, (ROOT / "README.md").read_text(encoding="utf-8"))
 

@@ -19,7 +19,7 @@ from ptl_nb import experiments
 from ptl_nb.domains import load_domain
 from ptl_nb.labels import part_file, read_attributes, read_parts, read_provenance
 from ptl_nb.standins import truth
-from test_repo import ROOT, outputs, papermill
+from test_repo import ROOT, outputs, papermill, smoke_run
 
 
 @pytest.fixture
@@ -27,10 +27,7 @@ def label(tmp_path, monkeypatch):
     "Runs the notebook; gives what it shows, the folder of its results, and its label store."
     monkeypatch.setitem(test_repo.ENV, "TMPDIR", str(tmp_path))
     def run(*parameters):
-        before = sorted(p for p in (ROOT / "results").rglob("*") if p.is_file())
-        done = papermill("label", tmp_path / "out.ipynb", *parameters)
-        assert done.returncode == 0, done.stderr[-3000:]
-        assert sorted(p for p in (ROOT / "results").rglob("*") if p.is_file()) == before, "a smoke run wrote into results/"
+        smoke_run("label", tmp_path / "out.ipynb", *parameters)
         results = next(tmp_path.glob("ptl-smoke-*"))
         facts = json.loads(next((results / "smoke/label").glob("*.json")).read_text())
         return outputs(tmp_path / "out.ipynb"), results / "smoke/label", results / "runs" / facts["labels"], facts
