@@ -416,7 +416,7 @@ def _accuse(faults: dict[int, str], table: pd.DataFrame, bad: pd.Series, column:
     for row in table.index[bad]:
         faults.setdefault(row, f"line {row + 2}: {column} {str(table[column][row])!r} {why}")
 
-
+# %% ../nbs/00_domains.ipynb #8411fb9a
 def _csv_numbers(table: pd.DataFrame, faults: dict[int, str], named: bool) -> pd.DataFrame:
     "The same table with pid and camid as int64, checked together with split; cameras that are named in it stay text."
     split = table["split"]

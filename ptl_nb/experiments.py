@@ -13,10 +13,11 @@ __all__ = ['RECIPES', 'LABEL_FIELDS', 'USED_BY', 'TRAINING_CODE', 'LABEL_CODE', 
            'train_parser_once', 'load_parser', 'read_weights', 'put_weights', 'save_net', 'attribute_run',
            'train_attributes_once', 'load_attribute_model', 'label_run', 'label_domain', 'image_sized', 'label_quality',
            'import_labels', 'joined_labels', 'labelled_paths', 'oracle_labels', 'given_labels', 'labels_used',
-           'method_run', 'train_method', 'labelled_images', 'load_reid', 'ready_net', 'score_net', 'score_model',
-           'read_scores', 'own_domain_curve', 'choose_ssg', 'ssg_run', 'ssg_key', 'train_ssg', 'ssg_start', 'run_of',
-           'run_method', 'ssg_facts', 'in_percent', 'Comparison', 'mean_scores', 'display_table', 'compare',
-           'check_domains', 'compare_labels', 'one_hot_labels', 'findings', 'save_comparison']
+           'attribute_sizes', 'method_run', 'train_method', 'labelled_images', 'reid_net', 'load_reid', 'ready_net',
+           'score_net', 'score_model', 'read_scores', 'own_domain_curve', 'choose_ssg', 'ssg_run', 'ssg_key',
+           'train_ssg', 'ssg_start', 'run_of', 'run_method', 'ssg_facts', 'in_percent', 'Comparison', 'mean_scores',
+           'display_table', 'compare', 'check_domains', 'labelled_domains', 'label_folders', 'compare_labels',
+           'one_hot_labels', 'findings', 'save_comparison']
 
 # %% ../nbs/11_experiments.ipynb #cc3d67cd
 import ast
@@ -60,8 +61,8 @@ from .labellers import parser_network, predict_attributes, predict_parts, train_
 from .labels import (ATTRIBUTES_FILE, KINDS, PARTS, PROVENANCE_FILE, Vocabulary, _whole, attribute_auc, one_hot, part_file, part_iou, read_attributes, read_parts, read_provenance, resize_parts,
                            select_attributes, write_attributes, write_parts, write_provenance)
 from .model import PTLNet
-from .ssg import VARIANTS, AdaptedMethod, EmbeddingHead, SSGRecipe, adapt, parse_adapted, variant
-from .standins import cache_dir
+from .ssg import AdaptedMethod, EmbeddingHead, SSGRecipe, adapt, parse_adapted, variant
+from .standins import cache_dir, sha256
 from .trainer import Method, Recipe, fit, parse_method, resolve_precision
 
 # %% ../nbs/11_experiments.ipynb #390ea20a
@@ -126,7 +127,7 @@ def parse_methods(methods) -> list[Method]:
     if len({(m.trained, m.bn_target) for m in parsed}) < len(parsed): raise ValueError(f"a method is named twice in {', '.join(names)}")
     return parsed
 
-
+# %% ../nbs/11_experiments.ipynb #ed9d8e91
 def check_parameters(namespace: dict) -> None:
     "Check a papermill notebook's `globals()`: ValueError for an injected name that its parameters cell does not have, or a value of another type."
     cells = [cell for cell in namespace.get("In", []) if not re.search(r"^\s*[%!]", cell, re.M)]      # magics are no Python
@@ -488,8 +489,7 @@ def label_domain(
         paths, soft = _label_chunks(store, recipe, domain, splits, load_parser(runs["parts"], recipe), model, folder)
         write_attributes(folder, paths, vocabulary, soft)
         for kind, classes in (("parts", PARTS), ("attributes", vocabulary.columns)):
-            weights = hashlib.sha256((runs[kind] / "model.safetensors").read_bytes()).hexdigest()
-            write_provenance(folder, kind, runs[kind].name, weights, len(paths), sources.standin or domain.standin, classes)
+            write_provenance(folder, kind, runs[kind].name, sha256(runs[kind] / "model.safetensors"), len(paths), sources.standin or domain.standin, classes)
         shutil.rmtree(folder / "chunks")
 
     return store.make(*label_run(store, recipe, domain, sources, splits), fill)
@@ -619,6 +619,11 @@ def labels_used(method: Method, source: Domain, target: Domain) -> list[tuple[Do
     return [(d, kinds[where]) for d, where in ((source, "^s"), (target, "^t")) if kinds[where]]
 
 
+def attribute_sizes(method: Method, source: Domain, target: Domain, labels: dict[str, Path]) -> tuple[int, ...]:
+    "Classes of each attribute that a method learns; empty where it learns none."
+    return next((read_attributes(labels[d.name], d.train.path)[0].sizes for d, kinds in labels_used(method, source, target) if "attributes" in kinds), ())
+
+
 def method_run(store: Store, recipe: Recipe, method: Method, source: Domain, target: Domain, seed: int, labels: dict[str, Path]) -> tuple[str, dict]:
     "Name and key of a method's run, before SSG."
     used = labels_used(method, source, target)
@@ -628,7 +633,7 @@ def method_run(store: Store, recipe: Recipe, method: Method, source: Domain, tar
            "labels": {d.name: labels_hash(labels[d.name], d.train.path, kinds) for d, kinds in used}}
     return f"{method.trained} {source.name}{f' {target.name}' if method.uses_target else ''} seed {seed}", key
 
-
+# %% ../nbs/11_experiments.ipynb #5fd72f3d
 def train_method(
     store: Store,
     recipe: Recipe,
@@ -639,11 +644,9 @@ def train_method(
     labels: dict[str, Path],          # label store by domain name, for the domains whose proxy tasks are on
 ) -> Path:                            # run folder: model.safetensors, history.csv, run.json
     "A trained model of a method; read back if it was trained before."
-    used = labels_used(method, source, target)
-
     def fill(folder: Path) -> dict:
         torch.manual_seed(seed)
-        sizes = next((read_attributes(labels[d.name], d.train.path)[0].sizes for d, kinds in used if "attributes" in kinds), ())
+        sizes = attribute_sizes(method, source, target, labels)
         classes = identity_classes(source.train.pid.to_numpy())
         net = PTLNet(int(classes.max()) + 1, len(PARTS) if method.has("HP") else 0, sizes, recipe.backbone, recipe.weights, recipe.parsing_hidden, recipe.attribute_hidden)
         images = labelled_images(source, "^s", net, method, recipe, labels, classes)
@@ -665,13 +668,19 @@ def labelled_images(domain: Domain, where: str, net: PTLNet, method: Method, rec
     return Images(x, classes, parts, attributes)
 
 # %% ../nbs/11_experiments.ipynb #54a3759b
+def reid_net(state: dict[str, torch.Tensor], backbone_name: str) -> PTLNet:
+    "An untrained network of the shape of these backbone and ReID tensors; without a classifier among them, it has one identity."
+    classifier, embedding = (state.get(f"reid.{layer}.weight") for layer in ("classifier", "linear"))      # an embedding: SSG put it in the place of the ReID head
+    net = PTLNet(1 if classifier is None else len(classifier), backbone_name=backbone_name)
+    if embedding is not None: net.reid = EmbeddingHead(*reversed(embedding.shape))
+    return net
+
+
 def load_reid(run: Path, recipe: Recipe) -> PTLNet:
     "The backbone and ReID head of a finished run (the proxy heads are dropped after training)."
     state = {k: v for k, v in read_weights(run).items() if k.startswith(("backbone.", "reid."))}
-    embedding = state.get("reid.linear.weight")                     # SSG with an embedding in the place of the ReID head
-    if embedding is None and "reid.classifier.weight" not in state: raise ValueError(f"{run / 'model.safetensors'} has no ReID head; move or delete the folder of this run, and it is made again")
-    net = PTLNet(len(state["reid.classifier.weight"]) if embedding is None else 1, backbone_name=recipe.backbone)
-    if embedding is not None: net.reid = EmbeddingHead(*reversed(embedding.shape))
+    if not {"reid.linear.weight", "reid.classifier.weight"} & set(state): raise ValueError(f"{run / 'model.safetensors'} has no ReID head; move or delete the folder of this run, and it is made again")
+    net = reid_net(state, recipe.backbone)
     put_weights(net, run, state)
     return net.eval()
 
@@ -682,7 +691,7 @@ def ready_net(store: Store, recipe: Recipe, run: Path, domain: Domain, bn_target
     if bn_target: reestimate_bn(net, pixels(domain, "train", recipe.size), recipe.bn_batch, recipe.precision, store.device)
     return net
 
-
+# %% ../nbs/11_experiments.ipynb #1c3f5556
 def score_net(net: PTLNet, recipe: Recipe, domain: Domain, device: str) -> Scores:
     "Scores of a network on a domain's test set."
     query, gallery = (extract(net, pixels(domain, split, recipe.size), recipe.precision, device) for split in ("query", "gallery"))
@@ -790,9 +799,7 @@ def ssg_start(store: Store, recipe: Recipe, method: AdaptedMethod, start: Path, 
     "The network that SSG starts from; with BN statistics of the target where the method says so, kept so that a resumed run starts from the same."
     if not method.bn_first: return load_reid(start, recipe)
     if not (folder / "state" / "model.safetensors").exists():
-        net = load_reid(start, recipe).to(store.device)
-        reestimate_bn(net, pixels(target, "train", recipe.size), recipe.bn_batch, recipe.precision, store.device)
-        with _whole(folder / "state" / "model.safetensors") as draft: save_net(net, draft)
+        with _whole(folder / "state" / "model.safetensors") as draft: save_net(ready_net(store, recipe, start, target, bn_target=True), draft)
     return load_reid(folder / "state", recipe)
 
 
@@ -925,7 +932,7 @@ def compare(
 ) -> Comparison:
     "Every method with every seed, trained or read back, scored on the target."
     needs = check_domains(recipe, source, target, methods)
-    folders = {d.name: label_domain(store, recipe, d, labels) for d in needs} if isinstance(labels, LabelSources) else given_labels(labels, needs, ", ".join(m.name for m in methods))
+    folders = label_folders(store, recipe, needs, labels, methods)
     rendered = any(entry["standin"] for d in needs for entry in read_provenance(folders[d.name]).values())
     scores, runs = {m.name: {} for m in methods}, {m.name: {} for m in methods}
     for seed in seeds:
@@ -947,7 +954,18 @@ def check_domains(recipe: Recipe, source: Domain, target: Domain, methods: list[
     if any(m.uses_target for m in methods) and len(target.train) < recipe.target_batch:
         raise ValueError(f"{target.name} has {len(target.train)} training images, a target batch wants {recipe.target_batch}; lower `target_batch`")
     PTLNet(people, backbone_name=recipe.backbone, weights=recipe.weights)        # missing weights show here, not after the label models
+    return labelled_domains(methods, source, target)
+
+
+def labelled_domains(methods: list[Method], source: Domain, target: Domain) -> list[Domain]:
+    "The domains whose proxy labels some of the methods learn from."
     return [d for d, where in ((source, "^s"), (target, "^t")) if any(m.labelled(where) for m in methods)]
+
+
+def label_folders(store: Store, recipe: Recipe, domains: list[Domain], labels: LabelSources | dict[str, Path], methods: list[Method]) -> dict[str, Path]:
+    "A label store for each of the domains, by name: predicted or read back from sources, or the given ones; ValueError naming the domain that has none."
+    if isinstance(labels, LabelSources): return {d.name: label_domain(store, recipe, d, labels) for d in domains}
+    return given_labels(labels, domains, ", ".join(m.name for m in methods))
 
 # %% ../nbs/11_experiments.ipynb #6abe8153
 def compare_labels(
@@ -961,7 +979,7 @@ def compare_labels(
 ) -> Comparison:                                           # rows `BL`, `BL+Attr^t (PETA, soft)`, ...
     "`compare` for every set of labels, as one comparison."
     each = {name: compare(store, recipe, source, target, methods, seeds, given) for name, given in labels.items()}
-    rows = [(m.name, name, f"{m.name} ({name})" if m.labelled("^s") or m.labelled("^t") else m.name) for m in methods for name in labels]
+    rows = [(m.name, name, f"{m.name} ({name})" if labelled_domains([m], source, target) else m.name) for m in methods for name in labels]
     first = next(iter(each.values()))
     return replace(first, scores={row: each[name].scores[m] for m, name, row in rows}, runs={row: each[name].runs[m] for m, name, row in rows},
                    standin_labels=any(c.standin_labels for c in each.values()))

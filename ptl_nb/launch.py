@@ -22,11 +22,11 @@ import torch
 
 from .data import Augment, Images, batch, identity_classes, pixels
 from .domains import Domain, load_domain
-from .experiments import (LabelSources, Store, attribute_run, check_domains, choose_ssg, given_labels, label_domain, label_run, label_sources, parse_methods, parser_run, run_method, run_of,
-                                score_model, train_attributes_once, train_parser_once, writable)
+from .experiments import (LabelSources, Store, attribute_run, attribute_sizes, check_domains, choose_ssg, given_labels, label_domain, label_folders, label_run, label_sources, labelled_domains,
+                                parse_methods, parser_run, run_method, run_of, score_model, train_attributes_once, train_parser_once, writable)
 from .label_data import images
 from .labellers import train_attributes, train_parser
-from .labels import PARTS, read_attributes
+from .labels import PARTS
 from .model import PTLNet
 from .ssg import AdaptedMethod, SSGRecipe, erase, set_head, ssg_optimiser, ssg_step
 from .trainer import Method, Recipe, samplers, train_step
@@ -51,7 +51,7 @@ def label_stores(store: Store, recipe: Recipe, needs: list[Domain], labels: Labe
 
 def is_made(store: Store, recipe: Recipe, method: Method, source: Domain, target: Domain, seed: int, stores: dict[str, Path] | None, ssg: SSGRecipe | None = None) -> bool:
     "Whether the run of a method is in the store."
-    if stores is None and (method.labelled("^s") or method.labelled("^t")): return False
+    if stores is None and labelled_domains([method], source, target): return False
     return store.find(*run_of(store, recipe, method, source, target, seed, stores or {}, ssg)) is not None
 
 # %% ../nbs/11a_launch.ipynb #e8e893fc
@@ -101,8 +101,8 @@ def run_job(job: Job) -> str:
         if domain.data_hash() != seen: raise ValueError(f"{domain.name} has other images here than where the job was launched; give every node the same data under {p.data_root}")
     if job.kind == "labels": return label_domain(store, job.recipe, next(d for d in (source, target) if d.name == job.what), sources()).name
     method, = parse_methods([job.what])
-    needs = [d for d, where in ((source, "^s"), (target, "^t")) if method.labelled(where)]
-    labels = {d.name: label_domain(store, job.recipe, d, sources()) for d in needs} if job.labels is None else {k: Path(v) for k, v in job.labels.items()}
+    needs = labelled_domains([method], source, target)
+    labels = label_folders(store, job.recipe, needs, sources() if job.labels is None else {k: Path(v) for k, v in job.labels.items()}, [method]) if needs else {}
     run = run_method(store, job.recipe, method, source, target, job.seed, labels, job.ssg)
     for row in parse_methods(job.rows): score_model(store, job.recipe, run, target, row.bn_target)
     return run.name
@@ -287,13 +287,12 @@ def label_model_times(recipe: Recipe, sources: LabelSources, device: str, few: i
     return {"parser": (recipe.parser_iterations, seconds(parser)), "attribute model": (recipe.attribute_epochs * epoch, seconds(attributes))}
 
 # %% ../nbs/11a_launch.ipynb #ed3fe570
-def label_sizes(labels: LabelSources | dict[str, Path], needs: list[Domain], method: Method) -> tuple[int, ...]:
+def label_sizes(labels: LabelSources | dict[str, Path], source: Domain, target: Domain, method: Method) -> tuple[int, ...]:
     "Classes of each attribute that a method will learn, whether its labels are there or not."
-    if not method.has("Attr"): return ()
-    if isinstance(labels, LabelSources): return labels.attributes.vocabulary.sizes
-    return read_attributes(labels[needs[0].name], needs[0].train.path)[0].sizes
+    if isinstance(labels, dict): return attribute_sizes(method, source, target, labels)
+    return labels.attributes.vocabulary.sizes if method.has("Attr") else ()
 
-
+# %% ../nbs/11a_launch.ipynb #953d3038
 def estimate(
     store: Store,
     recipe: Recipe,
@@ -314,7 +313,7 @@ def estimate(
             runs = {"parser": parser_run, "attribute model": attribute_run}
             lacking = [name for name, run in runs.items() if not store.find(*run(store, recipe, labels))]
             if lacking: rows += [(name, 1, *times) for name, times in label_model_times(recipe, labels, device).items() if name in lacking]
-        steps = {name: lambda m=parse_methods([name])[0]: training_step(recipe, m, source, target, label_sizes(labels, needs, m), device) for name in trainings(methods)}
+        steps = {name: lambda m=parse_methods([name])[0]: training_step(recipe, m, source, target, label_sizes(labels, source, target, m), device) for name in trainings(methods)}
         steps |= {m.name: lambda m=m: adaptation_step(recipe, choose_ssg(recipe.name, m, ssg), source, target, device) for m in methods if isinstance(m, AdaptedMethod)}
         for name, make in steps.items():
             if not (runs := absent(parse_methods([name])[0])): continue

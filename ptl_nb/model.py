@@ -58,7 +58,7 @@ def read_safetensors(
     if bad := [k for k, v in tensors.items() if v.is_floating_point() and not v.isfinite().all()]: raise ValueError(f"{file}: {bad[0]} is not finite; the training that made it has diverged")
     return tensors
 
-
+# %% ../nbs/04_model.ipynb #003bfda2
 CLASSIFIERS = ("fc.", "classifier.")     # what torchvision calls the layers after E
 
 

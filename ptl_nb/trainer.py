@@ -102,7 +102,7 @@ def _is_of(value, kind) -> bool:
     if kind is float: return isinstance(value, (int, float)) and abs(value) <= 1e308      # NaN is not below
     return isinstance(value, kind)
 
-
+# %% ../nbs/06_trainer.ipynb #87c4a822
 def check_recipe(recipe: Recipe) -> None:
     "ValueError naming the first field that cannot be."
     check_types(recipe)
