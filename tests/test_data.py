@@ -60,7 +60,7 @@ def test_two_processes_decode_into_one_cache(tmp_path):
             "print(hashlib.sha256(np.ascontiguousarray(pixels(load_domain('corridor'), 'query', (64, 32), sys.argv[1]))).hexdigest())")
     env = {**os.environ, "OMP_NUM_THREADS": "1"}
     runs = [subprocess.Popen([sys.executable, "-c", code, tmp_path], stdout=subprocess.PIPE, text=True, env=env) for _ in range(2)]
-    seen = {run.communicate(timeout=120)[0].split()[-1] for run in runs}
+    seen = {run.communicate(timeout=600)[0].split()[-1] for run in runs}
     corridor = load_domain("corridor")
     naive = np.stack([data.decode(file, (64, 32)) for file in corridor.files(corridor.query)])
     assert seen == {hashlib.sha256(naive).hexdigest()}
