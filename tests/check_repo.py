@@ -61,7 +61,8 @@ def readme() -> str:
     from ptl_nb.deploy import markdown_table
     from ptl_nb.experiments import display_table
 
-    def built(match: re.Match) -> str: return f"<!-- table: {match[1]} -->\n{markdown_table(display_table(pd.read_csv(ROOT / match[1])))}\n<!-- end -->"
+    def shown(table: pd.DataFrame) -> pd.DataFrame: return display_table(table) if "method" in table else table.dropna(axis=1, how="all").set_index(table.columns[0])      # a comparison, or any other table
+    def built(match: re.Match) -> str: return f"<!-- table: {match[1]} -->\n{markdown_table(shown(pd.read_csv(ROOT / match[1])))}\n<!-- end -->"
 
     return TABLE.sub(built, (ROOT / "README.md").read_text(encoding="utf-8"))
 
