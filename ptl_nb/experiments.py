@@ -16,8 +16,8 @@ __all__ = ['RECIPES', 'LABEL_FIELDS', 'USED_BY', 'TRAINING_CODE', 'LABEL_CODE', 
            'attribute_sizes', 'method_run', 'train_method', 'labelled_images', 'reid_net', 'load_reid', 'ready_net',
            'score_net', 'score_model', 'read_scores', 'own_domain_curve', 'choose_ssg', 'ssg_run', 'ssg_key',
            'train_ssg', 'ssg_start', 'run_of', 'run_method', 'ssg_facts', 'in_percent', 'Comparison', 'mean_scores',
-           'display_table', 'compare', 'check_domains', 'labelled_domains', 'label_folders', 'compare_labels',
-           'one_hot_labels', 'findings', 'save_comparison']
+           'display_table', 'Experiment', 'compare', 'check_domains', 'labelled_domains', 'label_folders',
+           'compare_labels', 'one_hot_labels', 'findings', 'save_comparison']
 
 # %% ../nbs/11_experiments.ipynb #cc3d67cd
 import ast
@@ -60,7 +60,7 @@ from .label_import import import_attributes, import_parts
 from .labellers import parser_network, predict_attributes, predict_parts, train_attributes, train_parser
 from .labels import (ATTRIBUTES_FILE, KINDS, PARTS, PROVENANCE_FILE, Vocabulary, _whole, attribute_auc, one_hot, part_file, part_iou, read_attributes, read_parts, read_provenance, resize_parts,
                            select_attributes, write_attributes, write_parts, write_provenance)
-from .model import PTLNet
+from .model import PTLNet, backbone
 from .ssg import AdaptedMethod, EmbeddingHead, SSGRecipe, adapt, parse_adapted, variant
 from .standins import cache_dir, sha256
 from .trainer import Method, Recipe, fit, parse_method, resolve_precision
@@ -919,27 +919,35 @@ def display_table(summary: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows).fillna("").set_index("method")
 
 # %% ../nbs/11_experiments.ipynb #228bedc5
-def compare(
-    store: Store,
-    recipe: Recipe,
-    source: Domain,
-    target: Domain,
-    methods: list[Method],
-    seeds: list[int],
-    labels: LabelSources | dict[str, Path],     # what label models learn from, or label stores by domain name
-    ssg: SSGRecipe | None = None,               # of the rows with SSG; None: the one of the recipe's name
-    called: str = "predicted labels",           # what the labels are; "oracle labels" where they are true
-) -> Comparison:
+@dataclass(frozen=True)
+class Experiment:
+    "Methods trained with some seeds and scored on a target: all that the runs of a table depend on."
+    store: Store
+    recipe: Recipe
+    source: Domain
+    target: Domain
+    methods: list[Method]
+    seeds: list[int]
+    labels: LabelSources | dict[str, Path]     # what label models learn from, or label stores by domain name
+    ssg: SSGRecipe | None = None               # of the rows with SSG; None: the one of the recipe's name
+    called: str = "predicted labels"           # what the labels are; "oracle labels" where they are true
+
+    def check(self) -> list[Domain]:
+        "The domains that need proxy labels; ValueError for whatever would stop a training or a scoring later."
+        return check_domains(self.recipe, self.source, self.target, self.methods)
+
+
+def compare(x: Experiment) -> Comparison:
     "Every method with every seed, trained or read back, scored on the target."
-    needs = check_domains(recipe, source, target, methods)
-    folders = label_folders(store, recipe, needs, labels, methods)
+    needs = x.check()
+    folders = label_folders(x.store, x.recipe, needs, x.labels, x.methods)
     rendered = any(entry["standin"] for d in needs for entry in read_provenance(folders[d.name]).values())
-    scores, runs = {m.name: {} for m in methods}, {m.name: {} for m in methods}
-    for seed in seeds:
-        for m in methods:
-            runs[m.name][seed] = run_method(store, recipe, m, source, target, seed, folders, ssg)
-            scores[m.name][seed] = score_model(store, recipe, runs[m.name][seed], target, m.bn_target)
-    return Comparison(source, target, recipe, scores, runs, called, rendered)
+    scores, runs = {m.name: {} for m in x.methods}, {m.name: {} for m in x.methods}
+    for seed in x.seeds:
+        for m in x.methods:
+            runs[m.name][seed] = run_method(x.store, x.recipe, m, x.source, x.target, seed, folders, x.ssg)
+            scores[m.name][seed] = score_model(x.store, x.recipe, runs[m.name][seed], x.target, m.bn_target)
+    return Comparison(x.source, x.target, x.recipe, scores, runs, x.called, rendered)
 
 # %% ../nbs/11_experiments.ipynb #41d2cf0d
 def check_domains(recipe: Recipe, source: Domain, target: Domain, methods: list[Method], scored: bool = True) -> list[Domain]:     # scored: the target has a test set
@@ -953,8 +961,14 @@ def check_domains(recipe: Recipe, source: Domain, target: Domain, methods: list[
     if any(m.uses_target or m.bn_target for m in methods): target.need("train")
     if any(m.uses_target for m in methods) and len(target.train) < recipe.target_batch:
         raise ValueError(f"{target.name} has {len(target.train)} training images, a target batch wants {recipe.target_batch}; lower `target_batch`")
-    PTLNet(people, backbone_name=recipe.backbone, weights=recipe.weights)        # missing weights show here, not after the label models
+    _startable(recipe.backbone, recipe.weights)
     return labelled_domains(methods, source, target)
+
+
+@lru_cache      # a network of the paper's takes a second to build
+def _startable(name: str, weights: str | None) -> None:
+    "Build a backbone once, so that missing weights show before the label models are trained; its errors."
+    backbone(name, weights)
 
 
 def labelled_domains(methods: list[Method], source: Domain, target: Domain) -> list[Domain]:
@@ -969,20 +983,15 @@ def label_folders(store: Store, recipe: Recipe, domains: list[Domain], labels: L
 
 # %% ../nbs/11_experiments.ipynb #6abe8153
 def compare_labels(
-    store: Store,
-    recipe: Recipe,
-    source: Domain,
-    target: Domain,
-    methods: list[Method],
-    seeds: list[int],
-    labels: dict[str, LabelSources | dict[str, Path]],     # by the name that goes into the rows
-) -> Comparison:                                           # rows `BL`, `BL+Attr^t (PETA, soft)`, ...
-    "`compare` for every set of labels, as one comparison."
-    each = {name: compare(store, recipe, source, target, methods, seeds, given) for name, given in labels.items()}
-    rows = [(m.name, name, f"{m.name} ({name})" if labelled_domains([m], source, target) else m.name) for m in methods for name in labels]
-    first = next(iter(each.values()))
-    return replace(first, scores={row: each[name].scores[m] for m, name, row in rows}, runs={row: each[name].runs[m] for m, name, row in rows},
-                   standin_labels=any(c.standin_labels for c in each.values()))
+    each: dict[str, Experiment],     # by the name of its labels, which goes into the rows; they differ in labels only
+) -> Comparison:                     # rows `BL`, `BL+Attr^t (PETA, soft)`, ...
+    "`compare` for every set of labels, as one comparison; rows that learn from no labels are read once."
+    first, *_ = each.values()
+    learns = {m.name: bool(labelled_domains([m], first.source, first.target)) for m in first.methods}
+    found = {name: compare(x if x is first else replace(x, methods=[m for m in x.methods if learns[m.name]])) for name, x in each.items()}
+    rows = [(m, name, f"{m} ({name})" if own else m) for m, own in learns.items() for name in (each if own else list(each)[:1])]
+    return replace(found[next(iter(each))], scores={row: found[name].scores[m] for m, name, row in rows}, runs={row: found[name].runs[m] for m, name, row in rows},
+                   standin_labels=any(c.standin_labels for c in found.values()))
 
 # %% ../nbs/11_experiments.ipynb #8daeaa30
 def one_hot_labels(store: Store, domain: Domain, like: Path) -> Path:      # label stores of a domain: soft attributes → one-hot

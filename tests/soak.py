@@ -90,9 +90,9 @@ def ssg(root: Path, facts: dict) -> None:
 
 def table(root: Path, facts: dict) -> None:
     "A table of three rows and two seeds, with what is saved of it."
-    from ptl_nb.experiments import compare, parse_methods, save_comparison
+    from ptl_nb.experiments import Experiment, compare, parse_methods, save_comparison
     store, recipe, source, target, labels = parts(root, facts)
-    made = compare(store, recipe, source, target, parse_methods(facts.get("methods", "BL, PTL, PTL+BN^t")), [0, 1], labels)
+    made = compare(Experiment(store, recipe, source, target, parse_methods(facts.get("methods", "BL, PTL, PTL+BN^t")), [0, 1], labels))
     save_comparison(made, root / "table")
 
 

@@ -1,7 +1,9 @@
 """A table filled by jobs equals one filled in this process; jobs that fail are named; an estimate changes no weights."""
 import hashlib
 import os
+import re
 import signal
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,57 +11,78 @@ import pytest
 submitit = pytest.importorskip("submitit")
 
 from ptl_nb.domains import load_domain
-from ptl_nb.experiments import Store, choose_recipe, compare, label_sources, parse_methods, train_method
+from ptl_nb.experiments import Experiment, Store, choose_recipe, compare, compare_labels, label_sources, parse_methods, train_method
 from ptl_nb.launch import STAGES, Job, Places, estimate, failures, job_executor, launch_runs, parse_launch, run_jobs, stage_jobs
+from ptl_nb.standins import truth
+from test_repo import ENV, outputs, smoke_run
 
 RECIPE, PLACES = choose_recipe("smoke"), Places("plaza", "campus", origin="standin")
 
 
 @pytest.fixture(scope="module")
-def data(): return load_domain("plaza"), load_domain("campus"), label_sources(origin="standin")
+def bl() -> Experiment: return Experiment(Store(Path("nowhere"), progress=False), RECIPE, load_domain("plaza"), load_domain("campus"), parse_methods("BL"), [0], label_sources(origin="standin"))
 
 
 def weights(root: Path) -> dict[str, str]:
     return {p.parent.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in sorted(root.glob("[!.]*/model.safetensors"))}
 
 
-def test_table_by_jobs_equals_one_made_here(tmp_path, data):
-    source, target, labels = data
-    methods, seeds = parse_methods("BL, BL+fwd^t+BN^t"), [0, 1]
-    by_jobs, here = Store(tmp_path / "jobs", progress=False), Store(tmp_path / "here", progress=False)
-    arguments = source, target, methods, seeds, labels
-    estimate(here, RECIPE, *arguments)                               # before a training, to see that it leaves no trace in it
-    expected = compare(here, RECIPE, *arguments)
-    assert launch_runs("local parallel=2", PLACES, by_jobs, RECIPE, *arguments) == 4
-    assert launch_runs("local", PLACES, by_jobs, RECIPE, *arguments) == 0
-    assert not list(by_jobs.root.glob("jobs-*"))
-    before = {p: p.stat().st_mtime_ns for p in by_jobs.root.rglob("*")}
-    gathered = compare(by_jobs, RECIPE, *arguments)
-    assert {p: p.stat().st_mtime_ns for p in by_jobs.root.rglob("*")} == before, "the notebook made something that a job should have made"
-    assert weights(by_jobs.root) == weights(here.root)
+def test_table_by_jobs_equals_one_made_here(tmp_path, bl):
+    here = replace(bl, store=Store(tmp_path / "here", progress=False), methods=parse_methods("BL, BL+fwd^t+BN^t"), seeds=[0, 1])
+    by_jobs = replace(here, store=Store(tmp_path / "jobs", progress=False))
+    estimate(here)                                                   # before a training, to see that it leaves no trace in it
+    expected = compare(here)
+    assert launch_runs("local parallel=2", (PLACES, by_jobs)) == 4
+    assert launch_runs("local", (PLACES, by_jobs)) == 0
+    assert not list(by_jobs.store.root.glob("jobs-*"))
+    before = {p: p.stat().st_mtime_ns for p in by_jobs.store.root.rglob("*")}
+    gathered = compare(by_jobs)
+    assert {p: p.stat().st_mtime_ns for p in by_jobs.store.root.rglob("*")} == before, "the notebook made something that a job should have made"
+    assert weights(by_jobs.store.root) == weights(here.store.root)
     assert gathered.summary().to_csv() == expected.summary().to_csv()
     assert gathered.by_seed().to_csv() == expected.by_seed().to_csv()
 
 
-def test_every_kind_of_job_makes_what_compare_finds(tmp_path, data):
+def test_every_kind_of_job_makes_what_compare_finds(tmp_path, bl):
     "In this process: label models, labels, a training, an adaptation; in the order of the stages."
-    source, target, labels = data
     recipe = choose_recipe("smoke", parser_iterations=1, attribute_share=0.02, attribute_batch=8, attribute_weight_parts=0.0)
-    store, methods, made = Store(tmp_path, progress=False), parse_methods("BL+Attr^t, BL+Attr^t+SSG†"), {}
+    wanted, made = replace(bl, store=Store(tmp_path, progress=False), recipe=recipe, methods=parse_methods("BL+Attr^t, BL+Attr^t+SSG†")), {}
     for stage in STAGES:
-        jobs = stage_jobs(stage, PLACES, store, recipe, source, target, methods, [0], labels)
+        jobs = stage_jobs(stage, PLACES, wanted)
         made[stage] = [job() for job in jobs]
-        assert not stage_jobs(stage, PLACES, store, recipe, source, target, methods, [0], labels)
+        assert made[stage] == [job.run for job in jobs]
+        assert not stage_jobs(stage, PLACES, wanted)
     assert [len(names) for names in made.values()] == [2, 1, 1, 1]
     before = sorted(tmp_path.rglob("*"))
-    compare(store, recipe, source, target, methods, [0], labels)
+    compare(wanted)
     assert sorted(tmp_path.rglob("*")) == before
 
 
-def test_a_failed_job_is_named_with_its_log(tmp_path, data):
-    source, target, labels = data
+def test_sets_of_labels_share_the_plain_rows(tmp_path, bl, monkeypatch):
+    "What needs no labels is trained, read and counted once; the rows keep their order."
+    from ptl_nb import experiments
+    read, score = [], experiments.score_model
+    monkeypatch.setattr(experiments, "score_model", lambda store, recipe, run, domain, bn: (read.append(run.name), score(store, recipe, run, domain, bn))[1])
+    wanted = replace(bl, store=Store(tmp_path, progress=False), methods=parse_methods("BL, BL+Attr^t"), labels={"campus": truth("campus")})
+    table = compare_labels({"one": wanted, "two": wanted})
+    assert list(table.scores) == ["BL", "BL+Attr^t (one)", "BL+Attr^t (two)"] and sum(name.startswith("BL-plaza") for name in read) == 1
+    assert table.by_seed().mAP.nunique() == 2
+    assert launch_runs("local", (PLACES, wanted), (PLACES, wanted)) == 0
+
+
+@pytest.mark.parametrize("table, methods, runs", [("table3", "BL", ["BL-plaza"]), ("table4", "", ["BL-plaza", *["BL-Attrt-plaza-corridor"] * 3]), ("table5", "BL", ["BL-plaza"])])
+def test_tables_by_jobs(tmp_path, monkeypatch, table, methods, runs):
+    "The notebooks themselves: jobs make every run, and the table is there."
+    monkeypatch.setitem(ENV, "TMPDIR", str(tmp_path))                # where a smoke run keeps its results
+    smoke_run(table, tmp_path / "out.ipynb", "origin=standin", "launch=local parallel=2", *[f"methods={methods}"] * bool(methods))
+    made = sorted(p.parent.name.rpartition("-seed")[0] for p in tmp_path.rglob("BL*/run.json"))
+    assert made == sorted(runs) and sum(map(int, re.findall(r"trainings: (\d+) job", outputs(tmp_path / "out.ipynb")))) == len(runs)
+    assert list(tmp_path.rglob(f"smoke/{table}/*.json"))
+
+
+def test_a_failed_job_is_named_with_its_log(tmp_path, bl):
     store, elsewhere = Store(tmp_path / "runs", progress=False), Places("plaza", "corridor")       # as if the node had other data
-    with pytest.raises(RuntimeError) as error: launch_runs("local", elsewhere, store, RECIPE, source, target, parse_methods("BL"), [0], labels)
+    with pytest.raises(RuntimeError) as error: launch_runs("local", (elsewhere, replace(bl, store=store)))
     assert "1 of 1 jobs failed" in str(error.value) and "BL seed 0" in str(error.value) and "corridor has other images here" in str(error.value)
     logs = next(store.root.glob("jobs-*"))
     assert str(logs) in str(error.value) and logs.stat().st_mode & 0o077 == 0, "others may enter the folder of the pickles"
@@ -90,11 +113,9 @@ def test_slurm_gets_what_was_asked_for(tmp_path, monkeypatch):
     assert job.checkpoint().function == job                          # what goes back into the queue when the time is up
 
 
-def test_an_estimate_changes_no_bit(tmp_path, data):
-    source, target, labels = data
-    bl, = parse_methods("BL")
+def test_an_estimate_changes_no_bit(tmp_path, bl):
     for name in ("plain", "after"):
         store = Store(tmp_path / name, progress=False)
-        if name == "after": assert estimate(store, RECIPE, source, target, [bl], [0], labels).what.tolist() == ["BL"]
-        train_method(store, RECIPE, bl, source, target, 0, {})
+        if name == "after": assert estimate(replace(bl, store=store)).what.tolist() == ["BL"]
+        train_method(store, RECIPE, bl.methods[0], bl.source, bl.target, 0, {})
     assert weights(tmp_path / "plain") == weights(tmp_path / "after")
