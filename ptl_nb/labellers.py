@@ -7,6 +7,7 @@ __all__ = ['Parser', 'SegmentationParser', 'parser_network', 'train_parser', 'cl
            'predict_attributes']
 
 # %% ../nbs/08_labellers.ipynb #47a77e92
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -20,7 +21,7 @@ from .data import Augment, Images, batch, batches, forever, random_epoch
 from .labels import PARTS, resize_parts
 from .losses import attribute_loss, parsing_loss
 from .model import PTLNet, load_weights
-from .trainer import Recipe, autocast, finite_means
+from .trainer import Recent, Recipe, autocast
 
 # %% ../nbs/08_labellers.ipynb #9f0952b3
 def _level(i: int, o: int, stride: int = 1) -> nn.Sequential:
@@ -76,7 +77,7 @@ def train_parser(
     net = parser_network(recipe).to(device, memory_format=torch.channels_last).train()
     optimiser = torch.optim.Adam(net.parameters(), lr=recipe.parser_lr, fused=True)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, recipe.parser_lr, total_steps=recipe.parser_iterations)
-    stream = _Stream(images, recipe.parser_batch, lambda b: parsing_loss(net(b["x"]), b["parts"]))
+    stream = _Stream("parts", images, recipe.parser_batch, lambda b: parsing_loss(net(b["x"]), b["parts"]))
     _loop([stream], optimiser, schedule, recipe.parser_iterations, recipe, seed, device, progress)
     return net.eval()
 
@@ -108,7 +109,7 @@ def train_attributes(
     epoch = len(chosen) // recipe.attribute_batch
     if not epoch: raise ValueError(f"{len(chosen)} training images do not fill one attribute batch of {recipe.attribute_batch}; lower attribute_batch")
     weight = class_weights(images.attributes[chosen], device) if recipe.attribute_weighted else None
-    streams = [_Stream(images, recipe.attribute_batch, lambda b: attribute_loss(net(b["x"], ("attributes",))["attributes"], b["attributes"], weight), chosen)]
+    streams = [_Stream("attributes", images, recipe.attribute_batch, lambda b: attribute_loss(net(b["x"], ("attributes",))["attributes"], b["attributes"], weight), chosen)]
     if parses: streams.append(_parsing_stream(net, parsed, recipe))
     new = [p for name, p in net.named_parameters() if not name.startswith("backbone.")]
     optimiser = torch.optim.SGD([{"params": net.backbone.parameters()}, {"params": new, "lr": 2 * recipe.attribute_lr}],
@@ -123,6 +124,7 @@ def train_attributes(
 @dataclass(frozen=True)
 class _Stream:
     "Random batches of some images, and the loss of a batch."
+    name: str
     images: Images
     size: int                            # images per batch
     loss_of: Callable
@@ -132,23 +134,25 @@ class _Stream:
 def _parsing_stream(net: PTLNet, parsed: Images, recipe: Recipe) -> _Stream:
     size = net.part_size(*parsed.pixels.shape[1:3])
     images = replace(parsed, parts=resize_parts(parsed.parts, size))
-    return _Stream(images, recipe.parser_batch, lambda b: recipe.attribute_weight_parts * parsing_loss(net(b["x"], ("parts",))["parts"], b["parts"]))
+    return _Stream("parts", images, recipe.parser_batch, lambda b: recipe.attribute_weight_parts * parsing_loss(net(b["x"], ("parts",))["parts"], b["parts"]))
 
 
 def _loop(streams: list[_Stream], optimiser, schedule, iterations, recipe, seed, device, progress) -> None:
     rows = [np.arange(len(s.images)) if s.rows is None else s.rows for s in streams]
     index = [forever(random_epoch, len(r), s.size, np.random.default_rng([seed, k])) for k, (s, r) in enumerate(zip(streams, rows))]
-    generator, augment, seen = torch.Generator().manual_seed(seed), Augment(), []
+    generator, make, recent = torch.Generator().manual_seed(seed), functools.partial(batch, augment=Augment(), device=device), Recent()
     for i in tqdm(range(iterations), desc=progress, disable=progress is None, mininterval=5, ncols=100):
         optimiser.zero_grad(set_to_none=True)
+        losses, lr = {}, optimiser.param_groups[0]["lr"]
         for k, s in enumerate(streams):              # one after the other: each batch has its own BN statistics
-            b = batch(s.images, rows[k][next(index[k])], augment, generator, device)
+            b = recent.draw(s.name, functools.partial(make, s.images), rows[k][next(index[k])], generator)
             with autocast(recipe.precision, device): loss = s.loss_of(b)
             loss.backward()
-            seen.append({"label model": loss.detach()})
+            losses[s.name] = loss.detach()
         optimiser.step()
         schedule.step()
-        if len(seen) >= 50 or i + 1 == iterations: finite_means(seen, i + 1); seen = []
+        recent.add(i + 1, lr, losses)
+        if (i + 1) % 50 == 0 or i + 1 == iterations: recent.means()
 
 # %% ../nbs/08_labellers.ipynb #a8baf495
 @torch.inference_mode()

@@ -30,7 +30,7 @@ from .data import Augment, Images, batch, batches, identity_epoch
 from .labels import _whole
 from .losses import batch_hard_triplet
 from .model import PTLNet
-from .trainer import Method, autocast, check_types, finite_means, load_state, parse_method, resolve_precision, save_state
+from .trainer import STOPPED_FILE, Method, Recent, autocast, check_types, load_state, parse_method, resolve_precision, save_state
 
 # %% ../nbs/10_ssg.ipynb #0a43801c
 @dataclass(frozen=True)
@@ -350,21 +350,24 @@ def train_round(
     device: str = "cpu",
     precision: str = "auto",
     tick=None,                    # called after each epoch
+    file: Path | None = None,     # see `trainer.Recent`
 ) -> dict:                        # mean losses, anchors, skipped anchors
-    "Train on one round's pseudo labels; FloatingPointError if a loss is not finite."
+    "Train on one round's pseudo labels; FloatingPointError, at the end of the epoch, if a loss is not finite or exploded."
     rng = np.random.default_rng([seed, number])
     generator = torch.Generator().manual_seed(int(rng.integers(2**63)))
     kept, data, augment = np.flatnonzero(found.kept), Images(images), Augment(flip=recipe.flip, unchanged=1.0)       # no colour changes
-    whole, means, skipped, iteration = found.labels[0, kept], [], [], 0
+    whole, means, skipped, iteration, recent = found.labels[0, kept], [], [], 0, Recent(file)
+
+    def make(rows: np.ndarray, generator: torch.Generator) -> dict[str, Tensor]:
+        return {"x": erase(batch(data, rows, augment, generator, device)["x"], recipe, generator), "labels": torch.from_numpy(found.labels[:, rows])}
+
     net.to(device, memory_format=torch.channels_last).train()
     for _ in range(recipe.epochs):
-        seen = []
         for rows in kept[round_epoch(whole, recipe, rng)]:
-            x = erase(batch(data, rows, augment, generator, device)["x"], recipe, generator)
-            losses, alone = ssg_step(net, optimiser, x, torch.from_numpy(found.labels[:, rows]), recipe, device, precision)
-            seen.append(losses); skipped.append({"anchors": len(rows)} | {f"skipped_{name}": n for name, n in alone.items()})
-        iteration += len(seen)
-        means.append(finite_means(seen, iteration))
+            b = recent.draw("target", make, rows, generator)
+            losses, alone = ssg_step(net, optimiser, b["x"], b["labels"], recipe, device, precision)
+            recent.add(iteration := iteration + 1, recipe.lr, losses); skipped.append({"anchors": len(rows)} | {f"skipped_{name}": n for name, n in alone.items()})
+        means.append(recent.means())
         if tick: tick()
     return {"iterations": iteration, **{f"loss_{k}": v for k, v in pd.DataFrame(means).mean().items()}, **{k: int(v) for k, v in pd.DataFrame(skipped).sum().items()}}
 
@@ -431,10 +434,11 @@ def adapt(
         eps, record = found.eps, {"round": number, **describe(found, truth)}
         bar.set_postfix_str(f"{record['clusters_whole']} clusters, {record['dropped']} dropped")
         warn_round(record)
-        if not record["stopped"]: record |= train_round(net, optimiser, images, found, recipe, number, seed, device, precision, bar.update)
+        if not record["stopped"]: record |= train_round(net, optimiser, images, found, recipe, number, seed, device, precision, bar.update, state and Path(state) / STOPPED_FILE)
         records.append(record)
         if state: save_round(Path(state), key, net, optimiser, eps, records)
     bar.close()
+    if state: (Path(state) / STOPPED_FILE).unlink(missing_ok=True)
     net.eval()
     return pd.DataFrame(records)
 
