@@ -31,6 +31,7 @@ from tqdm import tqdm
 from .data import Augment, Images, batch, forever, identity_epoch, random_epoch
 from .losses import attribute_loss, batch_hard_triplet, id_loss, parsing_loss, total_loss
 from .model import PTLNet
+from .parallel import ALONE, Ranks, add_gradients, agree, gathered, share, shared_norms, spread
 
 # %% ../nbs/06_trainer.ipynb #7d2c9bbb
 @dataclass(frozen=True)
@@ -189,18 +190,18 @@ def autocast(precision: str, device: str = "cpu"):
     return torch.autocast(torch.device(device).type, dtype=torch.bfloat16)
 
 # %% ../nbs/06_trainer.ipynb #0769029b
-def source_losses(net: PTLNet, b: dict, method: Method, recipe: Recipe) -> dict[str, torch.Tensor]:
+def source_losses(net: PTLNet, b: dict, method: Method, recipe: Recipe, ranks: Ranks = ALONE) -> dict[str, torch.Tensor]:
     "Unweighted losses of a source batch: id, triplet, and HP^s / Attr^s where the method has them."
     tasks = ("reid", *(("parts",) if "HP^s" in method.tasks else ()), *(("attributes",) if "Attr^s" in method.tasks else ()))
-    out = net(b["x"], tasks)
+    out = gathered(net(b["x"], tasks), ranks)
     losses = {"id": id_loss(out["logits"], b["classes"]), "triplet": batch_hard_triplet(out["f"], b["classes"], recipe.margin)}
     return losses | proxy_losses(out, b, recipe, "^s")
 
 
-def target_losses(net: PTLNet, b: dict, method: Method, recipe: Recipe) -> dict[str, torch.Tensor]:
+def target_losses(net: PTLNet, b: dict, method: Method, recipe: Recipe, ranks: Ranks = ALONE) -> dict[str, torch.Tensor]:
     "Unweighted losses of a target batch; empty for the control that only forwards it."
     tasks = ((("parts",) if "HP^t" in method.tasks else ()) + (("attributes",) if "Attr^t" in method.tasks else ()))
-    return proxy_losses(net(b["x"], tasks), b, recipe, "^t")
+    return proxy_losses(gathered(net(b["x"], tasks), ranks), b, recipe, "^t")
 
 
 def proxy_losses(out: dict, b: dict, recipe: Recipe, where: str) -> dict[str, torch.Tensor]:
@@ -225,6 +226,7 @@ def train_step(
     method: Method,
     recipe: Recipe,
     device: str = "cpu",
+    ranks: Ranks = ALONE,    # processes that share the two batches: `x` of each holds this one's rows, the labels are of all rows
 ) -> dict[str, torch.Tensor]:    # detached, unweighted losses by name
     "One iteration of Eq. 6: source and target forwarded separately, one optimiser step."
     weights, seen = loss_weights(recipe), {}
@@ -232,9 +234,10 @@ def train_step(
     for losses_of, b in ((source_losses, source), (target_losses, target)):
         if b is None: continue
         silent = b is target and method.tasks == ("fwd^t",)
-        with torch.no_grad() if silent else nullcontext(), autocast(recipe.precision, device): losses = losses_of(net, b, method, recipe)
+        with torch.no_grad() if silent else nullcontext(), autocast(recipe.precision, device): losses = losses_of(net, b, method, recipe, ranks)
         if losses: total_loss(losses, weights).backward()
         seen |= {name: loss.detach() for name, loss in losses.items()}
+    add_gradients(net, ranks)
     optimiser.step()
     return seen
 
@@ -287,35 +290,39 @@ def fit(
     watch: Callable[[int], dict] | None = None,   # called at the end of each epoch with its number; adds columns to the history
     state: Path | None = None,               # file to go on from where it is there, and to save to; removed at the end
     save_seconds: float = 20,                # time between two saves
+    ranks: Ranks = ALONE,                    # processes that train `net` together, each of which calls `fit` alike; the first one owns the state file
 ) -> pd.DataFrame:                           # one row per `every` iterations: iteration, lr, mean losses
     "Train `net` in place by any method; raises ValueError if labels are missing, FloatingPointError if a loss is not finite."
     method = parse_method(method) if isinstance(method, str) else method
     check_labels(source, target, method)
     epoch_length, sources, targets = samplers(source, target, recipe, method, seed)
     generators = generator, target_generator = [torch.Generator().manual_seed(s) for s in (seed, seed + 1_000_000)]
+    mine, mine_t = share(recipe.identities * recipe.images, ranks, "identities · images"), share(recipe.target_batch, ranks, "target_batch") if targets else None
     net.to(device, memory_format=torch.channels_last).train()
+    spread(net, ranks)
     optimiser = torch.optim.Adam(net.parameters(), lr=recipe.lr, weight_decay=recipe.weight_decay, fused=True)
     rows, seen, augment, first, saved = [], [], Augment(), 0, time.monotonic()
-    if state and state.exists():
-        first, rows = (facts := load_state(state, net, optimiser, generators))["iteration"], facts["rows"]
+    if saved_state := agree(str(state) if state and state.exists() else "", ranks):
+        first, rows = (facts := load_state(Path(saved_state), net, optimiser, generators))["iteration"], facts["rows"]
         for _ in range(first): next(sources), targets and next(targets)
-    for i in tqdm(range(first, total := recipe.epochs * epoch_length), initial=first, total=total, desc=progress, disable=progress is None, mininterval=5, ncols=100):
-        lr = learning_rate(i, epoch_length, recipe)
-        for group in optimiser.param_groups: group["lr"] = lr
-        b = batch(source, next(sources), augment, generator, device)
-        t = batch(target, next(targets), augment, target_generator, device) if targets else None
-        seen.append(train_step(net, optimiser, b, t, method, recipe, device))
-        if (i + 1) % every == 0 or i + 1 == total:
-            rows.append({"iteration": i + 1, "lr": lr, **finite_means(seen, i + 1)})
-            seen = []
-        if watch and (i + 1) % epoch_length == 0:
-            extra = watch((i + 1) // epoch_length)
-            if extra and rows: rows[-1] |= extra
-            net.train()
-        if state and not seen and time.monotonic() - saved >= save_seconds:
-            save_state(state, net, optimiser, generators, {"iteration": i + 1, "rows": rows})
-            saved = time.monotonic()
-    if state: state.unlink(missing_ok=True)
+    with shared_norms(net, ranks):
+        for i in tqdm(range(first, total := recipe.epochs * epoch_length), initial=first, total=total, desc=progress, disable=progress is None, mininterval=5, ncols=100):
+            lr = learning_rate(i, epoch_length, recipe)
+            for group in optimiser.param_groups: group["lr"] = lr
+            b = batch(source, next(sources), augment, generator, device, mine)
+            t = batch(target, next(targets), augment, target_generator, device, mine_t) if targets else None
+            seen.append(train_step(net, optimiser, b, t, method, recipe, device, ranks))
+            if (i + 1) % every == 0 or i + 1 == total:
+                rows.append({"iteration": i + 1, "lr": lr, **finite_means(seen, i + 1)})
+                seen = []
+            if watch and (i + 1) % epoch_length == 0:
+                extra = watch((i + 1) // epoch_length)
+                if extra and rows: rows[-1] |= extra
+                net.train()
+            if state and ranks.first and not seen and time.monotonic() - saved >= save_seconds:
+                save_state(state, net, optimiser, generators, {"iteration": i + 1, "rows": rows})
+                saved = time.monotonic()
+    if state and ranks.first: state.unlink(missing_ok=True)
     return pd.DataFrame(rows)
 
 # %% ../nbs/06_trainer.ipynb #abe40d9c
