@@ -410,13 +410,14 @@ def batch(
     augment: Augment | None = None,              # None: as they are
     generator: torch.Generator | None = None,    # for the augmentation, on the CPU
     device: torch.device | str = "cpu",
+    mine: slice = slice(None),                   # rows whose pixels are wanted; draws and labels are always those of the whole batch
 ) -> dict[str, Tensor]:                          # x (B, 3, H, W) and, where there are labels, classes (B,), parts (B, h, w), attributes (B, A, M)
     "One batch, ready for the network."
     out = {name: torch.from_numpy(value[index]).to(device) for name, value in
            (("classes", images.classes), ("parts", images.parts), ("attributes", images.attributes)) if value is not None}
     draws = augment.draw(len(index), generator) if augment else None
     if draws and images.parts is not None: out["parts"] = flip_some(out["parts"], draws.flip)
-    return {"x": ready(images.pixels, index, draws, device), **out}
+    return {"x": ready(images.pixels, index[mine], draws and Draws(*(d[mine] for d in draws)), device), **out}
 
 # %% ../nbs/02_data.ipynb #9089aca3
 def batches(

@@ -238,9 +238,8 @@ def _norms(name: str, features) -> np.ndarray:
     return norms
 
 # %% ../nbs/07_evaluator.ipynb #c1ba5f1b
-def _products(query, gallery) -> Iterator[np.ndarray]:
-    "Blocks of query @ gallery.T; on the CPU in one buffer that is used again."
-    step = max(1, min(len(query), BLOCK_BYTES // (4 * len(gallery))))
+def _products(query, gallery, step: int) -> Iterator[np.ndarray]:
+    "Blocks of query @ gallery.T, `step` queries each; on the CPU in one buffer that is used again."
     if gallery.device.type != "cpu":
         yield from ((part.to(gallery.device) @ gallery.T).cpu().numpy() for part in query.split(step))
         return
@@ -255,8 +254,10 @@ def evaluate(
     gallery_features,  # (G, D)
     query_pids, gallery_pids,  # (Q,), (G,) integers
     query_camids, gallery_camids,  # (Q,), (G,) integers
+    ranks=None,  # `parallel.Ranks`, processes that share the queries, each with all features; all get the scores
 ) -> Scores:
     "Score features by cosine similarity without ever holding the whole distance matrix."
+    from ptl_nb.parallel import ALONE, join, span
     query, gallery = _matrix("query_features", query_features), _matrix("gallery_features", gallery_features)
     if query.shape[1] != gallery.shape[1]:
         raise ValueError(f"query features have {query.shape[1]} dimensions, gallery features {gallery.shape[1]}: "
@@ -264,7 +265,12 @@ def evaluate(
     labels = check_labels(len(query), len(gallery), query_pids, gallery_pids, query_camids, gallery_camids)
     _norms("query_features", query)
     scale = 1 / np.maximum(_norms("gallery_features", gallery), 1e-12)
-    return scores_from_ranks(_ranks(_products(query, gallery), labels, scale), labels.query_pids, len(gallery))
+    step = max(1, min(len(query), BLOCK_BYTES // (4 * len(gallery))))
+    mine = span(len(query), step, ranks or ALONE)
+    own = labels._replace(query_pids=labels.query_pids[mine], query_camids=labels.query_camids[mine])
+    found = [*_ranks(_products(query[mine], gallery, step), own, scale), np.zeros(0, np.int64)]     # the last: there may be no queries for this process
+    counts, flat = join(np.array([len(r) for r in found[:-1]], np.int64), ranks or ALONE), join(np.concatenate(found), ranks or ALONE)
+    return scores_from_ranks(np.split(flat, np.cumsum(counts)[:-1]), labels.query_pids, len(gallery))
 
 # %% ../nbs/07_evaluator.ipynb #626fa5fc
 class Interval(NamedTuple):
@@ -338,14 +344,17 @@ def extract(
     precision: str = "auto",        # see `trainer.autocast`
     device: str = "cpu",
     size: int = 256,                # images per batch
+    ranks=None,                     # `parallel.Ranks`, processes that share the batches; all get all features
 ) -> np.ndarray:                    # (N, D) float32, L2-normalised
     "Test-time features of images."
     import torch
 
     from ptl_nb.data import batches
+    from ptl_nb.parallel import ALONE, join, span
     net = net.to(device, memory_format=torch.channels_last).eval()
-    with torch.inference_mode():
-        return np.concatenate([_embed(net, x, precision, device).cpu().numpy() for x in batches(images, size, device)])
+    mine = images[span(len(images), size, ranks or ALONE)]
+    with torch.inference_mode(): own = [_embed(net, x, precision, device).cpu().numpy() for x in batches(mine, size, device)]
+    return join(np.concatenate(own) if own else np.zeros((0, 1), np.float32), ranks or ALONE).reshape(len(images), -1)
 
 
 def _embed(net, x, precision: str, device: str):
@@ -360,11 +369,13 @@ def reestimate_bn(
     precision: str = "auto",
     device: str = "cpu",
     seed: int = 0,                  # of the order
+    ranks=None,                     # `parallel.Ranks`: the first process does it for all
 ) -> None:
     "Running statistics of backbone and neck := cumulative averages over the target's batches; ValueError for fewer than two images."
     import torch
 
     from ptl_nb.data import batches
+    from ptl_nb.parallel import ALONE, spread
     if len(images) < 2: raise ValueError(f"BN^t needs at least two training images of the target, {len(images)} given")
     kinds = (torch.nn.BatchNorm1d, torch.nn.BatchNorm2d)
     layers = [m for part in (net.backbone, net.reid.neck) for m in part.modules() if isinstance(m, kinds)]
@@ -374,6 +385,7 @@ def reestimate_bn(
     order = np.random.default_rng(seed).permutation(len(images))
     whole = len(images) - (1 if len(images) % size == 1 else 0)          # one image alone has no variance
     with torch.no_grad():
-        for x in batches(images[order[:whole]], size, device): _embed(net, x, precision, device)
+        for x in batches(images[order[:whole if (ranks or ALONE).first else 0]], size, device): _embed(net, x, precision, device)
+    spread(net, ranks or ALONE)
     for m, momentum in zip(layers, momenta): m.momentum = momentum
     net.eval()

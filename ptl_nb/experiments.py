@@ -61,6 +61,7 @@ from .labellers import parser_network, predict_attributes, predict_parts, train_
 from .labels import (ATTRIBUTES_FILE, KINDS, PARTS, PROVENANCE_FILE, Vocabulary, _whole, attribute_auc, one_hot, part_file, part_iou, read_attributes, read_parts, read_provenance, resize_parts,
                            select_attributes, write_attributes, write_parts, write_provenance)
 from .model import PTLNet, backbone
+from .parallel import ALONE, Ranks, agree
 from .ssg import AdaptedMethod, EmbeddingHead, SSGRecipe, adapt, parse_adapted, variant
 from .standins import cache_dir, sha256
 from .trainer import Method, Recipe, fit, parse_method, resolve_precision
@@ -179,7 +180,7 @@ def _resolved(recipe: Recipe, device: str) -> dict:
     return key
 
 # %% ../nbs/11_experiments.ipynb #66e7bb22
-TRAINING_CODE = ("image_files", "data", "labels", "losses", "model", "trainer")
+TRAINING_CODE = ("image_files", "data", "labels", "losses", "model", "parallel", "trainer")
 LABEL_CODE = (*TRAINING_CODE, "label_data", "labellers")
 
 
@@ -282,6 +283,7 @@ class Store:
     root: Path
     device: str = "cpu"
     progress: bool = True
+    ranks = ALONE               # processes that make its runs together; `multi.SharedStore` has several
 
     def bar(self, label: str) -> str | None: return label if self.progress else None
 
@@ -651,7 +653,7 @@ def train_method(
         net = PTLNet(int(classes.max()) + 1, len(PARTS) if method.has("HP") else 0, sizes, recipe.backbone, recipe.weights, recipe.parsing_hidden, recipe.attribute_hidden)
         images = labelled_images(source, "^s", net, method, recipe, labels, classes)
         others = labelled_images(target, "^t", net, method, recipe, labels) if method.uses_target else None
-        history = fit(net, images, recipe, method, others, seed, store.device, store.bar(f"{method.trained}, seed {seed}"), state=folder / "state.safetensors")
+        history = fit(net, images, recipe, method, others, seed, store.device, store.bar(f"{method.trained}, seed {seed}"), state=folder / "state.safetensors", ranks=store.ranks)
         save_net(net, folder / "model.safetensors")
         write_csv(folder / "history.csv", history)
         return {"short_identities": short_identities(classes, recipe.images), "standin": source.standin or target.standin}
@@ -688,22 +690,23 @@ def load_reid(run: Path, recipe: Recipe) -> PTLNet:
 def ready_net(store: Store, recipe: Recipe, run: Path, domain: Domain, bn_target: bool = False) -> PTLNet:
     "The network of a run as a method's name says: with BN statistics of the domain's training images, or as trained."
     net = load_reid(run, recipe).to(store.device)
-    if bn_target: reestimate_bn(net, pixels(domain, "train", recipe.size), recipe.bn_batch, recipe.precision, store.device)
+    if bn_target: reestimate_bn(net, pixels(domain, "train", recipe.size), recipe.bn_batch, recipe.precision, store.device, ranks=store.ranks)
     return net
 
 # %% ../nbs/11_experiments.ipynb #1c3f5556
-def score_net(net: PTLNet, recipe: Recipe, domain: Domain, device: str) -> Scores:
+def score_net(net: PTLNet, recipe: Recipe, domain: Domain, device: str, ranks: Ranks = ALONE) -> Scores:
     "Scores of a network on a domain's test set."
-    query, gallery = (extract(net, pixels(domain, split, recipe.size), recipe.precision, device) for split in ("query", "gallery"))
-    return evaluate(query, gallery, domain.query.pid, domain.gallery.pid, domain.query.camid, domain.gallery.camid)
+    query, gallery = (extract(net, pixels(domain, split, recipe.size), recipe.precision, device, ranks=ranks) for split in ("query", "gallery"))
+    return evaluate(query, gallery, domain.query.pid, domain.gallery.pid, domain.query.camid, domain.gallery.camid, ranks)
 
 
 def score_model(store: Store, recipe: Recipe, run: Path, domain: Domain, bn_target: bool = False) -> Scores:
     "Scores of a run on a domain's test set; read back if they were computed before."
     how = f"-BNt{recipe.bn_batch}" if bn_target else ""
     file = run / f"scores-{domain.name}-{domain.data_hash()[:12]}{how}-{code_hash(('data', 'model', 'trainer', 'evaluator'))}.npz"
-    if file.exists(): return read_scores(file)
-    scores = score_net(ready_net(store, recipe, run, domain, bn_target), recipe, domain, store.device)
+    if agree(file.exists(), store.ranks): return read_scores(file)
+    scores = score_net(ready_net(store, recipe, run, domain, bn_target), recipe, domain, store.device, store.ranks)
+    if not store.ranks.first: return scores
     with naming_full_disk(file, "the run itself is whole"), _whole(file) as draft, open(draft, "wb") as out: np.savez(out, **asdict(scores))
     return scores
 

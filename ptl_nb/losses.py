@@ -13,13 +13,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .model import _full
+
 # %% auto #0
 __all__ = ['WEIGHTS', 'id_loss', 'hardest_pairs', 'batch_hard_triplet', 'parsing_loss', 'attribute_loss', 'total_loss']
-
-# %% ../nbs/05_losses.ipynb #ad957b20
-def _full(x: Tensor) -> Tensor:
-    "Half-precision tensors as float32; float32 and float64 as they are."
-    return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
 
 # %% ../nbs/05_losses.ipynb #d70d1d7c
 def id_loss(

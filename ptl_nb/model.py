@@ -178,6 +178,11 @@ def _checked(net: nn.Module, name: str) -> tuple[nn.Module, int]:
     return net, e.shape[1]
 
 # %% ../nbs/04_model.ipynb #e5dbf4a5
+def _full(x: Tensor) -> Tensor:
+    "Half-precision tensors as float32; float32 and float64 as they are."
+    return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
+
+
 def _normal(module: nn.Module, std: float = 0.001) -> nn.Module:
     nn.init.normal_(module.weight, 0, std)
     if getattr(module, "bias", None) is not None: nn.init.zeros_(module.bias)
@@ -193,7 +198,7 @@ class ReIDHead(nn.Module):
         self.classifier = _normal(nn.Linear(channels, identities, bias=False))
 
     def embed(self, e: Tensor) -> tuple[Tensor, Tensor]:
-        f = e.amax((2, 3)).float()
+        f = _full(e.amax((2, 3)))
         return f, self.neck(f)
 
     def forward(self, e: Tensor) -> dict[str, Tensor]:
@@ -223,7 +228,7 @@ class AttributeHeads(nn.Module):
         self.bias = nn.Parameter(torch.zeros(len(sizes), max(sizes)))
 
     def forward(self, e: Tensor) -> Tensor | list[Tensor]:
-        hidden = F.relu(self.norm(self.first(e.mean((2, 3))).float()), inplace=True).unflatten(1, (len(self.sizes), self.hidden))
+        hidden = F.relu(self.norm(_full(self.first(e.mean((2, 3))))), inplace=True).unflatten(1, (len(self.sizes), self.hidden))
         logits = torch.einsum("bah,ahm->bam", hidden, self.weight) + self.bias
         if len(set(self.sizes)) == 1: return logits
         return [logits[:, j, :m] for j, m in enumerate(self.sizes)]

@@ -32,6 +32,7 @@ from .data import Augment, Images, batch, forever, identity_epoch, random_epoch
 from .labels import _whole
 from .losses import attribute_loss, batch_hard_triplet, id_loss, parsing_loss, total_loss
 from .model import PTLNet
+from .parallel import ALONE, Ranks, add_gradients, agree, gathered, share, shared_norms, spread
 from .standins import cache_dir
 
 # %% ../nbs/06_trainer.ipynb #7d2c9bbb
@@ -191,18 +192,18 @@ def autocast(precision: str, device: str = "cpu"):
     return torch.autocast(torch.device(device).type, dtype=torch.bfloat16)
 
 # %% ../nbs/06_trainer.ipynb #0769029b
-def source_losses(net: PTLNet, b: dict, method: Method, recipe: Recipe) -> dict[str, torch.Tensor]:
+def source_losses(net: PTLNet, b: dict, method: Method, recipe: Recipe, ranks: Ranks = ALONE) -> dict[str, torch.Tensor]:
     "Unweighted losses of a source batch: id, triplet, and HP^s / Attr^s where the method has them."
     tasks = ("reid", *(("parts",) if "HP^s" in method.tasks else ()), *(("attributes",) if "Attr^s" in method.tasks else ()))
-    out = net(b["x"], tasks)
+    out = gathered(net(b["x"], tasks), ranks)
     losses = {"id": id_loss(out["logits"], b["classes"]), "triplet": batch_hard_triplet(out["f"], b["classes"], recipe.margin)}
     return losses | proxy_losses(out, b, recipe, "^s")
 
 
-def target_losses(net: PTLNet, b: dict, method: Method, recipe: Recipe) -> dict[str, torch.Tensor]:
+def target_losses(net: PTLNet, b: dict, method: Method, recipe: Recipe, ranks: Ranks = ALONE) -> dict[str, torch.Tensor]:
     "Unweighted losses of a target batch; empty for the control that only forwards it."
     tasks = ((("parts",) if "HP^t" in method.tasks else ()) + (("attributes",) if "Attr^t" in method.tasks else ()))
-    return proxy_losses(net(b["x"], tasks), b, recipe, "^t")
+    return proxy_losses(gathered(net(b["x"], tasks), ranks), b, recipe, "^t")
 
 
 def proxy_losses(out: dict, b: dict, recipe: Recipe, where: str) -> dict[str, torch.Tensor]:
@@ -227,6 +228,7 @@ def train_step(
     method: Method,
     recipe: Recipe,
     device: str = "cpu",
+    ranks: Ranks = ALONE,    # processes that share the two batches: `x` of each holds this one's rows, the labels are of all rows
 ) -> dict[str, torch.Tensor]:    # detached, unweighted losses by name
     "One iteration of Eq. 6: source and target forwarded separately, one optimiser step."
     weights, seen = loss_weights(recipe), {}
@@ -234,9 +236,10 @@ def train_step(
     for losses_of, b in ((source_losses, source), (target_losses, target)):
         if b is None: continue
         silent = b is target and method.tasks == ("fwd^t",)
-        with torch.no_grad() if silent else nullcontext(), autocast(recipe.precision, device): losses = losses_of(net, b, method, recipe)
+        with torch.no_grad() if silent else nullcontext(), autocast(recipe.precision, device): losses = losses_of(net, b, method, recipe, ranks)
         if losses: total_loss(losses, weights).backward()
         seen |= {name: loss.detach() for name, loss in losses.items()}
+    add_gradients(net, ranks)
     optimiser.step()
     return seen
 
@@ -275,10 +278,10 @@ class Recent:
         self.file = file or cache_dir().parent / "stopped" / f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}.safetensors"
         self.steps, self.drawn, self.last = [], {}, None
 
-    def draw(self, name: str, make: Callable, rows: np.ndarray, generator: torch.Generator) -> dict[str, torch.Tensor]:
+    def draw(self, name: str, make: Callable, rows: np.ndarray, generator: torch.Generator, **share) -> dict[str, torch.Tensor]:     # share: which part of the batch is wanted here; all of it is kept
         "The batch `make(rows, generator=generator)` of the coming iteration."
         self.drawn[name] = rows, functools.partial(make, rows, generator=generator.clone_state())
-        return make(rows, generator=generator)
+        return make(rows, generator=generator, **share)
 
     def add(self, iteration: int, lr: float, losses: dict[str, torch.Tensor]) -> None:     # from 1; detached scalars, the same names every time
         "An iteration that has taken place with the batches drawn since the last one."
@@ -335,34 +338,38 @@ def fit(
     watch: Callable[[int], dict] | None = None,   # called at the end of each epoch with its number; adds columns to the history
     state: Path | None = None,               # file to go on from where it is there, and to save to; removed at the end
     save_seconds: float = 20,                # time between two saves
+    ranks: Ranks = ALONE,                    # processes that train `net` together, each of which calls `fit` alike; the first one owns the state file
 ) -> pd.DataFrame:                           # one row per `every` iterations: iteration, lr, mean losses
     "Train `net` in place by any method; raises ValueError if labels are missing, FloatingPointError if a loss is not finite or exploded (see `Recent`)."
     method = parse_method(method) if isinstance(method, str) else method
     check_labels(source, target, method)
     epoch_length, sources, targets = samplers(source, target, recipe, method, seed)
     generators = generator, target_generator = [torch.Generator().manual_seed(s) for s in (seed, seed + 1_000_000)]
+    mine, mine_t = share(recipe.identities * recipe.images, ranks, "identities · images"), share(recipe.target_batch, ranks, "target_batch") if targets else None
     net.to(device, memory_format=torch.channels_last).train()
+    spread(net, ranks)
     optimiser = torch.optim.Adam(net.parameters(), lr=recipe.lr, weight_decay=recipe.weight_decay, fused=True)
     rows, recent, first, saved = [], Recent(state and state.with_name(STOPPED_FILE)), 0, time.monotonic()
     make = functools.partial(batch, augment=Augment(), device=device)
-    if state and state.exists():
-        first, rows = (facts := load_state(state, net, optimiser, generators))["iteration"], facts["rows"]
+    if saved_state := agree(str(state) if state and state.exists() else "", ranks):
+        first, rows = (facts := load_state(Path(saved_state), net, optimiser, generators))["iteration"], facts["rows"]
         for _ in range(first): next(sources), targets and next(targets)
-    for i in tqdm(range(first, total := recipe.epochs * epoch_length), initial=first, total=total, desc=progress, disable=progress is None, mininterval=5, ncols=100):
-        lr = learning_rate(i, epoch_length, recipe)
-        for group in optimiser.param_groups: group["lr"] = lr
-        b = recent.draw("source", functools.partial(make, source), next(sources), generator)
-        t = recent.draw("target", functools.partial(make, target), next(targets), target_generator) if targets else None
-        recent.add(i + 1, lr, train_step(net, optimiser, b, t, method, recipe, device))
-        if (i + 1) % every == 0 or i + 1 == total: rows.append({"iteration": i + 1, "lr": lr, **recent.means()})
-        if watch and (i + 1) % epoch_length == 0:
-            extra = watch((i + 1) // epoch_length)
-            if extra and rows: rows[-1] |= extra
-            net.train()
-        if state and not recent.steps and time.monotonic() - saved >= save_seconds:
-            save_state(state, net, optimiser, generators, {"iteration": i + 1, "rows": rows})
-            saved = time.monotonic()
-    if state:
+    with shared_norms(net, ranks):
+        for i in tqdm(range(first, total := recipe.epochs * epoch_length), initial=first, total=total, desc=progress, disable=progress is None, mininterval=5, ncols=100):
+            lr = learning_rate(i, epoch_length, recipe)
+            for group in optimiser.param_groups: group["lr"] = lr
+            b = recent.draw("source", functools.partial(make, source), next(sources), generator, mine=mine)
+            t = recent.draw("target", functools.partial(make, target), next(targets), target_generator, mine=mine_t) if targets else None
+            recent.add(i + 1, lr, train_step(net, optimiser, b, t, method, recipe, device, ranks))
+            if (i + 1) % every == 0 or i + 1 == total: rows.append({"iteration": i + 1, "lr": lr, **recent.means()})
+            if watch and (i + 1) % epoch_length == 0:
+                extra = watch((i + 1) // epoch_length)
+                if extra and rows: rows[-1] |= extra
+                net.train()
+            if state and ranks.first and not recent.steps and time.monotonic() - saved >= save_seconds:
+                save_state(state, net, optimiser, generators, {"iteration": i + 1, "rows": rows})
+                saved = time.monotonic()
+    if state and ranks.first:
         for left in (state, recent.file): left.unlink(missing_ok=True)
     return pd.DataFrame(rows)
 
