@@ -11,7 +11,6 @@ __all__ = ['TASKS', 'Recipe', 'check_types', 'check_recipe', 'learning_rate', 'M
 import functools
 import json
 import math
-import os
 import platform
 import time
 from collections.abc import Callable, Iterator
@@ -28,6 +27,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from tqdm import tqdm
 
+from .disk import whole
 from .data import Augment, Images, batch, forever, identity_epoch, random_epoch
 from .losses import attribute_loss, batch_hard_triplet, id_loss, parsing_loss, total_loss
 from .model import PTLNet
@@ -244,9 +244,7 @@ def save_state(path: Path, net: PTLNet, optimiser: torch.optim.Optimizer, genera
     tensors = {f"net.{k}": v for k, v in net.state_dict().items()}
     for p, state in optimiser.state_dict()["state"].items(): tensors |= {f"optimiser.{p}.{k}": v for k, v in state.items()}
     tensors |= {f"generator.{i}": g.get_state() for i, g in enumerate(generators)}
-    draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    save_file({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, draft, {"facts": json.dumps(facts)})
-    os.replace(draft, path)
+    with whole(path) as draft: save_file({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, draft, {"facts": json.dumps(facts)})
 
 # %% ../nbs/06_trainer.ipynb #f2283492
 def load_state(path: Path, net: PTLNet, optimiser: torch.optim.Optimizer, generators: list[torch.Generator]) -> dict:
