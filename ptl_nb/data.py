@@ -11,9 +11,9 @@ __all__ = ['OPERATIONS', 'OPTIONS', 'ZERO', 'HALF', 'ONE', 'LOG2', 'EXP2', 'DARK
 # %% ../nbs/02_data.ipynb #8b4eae3a
 import hashlib
 import os
-import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -26,9 +26,10 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
+from .disk import alone, naming, new_array, whole
 from .domains import Domain
 from .image_files import open_rgb
-from .standins import cache_dir
+from .standins import CACHE, cache_dir
 
 # %% ../nbs/02_data.ipynb #15e9948a
 def decode(
@@ -51,20 +52,18 @@ def pixels(
     folder = Path(cache) if cache else cache_dir().parent / "pixels"
     key = hashlib.sha256(f"{domain.data_hash()} {split} {size}".encode()).hexdigest()[:24]
     target = folder / f"{domain.name}-{split}-{size[0]}x{size[1]}-{key}.npy"
-    if not target.exists(): _write_pixels(target, domain.files(getattr(domain, split)), size)
+    if not target.exists():
+        with naming(target, CACHE), alone(target):
+            if not target.exists(): _write_pixels(target, domain.files(getattr(domain, split)), size)      # else another process made it meanwhile
     return np.load(target, mmap_mode="r", allow_pickle=False)
 
 
 def _write_pixels(target: Path, files: list[Path], size: tuple[int, int]) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f"{target.name}.{uuid.uuid4().hex}.tmp")
-    try:
-        array = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.uint8, shape=(len(files), *size, 3))
+    with whole(target) as draft:
+        array = new_array(draft, (len(files), *size, 3))
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             for _ in pool.map(lambda row: np.copyto(array[row], decode(files[row], size)), range(len(files))): pass
         array.flush()
-        os.replace(temporary, target)
-    finally: temporary.unlink(missing_ok=True)
 
 # %% ../nbs/02_data.ipynb #32d3cbbb
 @dataclass(frozen=True)
@@ -205,8 +204,14 @@ _kernel = njit(**OPTIONS)
 def _kept(function):
     "Compiled, and kept on disk for the next process; not in a notebook, where other cells may change what it calls."
     if function.__module__ == "__main__": return _kernel(function)
-    try: return njit(function, cache=True, **OPTIONS)
+    try: compiled = njit(function, cache=True, **OPTIONS)
     except RuntimeError: return _kernel(function)                # no folder to keep it in
+    keep = compiled._cache.save_overload
+
+    def try_to_keep(*made) -> None:
+        with suppress(OSError): keep(*made)                      # a full disk keeps nothing, and stops nothing
+    compiled._cache.save_overload = try_to_keep
+    return compiled
 
 
 ZERO, HALF, ONE = np.float32(0), np.float32(0.5), np.float32(1)

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pandas as pd
 
+from .disk import whole
 from .export import CARD_FILE, RECIPE_FILE, WEIGHTS_FILE, read_model
-from .labels import _whole
 from .model import PTLNet
 
 # %% ../nbs/13b_deploy.ipynb #c23e046d
@@ -77,5 +77,5 @@ def write_card(
     "A card in a model's folder; beside the one that is there where that differs."
     file = folder / CARD_FILE
     if file.exists() and file.read_text(encoding="utf-8") != text: file = file.with_suffix(".new.md")
-    with _whole(file) as draft: draft.write_text(text, encoding="utf-8")
+    with whole(file) as draft: draft.write_text(text, encoding="utf-8")
     return file

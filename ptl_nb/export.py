@@ -10,7 +10,6 @@ __all__ = ['RECIPE_FILE', 'WEIGHTS_FILE', 'CARD_FILE', 'CARD', 'TOLERANCE', 'SNI
 # %% ../nbs/13a_export.ipynb #c11f6fdf
 import copy
 import json
-import tempfile
 import warnings
 from dataclasses import asdict, fields
 from importlib.metadata import version
@@ -22,9 +21,9 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from .data import MEAN, STD, normalise
+from .disk import draft_folder, whole
 from .domains import Domain
 from .experiments import LabelSources, Store, label_folders, labelled_domains, ready_net, reid_net, run_method, write_json
-from .labels import _whole
 from .model import PTLNet
 from .search import model_hash
 from .standins import sha256
@@ -63,7 +62,7 @@ def write_model(
     "Weights (safetensors) and recipe (JSON) of a model, each written whole."
     from safetensors.torch import save
     state, identity = _test_state(net), model_hash(net, recipe.size)
-    with _whole(folder / WEIGHTS_FILE) as draft: draft.write_bytes(save(state))      # `save_file` makes a file that only its owner may read
+    with whole(folder / WEIGHTS_FILE) as draft: draft.write_bytes(save(state))      # `save_file` makes a file that only its owner may read
     how = {"height": recipe.height, "width": recipe.width, "colour": "RGB", "resize": "bilinear", "scale": "[0, 1]", "mean": MEAN, "std": STD, "layout": "N, C, H, W"}
     told = {"model": identity, "ptl_nb": version("ptl_nb"), "input": how, "output": {"feature": state["reid.neck.weight"].numel(), "norm": "L2", "distance": "cosine"},
             "backbone": recipe.backbone, "head": "embedding" if "reid.linear.weight" in state else "neck",
@@ -82,7 +81,7 @@ def export_weights(
     "Backbone and ReID neck as safetensors, with recipe and model card; ValueError for a network without a ReID head."
     folder = Path(folder)
     write_model(net, recipe, folder)
-    with _whole(folder / CARD_FILE) as draft: draft.write_text(model_card(net, recipe, facts), encoding="utf-8")
+    with whole(folder / CARD_FILE) as draft: draft.write_text(model_card(net, recipe, facts), encoding="utf-8")
     return folder
 
 # %% ../nbs/13a_export.ipynb #43b78ab4
@@ -190,7 +189,7 @@ def export_onnx(
     onnx, _, identity = _need("onnx"), _need("onnxruntime"), model_hash(net, size)
     module, noise = Deployed(net).eval(), np.random.default_rng(0).integers(0, 256, (5, *size, 3), np.uint8)
     if images is not None and images.shape[1:] != noise.shape[1:]: raise ValueError(f"images of {images.shape[1:]} for a model of size {tuple(size)}; give them at that size")
-    with _whole(Path(file)) as draft:
+    with whole(Path(file)) as draft:
         _trace(module, torch.from_numpy(noise[:2]), draft)
         model = onnx.load(str(draft))
         onnx.helper.set_model_props(model, {"model": identity, "input": "RGB bytes, resized bilinearly", "output": "L2-normalised features"})
@@ -237,8 +236,8 @@ def export_int8(
     _need("onnx"), _need("onnxruntime")
     if len(images) < 2: raise ValueError(f"{len(images)} images to measure activations on; give about a hundred of the domain that the model will be used on")
     exact = onnx_features(source, images)
-    with _whole(Path(file)) as draft, tempfile.TemporaryDirectory() as scratch:
-        _quantise(Path(source), draft, images, Path(scratch))
+    with whole(Path(file)) as draft, draft_folder(Path(file).with_suffix(".parts")) as scratch:
+        _quantise(Path(source), draft, images, scratch)
         cosine = float((exact * onnx_features(draft, images)).sum(1).mean())
         if not cosine >= least: raise RuntimeError(f"the int8 features have a mean cosine of {cosine:.3f} with the float ones, below {least}; the file was not written")
     return cosine

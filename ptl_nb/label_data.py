@@ -10,7 +10,6 @@ import hashlib
 import json
 import re
 import shutil
-import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -24,10 +23,11 @@ from PIL import Image
 from tqdm import tqdm
 
 from .data import Images, decode
+from .disk import alone, naming, new_array, whole, whole_folder
 from .domains import IMAGE_ENDINGS, ORIGINS, STANDIN_MARKER, STANDS_FOR, _check_links, _integers, _marker, _strings, load_domain
 from .matfile import read_mat
-from .labels import Vocabulary, _first, _repeated, _threads, _whole, read_attributes, read_parts, select_attributes, split_attributes
-from .standins import cache_dir, publish, truth
+from .labels import Vocabulary, _first, _repeated, _threads, read_attributes, read_parts, select_attributes, split_attributes
+from .standins import CACHE, cache_dir, truth
 
 # %% auto #0
 __all__ = ['DP_MASKS', 'DP_PARTS', 'PATCH_PARTS', 'GRID', 'DP_SPLITS', 'DP_FILE', 'DP_PLACES', 'DP_IMAGES', 'COLOURS',
@@ -192,11 +192,16 @@ def _stored(
     key = hashlib.sha256(f"{labels.data_hash()} {what} {shape}".encode()).hexdigest()[:24]
     target = folder / f"{labels.name}-{what}-{shape[1]}x{shape[2]}-{key}.npy"
     if not target.exists():
-        with _whole(target) as draft:
-            array = np.lib.format.open_memmap(draft, mode="w+", dtype=np.uint8, shape=shape)
-            fill(array)
-            array.flush()
+        with naming(target, CACHE), alone(target):
+            if not target.exists(): _fill_array(target, shape, fill)       # else another process made it meanwhile
     return np.load(target, mmap_mode="r", allow_pickle=False)
+
+
+def _fill_array(target: Path, shape: tuple[int, ...], fill: Callable):
+    with whole(target) as draft:
+        array = new_array(draft, shape)
+        fill(array)
+        array.flush()
 
 # %% ../nbs/03a_label_data.ipynb #8671aea1
 def crops(
@@ -483,13 +488,7 @@ def _new_folder(
     "A folder that appears whole or not at all; ValueError where there is something already."
     target = Path(folder)
     if target.exists() and (not target.is_dir() or any(target.iterdir())): raise ValueError(f"{target} exists and is not empty: name another folder, or remove it first.")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    new = Path(tempfile.mkdtemp(prefix=target.name + ".", dir=target.parent))
-    try:
-        yield new
-        if target.exists(): target.rmdir()
-        publish(new, target)
-    finally: shutil.rmtree(new, ignore_errors=True)
+    with whole_folder(target) as new: yield new
 
 
 def _standin(

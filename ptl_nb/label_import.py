@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
+from .disk import alone, draft_folder
 from .domains import IMAGE_ENDINGS, SPLITS, Domain, _check_links
 from .image_files import upright_size
 from .label_data import DP_PARTS, PATCH_PARTS
@@ -127,15 +127,11 @@ def _addition(
 ) -> Iterator[Path]: # temporary store, with the provenance so far
     "A temporary store whose labels move into `store` when all went well; ValueError where it has such labels already."
     store = Path(store)
-    if (store / what).exists(): raise ValueError(f"{store / what} is there already and is not overwritten: name another store, or move it away.")
-    store.parent.mkdir(parents=True, exist_ok=True)
-    new = Path(tempfile.mkdtemp(prefix=f".{store.name}.", dir=store.parent))
-    try:
+    with alone(store), draft_folder(store) as new:
+        if (store / what).exists(): raise ValueError(f"{store / what} is there already and is not overwritten: name another store, or move it away.")
         if (store / PROVENANCE_FILE).is_file(): shutil.copyfile(store / PROVENANCE_FILE, new / PROVENANCE_FILE)
         yield new
-        new.chmod(0o755)
         _move(new, store, what)
-    finally: shutil.rmtree(new, ignore_errors=True)
 
 # %% ../nbs/03b_label_import.ipynb #239943f9
 def _move(

@@ -9,17 +9,17 @@ import csv
 import difflib
 import json
 import os
-import threading
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path, PurePosixPath
-from typing import Any, Iterator, Sequence
+from typing import Any, Sequence
 
 import numpy as np
 import pandas as pd
 from PIL import Image
+
+from .disk import alone, whole
 
 # %% auto #0
 __all__ = ['PARTS', 'PALETTE', 'ATTRIBUTES_FILE', 'PROVENANCE_FILE', 'KINDS', 'colour_parts', 'resize_parts', 'Vocabulary',
@@ -231,19 +231,6 @@ def part_file(
         raise ValueError(f"image path '{path}' must be relative to the domain's root, with forward slashes and without '..'.")
     return Path(store) / "parts" / pure.with_suffix(".png")
 
-# %% ../nbs/03_labels.ipynb #c2b83f97
-@contextmanager
-def _whole(
-    file: Path, # file to write
-) -> Iterator[Path]: # temporary name to write to
-    "A file that appears whole or not at all, also under several writers."
-    file.parent.mkdir(parents=True, exist_ok=True)
-    draft = file.with_name(f".{file.name}.{os.getpid()}-{threading.get_ident()}.tmp")
-    try:
-        yield draft
-        os.replace(draft, file)
-    finally: draft.unlink(missing_ok=True)
-
 # %% ../nbs/03_labels.ipynb #9473d253
 def _write_part_map(
     file: Path, # PNG
@@ -254,7 +241,7 @@ def _write_part_map(
     if parts.ndim != 2 or parts.dtype.kind not in "ui" or not parts.size:
         raise ValueError(f"part map for {file}: {parts.dtype} of shape {parts.shape}, expected integer classes (H, W).")
     _check_classes(parts, f"part map for {file}")
-    with _whole(file) as draft: Image.fromarray(parts.astype(np.uint8)).save(draft, format="PNG")
+    with whole(file, sweep=False) as draft: Image.fromarray(parts.astype(np.uint8)).save(draft, format="PNG")
 
 # %% ../nbs/03_labels.ipynb #62416415
 def _threads() -> ThreadPoolExecutor: return ThreadPoolExecutor(min(8, 2 * (os.cpu_count() or 1)))
@@ -331,7 +318,7 @@ def write_attributes(
     for path in paths: part_file(store, path)   # the same rules for paths as for part maps
     frame = pd.DataFrame(table, columns=vocabulary.columns)
     frame.insert(0, "path", paths)
-    with _whole(Path(store) / ATTRIBUTES_FILE) as draft: frame.to_csv(draft, index=False, lineterminator="\n")
+    with whole(Path(store) / ATTRIBUTES_FILE) as draft: frame.to_csv(draft, index=False, lineterminator="\n")
 
 # %% ../nbs/03_labels.ipynb #d0d03a29
 def _read_rows(
@@ -417,11 +404,11 @@ def write_provenance(
     "Who predicted one kind of label, beside what is known of the other kind."
     if kind not in KINDS: raise ValueError(f"unknown kind of label '{kind}': expected one of {', '.join(KINDS)}.")
     file = Path(store) / PROVENANCE_FILE
-    entries = read_provenance(store) if file.is_file() else {}
     created = datetime.now(timezone.utc).isoformat(timespec="seconds")
-    entries[kind] = dict(predicted_by=predicted_by, weights=weights, created=created, count=int(count), standin=bool(standin),
-                         classes=list(classes), **notes)
-    with _whole(file) as draft: draft.write_text(json.dumps(entries, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    entry = dict(predicted_by=predicted_by, weights=weights, created=created, count=int(count), standin=bool(standin), classes=list(classes), **notes)
+    with alone(file):       # another process may write about the other kind
+        entries = (read_provenance(store) if file.is_file() else {}) | {kind: entry}
+        with whole(file) as draft: draft.write_text(json.dumps(entries, indent=1, sort_keys=True) + "\n", encoding="utf-8")
 
 # %% ../nbs/03_labels.ipynb #c0366b4d
 def one_hot(

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 from itertools import combinations
+from pathlib import Path
 from typing import Mapping, Sequence
 
 import matplotlib.pyplot as plt
@@ -16,12 +17,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
+from .disk import whole
 from .labels import PALETTE, PARTS, colour_parts, resize_parts
 
 # %% auto #0
-__all__ = ['PRESENT', 'ABSENT', 'RIGHT', 'WRONG', 'QUERY', 'SHARED', 'NEW', 'CLUSTER_VALUES', 'image_grid', 'blend_parts',
-           'part_legend', 'part_overlay', 'attribute_bars', 'proxy_labels', 'label_statistics', 'frame_image',
-           'ranking_rows', 'spread', 'nearest_gallery', 'shared_neighbours', 'curves', 'distributions',
+__all__ = ['PRESENT', 'ABSENT', 'RIGHT', 'WRONG', 'QUERY', 'SHARED', 'NEW', 'CLUSTER_VALUES', 'write_figure', 'image_grid',
+           'blend_parts', 'part_legend', 'part_overlay', 'attribute_bars', 'proxy_labels', 'label_statistics',
+           'frame_image', 'ranking_rows', 'spread', 'nearest_gallery', 'shared_neighbours', 'curves', 'distributions',
            'mean_differences', 'rate_dots', 'mixing', 'embedding_map', 'score_bars', 'cluster_rounds', 'cluster_page']
 
 # %% ../nbs/12_plots.ipynb #228e1b22
@@ -49,6 +51,15 @@ def _axes(
     for ax in axes.flat[count:]: ax.axis("off")
     fig.suptitle(title, fontsize=10)
     return fig, list(axes.flat[:count])
+
+# %% ../nbs/12_plots.ipynb #971bdcd2
+def write_figure(
+    file: Path, # .png, .pdf or another ending that matplotlib knows
+    figure: Figure,
+    dpi: int = 90,
+):
+    "A figure written whole; its folder is made where there is none."
+    with whole(file) as draft: figure.savefig(draft, dpi=dpi, format=file.suffix[1:])
 
 # %% ../nbs/12_plots.ipynb #9be4891b
 def _draw_image(

@@ -36,6 +36,7 @@ from PIL import Image
 from scipy import ndimage
 
 import ptl_nb
+from .disk import whole
 from .standins import STANDINS, write_archive
 
 # %% ../nbs/01a_renderer.ipynb #c37df293
@@ -339,11 +340,13 @@ def pose_bodies(
 # %% ../nbs/01a_renderer.ipynb #0105c8fd
 def freeze_bodies(path=BODIES, people: int = 4) -> None:
     "Writes the body's geometry and a few posed people (needs anny)."
-    np.savez_compressed(path, **body_geometry())
+    def write(**arrays):
+        with whole(path) as draft, open(draft, 'wb') as out: np.savez_compressed(out, **arrays)
+    write(**body_geometry())      # what a posed body is made with
     rng, d = np.random.default_rng(11), DOMAINS['studio']
     who = [sample_person(rng, d) for _ in range(people)]
     posed = pose_bodies(who, np.stack([sample_pose(rng, p, DOMAINS['plaza']) for p in who]))
-    np.savez_compressed(path, **body_geometry(), **{f'posed{k}': a.astype(np.float16) for k, a in enumerate(posed)})
+    write(**body_geometry(), **{f'posed{k}': a.astype(np.float16) for k, a in enumerate(posed)})
 
 # %% ../nbs/01a_renderer.ipynb #3e3e4b1a
 def frozen_bodies() -> tuple:

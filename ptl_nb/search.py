@@ -28,10 +28,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .data import MEAN, STD, batches, decode, pixels
+from .disk import alone, whole
 from .domains import Domain, load_domain
 from .evaluator import BLOCK_BYTES, check_labels, extract
 from .experiments import Store, write_csv, write_json
-from .labels import PARTS, _whole
+from .labels import PARTS
 from .model import PTLNet
 from .plots import QUERY, RIGHT, WRONG, _axes, _draw_image, _title, blend_parts, frame_image
 from .ssg import EmbeddingHead
@@ -164,13 +165,13 @@ def save_index(index: GalleryIndex, folder: Path) -> Path:     # the folder
     "Write an index, or replace the one that is there."
     folder, content = Path(folder), content_hash(index)
     names = {"features": f"features-{content}.npy", "rows": f"rows-{content}.csv"}
-    with _whole(folder / names["features"]) as draft:
-        with open(draft, "wb") as file: np.save(file, index.features, allow_pickle=False)
-    write_csv(folder / names["rows"], index.rows)
     facts = {"images": len(index), "dimensions": index.features.shape[1], "model": index.model, "root": str(index.root.resolve()), "standin": index.standin}
-    write_json(folder / INDEX_FILE, facts | names)
-    for old in (*folder.glob("features-*.npy"), *folder.glob("rows-*.csv")):
-        if old.name not in names.values(): old.unlink()
+    with alone(folder / INDEX_FILE):
+        with whole(folder / names["features"]) as draft, open(draft, "wb") as file: np.save(file, index.features, allow_pickle=False)
+        write_csv(folder / names["rows"], index.rows)
+        write_json(folder / INDEX_FILE, facts | names)
+        for pattern in ("features-*.npy", "rows-*.csv", ".features-*.tmp", ".rows-*.tmp"):       # of the index before, and drafts of a killed process
+            for old in folder.glob(pattern): old.name in names.values() or old.unlink()
     return folder
 
 # %% ../nbs/13_search.ipynb #03e896fd
@@ -489,7 +490,7 @@ def approximate(
     file = Path(folder) / f"{kind}-{content}-{lists}-{code}-{seed}.faiss" if folder else None
     built = faiss.read_index(str(file)) if file and file.is_file() else _build(index, kind, lists, code, seed)
     if file and not file.is_file():
-        with _whole(file) as draft: faiss.write_index(built, str(draft))
+        with whole(file) as draft: faiss.write_index(built, str(draft))
     return Engine(built, content, None if kind == "flat" else min(lists, probes or max(8, lists // 16)))
 
 # %% ../nbs/13_search.ipynb #57e87289

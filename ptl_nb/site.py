@@ -10,7 +10,6 @@ import ast
 import os
 import re
 import shutil
-import tempfile
 from dataclasses import dataclass, replace
 from fnmatch import fnmatch
 from html.parser import HTMLParser
@@ -25,6 +24,8 @@ from nbconvert import HTMLExporter
 from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
 from pygments.formatters import HtmlFormatter
 from tqdm import tqdm
+
+from .disk import draft_folder
 
 # %% auto #0
 __all__ = ['GROUPS', 'LAYOUT', 'NARROW', 'TEXT', 'CELLS', 'PAGE', 'LOADED', 'SiteError', 'read_notebook', 'navigation', 'Page',
@@ -392,7 +393,10 @@ def _publish(draft: Path, to: Path) -> None:
     "Put a finished site in its place, away with the one before."
     old = draft.with_name(draft.name + "-old")
     if to.exists(): os.replace(to, old)
-    os.replace(draft, to)
+    try: os.replace(draft, to)
+    except OSError:
+        if old.exists(): os.replace(old, to)
+        raise
     shutil.rmtree(old, ignore_errors=True)
 
 def _check_place(to: Path) -> None:
@@ -413,14 +417,10 @@ def build_site(
     _check_place(to)
     home = replace(read_page(root / "README.md"), summary="")
     groups = {group: [read_page(p) for p in members] for group, members in navigation(notebooks).items()}
-    to.parent.mkdir(parents=True, exist_ok=True)
-    draft = Path(tempfile.mkdtemp(prefix=f".{to.name}-", dir=to.parent))
-    try:
+    with draft_folder(to) as draft:
         _fill(draft, root, home, groups, definitions(notebooks), progress)
         if wrong := check_site(draft): raise SiteError("the site is not published:\n" + "\n".join(wrong))
-        draft.chmod(0o755)
         _publish(draft, to)
-    finally: shutil.rmtree(draft, ignore_errors=True)
     return to / "index.html"
 
 # %% ../nbs/14_site.ipynb #c1990871

@@ -27,7 +27,7 @@ from tqdm import tqdm
 
 from .clustering import MAX_EDGES, JaccardDistance, PlainDistance, dbscan, eps_from_rho, jaccard_similarity, source_distance
 from .data import Augment, Images, batch, batches, identity_epoch
-from .labels import _whole
+from .disk import whole
 from .losses import batch_hard_triplet
 from .model import PTLNet
 from .trainer import STOPPED_FILE, Method, Recent, autocast, check_types, load_state, parse_method, resolve_precision, save_state
@@ -386,8 +386,7 @@ def _run_key(net: PTLNet, images: np.ndarray, source: np.ndarray | None, recipe:
 # %% ../nbs/10_ssg.ipynb #33975367
 def save_round(state: Path, key: dict, net: PTLNet, optimiser: torch.optim.SGD, eps: tuple[float, ...], records: list[dict]) -> None:
     "Write what the next round goes on from."
-    state.mkdir(parents=True, exist_ok=True)
-    with _whole(state / "rounds.csv") as draft: pd.DataFrame(records).to_csv(draft, index=False, lineterminator="\n")
+    with whole(state / "rounds.csv") as draft: pd.DataFrame(records).to_csv(draft, index=False, lineterminator="\n")
     save_state(state / "state.safetensors", net, optimiser, [], {"key": key, "eps": eps, "records": records})
 
 

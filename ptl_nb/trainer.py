@@ -29,7 +29,7 @@ from safetensors.torch import save_file
 from tqdm import tqdm
 
 from .data import Augment, Images, batch, forever, identity_epoch, random_epoch
-from .labels import _whole
+from .disk import whole
 from .losses import attribute_loss, batch_hard_triplet, id_loss, parsing_loss, total_loss
 from .model import PTLNet
 from .parallel import ALONE, Ranks, add_gradients, agree, gathered, share, shared_norms, spread
@@ -249,7 +249,7 @@ def save_state(path: Path, net: PTLNet, optimiser: torch.optim.Optimizer, genera
     tensors = {f"net.{k}": v for k, v in net.state_dict().items()}
     for p, state in optimiser.state_dict()["state"].items(): tensors |= {f"optimiser.{p}.{k}": v for k, v in state.items()}
     tensors |= {f"generator.{i}": g.get_state() for i, g in enumerate(generators)}
-    with _whole(path) as draft: save_file({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, draft, {"facts": json.dumps(facts)})
+    with whole(path) as draft: save_file({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, draft, {"facts": json.dumps(facts)})
 
 # %% ../nbs/06_trainer.ipynb #f2283492
 def load_state(path: Path, net: PTLNet, optimiser: torch.optim.Optimizer, generators: list[torch.Generator]) -> dict:
@@ -310,7 +310,7 @@ def stopped(
     for which, (rows, again) in (drawn | {f"before.{n}": d for n, d in before[3].items()} if before else drawn).items(): tensors |= {f"{which}.rows": torch.as_tensor(rows)} | {f"{which}.{n}": v.cpu() for n, v in again().items()}
     kept = f"its batch is in {recent.file} (open it with safetensors.torch.load_file; the trainer's notebook draws one)"
     try:
-        with _whole(recent.file) as draft: save_file({n: v.contiguous() for n, v in tensors.items()}, draft)
+        with whole(recent.file) as draft: save_file({n: v.contiguous() for n, v in tensors.items()}, draft)
     except (OSError, SafetensorError) as error: kept = f"its batch could not be saved in {recent.file} ({error})"
     return (f"the {name} loss is {losses[name][k]:.4g} at iteration {iteration}, lr {lr:.3g}, so the training was stopped; {kept}. "
             "Where images and labels are as they should be, lower the learning rate or use precision 'fp32'")

@@ -14,11 +14,10 @@ import torch
 from safetensors.torch import save_file
 
 from ptl_nb import experiments
+from ptl_nb.disk import FullDisk, writable
 from ptl_nb.domains import load_domain
-from ptl_nb.experiments import (FullDisk, Store, check_parameters, choose_recipe, load_attribute_model, load_parser, load_reid, parse_methods, parse_seeds, save_net, score_model,
-                                train_method, writable, write_csv, write_json)
-from ptl_nb.labels import Vocabulary, write_attributes, write_parts
-from ptl_nb.trainer import save_state
+from ptl_nb.experiments import (Store, check_parameters, choose_recipe, load_attribute_model, load_parser, load_reid, parse_methods, parse_seeds, save_net, score_model, train_method,
+                                write_csv, write_json)
 
 RECIPE, BL = choose_recipe("smoke"), parse_methods("BL")[0]
 
@@ -88,7 +87,7 @@ def test_a_folder_without_rights_is_named(tmp_path):
     with pytest.raises(PermissionError, match="cannot write to the folder"): writable(tmp_path / "runs")
 
 
-# a full disk
+# a full disk; every single writer: test_disk.py
 
 def test_a_training_meets_a_full_disk_and_goes_on_with_space(small_disk, data, trained):
     place = small_disk("size=1m")
@@ -105,25 +104,6 @@ def test_a_training_meets_a_full_disk_and_goes_on_with_space(small_disk, data, t
 
 
 NET = torch.nn.Linear(600, 600)
-WRITERS = {
-    "weights": lambda folder: save_net(NET, folder / "model.safetensors"),
-    "state": lambda folder: save_state(folder / "state.safetensors", NET, torch.optim.Adam(NET.parameters()), [], {}),
-    "table": lambda folder: write_csv(folder / "a.csv", pd.DataFrame({"a": np.random.default_rng(0).random(100_000)})),
-    "json": lambda folder: write_json(folder / "a.json", {"a": list(range(300_000))}),
-    "part maps": lambda folder: write_parts(folder, [f"{i}.jpg" for i in range(40)], np.random.default_rng(0).integers(0, 8, (40, 256, 256), dtype=np.uint8)),
-    "attributes": lambda folder: write_attributes(folder, [f"{i}.jpg" for i in range(8_000)], Vocabulary.two_way(("hat", "bag")), np.full((8_000, 2, 2), .5, np.float32)),
-}
-
-
-@pytest.mark.parametrize("what", WRITERS)
-def test_every_writer_meets_a_full_disk(small_disk, what):
-    store = Store(small_disk("size=200k"))
-    kept = store.make("kept", {}, lambda folder: write_json(folder / "a.json", {"a": 1}))
-    before = contents(kept)
-    with pytest.raises(FullDisk, match="is full or read-only"): store.make("a", {}, WRITERS[what])
-    assert contents(kept) == before and store.find("a", {}) is None and not list(store.root.rglob("*.tmp"))
-    small_disk("size=64m")
-    assert store.make("a", {}, WRITERS[what]).is_dir()
 
 
 def test_a_full_disk_without_a_mount(tmp_path, monkeypatch):
@@ -134,13 +114,6 @@ def test_a_full_disk_without_a_mount(tmp_path, monkeypatch):
     with pytest.raises(FullDisk, match="is full"): store.make("a", {}, lambda folder: experiments.save_net(NET, folder / "model.safetensors"))
     monkeypatch.setattr(experiments, "save_net", real)
     assert store.make("a", {}, lambda folder: experiments.save_net(NET, folder / "model.safetensors")).is_dir()
-
-
-def test_a_table_on_a_full_disk_leaves_the_old_one(small_disk):
-    place = small_disk("size=100k")
-    write_csv(place / "table.csv", pd.DataFrame({"a": [1]}))
-    with pytest.raises(FullDisk, match="table.csv"): write_csv(place / "table.csv", pd.DataFrame({"a": np.random.default_rng(0).random(100_000)}))
-    assert (place / "table.csv").read_text() == "a\n1\n"
 
 
 # broken and foreign files
