@@ -444,7 +444,7 @@ def result_figure(
 # %% ../nbs/13_search.ipynb #2bc32c74
 def query_rows(
     text: str,                        # image file, folder of images, or "row:12"
-    domain: Domain,                   # whose rows are meant
+    domain: Domain | None,            # whose rows are meant; None: none may be
     camera: int = 0,                  # camid of images given as files; 0: unknown
 ) -> tuple[Path, pd.DataFrame, bool]: # root, rows and stand-in mark, as `index_files` takes them
     "Queries by name; ValueError for a row that is not there, FileNotFoundError for a file that is not."
@@ -456,7 +456,7 @@ def query_rows(
     if path.is_dir():
         images = load_domain(str(path.resolve()))
         return images.root, images.train[["path"]].assign(camid=camera), images.standin
-    if not path.is_file(): raise FileNotFoundError(f"query {text!r} does not exist; give an image file, a folder of images, or row:0 and on for {domain.title}")
+    if not path.is_file(): raise FileNotFoundError(f"query {text!r} does not exist; give an image file, a folder of images, or row:0 and on for a row of the target")
     decode(path, (8, 4))              # an image that cannot be read shows here
     return path.parent, pd.DataFrame({"path": [path.name], "camid": [camera]}), False
 
