@@ -546,7 +546,7 @@ def refuse_files(
         lines = [f"  {name!r} {why}" for name, why in sorted(faults.items())]
         more = [f"  ... and {len(lines) - MOST} more"] if len(lines) > MOST else []
         first = f"{source}: {len(faults)} {'file' if len(faults) == 1 else 'files'} cannot be used, nothing was done:"
-        raise FilesRefused("\n".join([first, *lines[:MOST], *more]), source, list(rest), faults)
+        raise FilesRefused("\n".join([first, *lines[:MOST], *more]), source, list(rest), faults) from None          # a shorter list that it completes is not shown
 
 # %% ../nbs/00_domains.ipynb #a2eb33e2
 def _found(paths: list[str], pattern: str, what: str, folder: Path) -> list[str]:

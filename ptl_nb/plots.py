@@ -6,9 +6,10 @@
 from __future__ import annotations
 
 import difflib
+import io
 from itertools import combinations
 from pathlib import Path
-from typing import Mapping, Sequence
+from typing import Iterable, Mapping, Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -21,10 +22,11 @@ from .disk import whole
 from .labels import PALETTE, PARTS, colour_parts, resize_parts
 
 # %% auto #0
-__all__ = ['PRESENT', 'ABSENT', 'RIGHT', 'WRONG', 'QUERY', 'SHARED', 'NEW', 'CLUSTER_VALUES', 'write_figure', 'image_grid',
-           'blend_parts', 'part_legend', 'part_overlay', 'attribute_bars', 'proxy_labels', 'label_statistics',
-           'frame_image', 'ranking_rows', 'spread', 'nearest_gallery', 'shared_neighbours', 'curves', 'distributions',
-           'mean_differences', 'rate_dots', 'mixing', 'embedding_map', 'score_bars', 'cluster_rounds', 'cluster_page']
+__all__ = ['PRESENT', 'ABSENT', 'RIGHT', 'WRONG', 'QUERY', 'SHARED', 'NEW', 'CLUSTER_VALUES', 'write_figure', 'fonts_for',
+           'picture', 'image_grid', 'blend_parts', 'part_legend', 'part_overlay', 'attribute_bars', 'proxy_labels',
+           'label_statistics', 'frame_image', 'ranking_rows', 'spread', 'nearest_gallery', 'shared_neighbours',
+           'curves', 'distributions', 'mean_differences', 'rate_dots', 'mixing', 'embedding_map', 'score_bars',
+           'cluster_rounds', 'cluster_page']
 
 # %% ../nbs/12_plots.ipynb #228e1b22
 def _title(
@@ -72,6 +74,36 @@ def _draw_image(
     ax.set(xticks=[], yticks=[])
     ax.spines[:].set_visible(False)
     ax.set_title(title, fontsize=8)
+
+# %% ../nbs/12_plots.ipynb #5e313817
+def fonts_for(
+    texts: Iterable[str], # names that figures will show
+) -> list[str]: # families, most preferred first
+    "matplotlib's own font, and installed ones for letters that it lacks; for rcParams['font.family']."
+    from matplotlib import font_manager
+
+    letters = lambda file: set(font_manager.get_font(file).get_charmap())
+    families = ["DejaVu Sans"]
+    lacking = {ord(c) for text in texts for c in text if c.isprintable()} - letters(font_manager.findfont(families[0]))
+    for font in font_manager.fontManager.ttflist:
+        if not lacking: break
+        if font.name.startswith("Last Resort"): continue         # matplotlib's boxes for everything
+        if found := lacking & letters(font.fname):
+            families.append(font.name)
+            lacking -= found
+    return families
+
+# %% ../nbs/12_plots.ipynb #fae86b0f
+def picture(
+    figure: Figure,
+    dpi: int = 80,
+): # IPython.display.Image, a JPEG
+    "A figure of photographs for a notebook's page."
+    from IPython.display import Image
+
+    data = io.BytesIO()
+    figure.savefig(data, format="jpeg", dpi=dpi, bbox_inches="tight", pil_kwargs={"quality": 85})
+    return Image(data.getvalue(), format="jpeg")
 
 # %% ../nbs/12_plots.ipynb #06bbf699
 def image_grid(

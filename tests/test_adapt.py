@@ -89,21 +89,34 @@ def test_all_bad_files_are_named_at_once(tmp_path, people):
     put(own, "animated.png", images[0], save_all=True, append_images=[images[1]])
     put(own, "moving.webp", images[0], save_all=True, append_images=[images[1]])
     put(own, "pages.tif", images[0], save_all=True, append_images=[images[1]])
+    put(own, "gif.jpg", images[0], format="GIF", save_all=True, append_images=[images[1]])
     put(own, "float.tif", Image.fromarray(np.ones((8, 4), np.float32)))
     put(own, "twin.jpg", images[0]), put(own, "twin.png", images[0]), put(own, "tab\there.jpg", images[0]), put(own, "back\\slash.jpg", images[0])
     for side, name in ((9_000, "large.png"), (200_000, "bomb.png")): (own / name).write_bytes(png([(b"IHDR", side.to_bytes(4, "big") * 2 + bytes([1, 0, 0, 0, 0])), (b"IDAT", zlib.compress(bytes(99))), (b"IEND", b"")]))
+    (own / "text bomb.png").write_bytes(png([(b"IHDR", bytes([0, 0, 0, 4, 0, 0, 0, 8, 8, 0, 0, 0, 0])), (b"zTXt", b"k\0\0" + zlib.compress(bytes(70 << 20), 1)), (b"IEND", b"")]))
     (own / "cut.jpg").write_bytes(good[:600]), (own / "empty.jpg").touch(), (own / "film.jpg").write_bytes(b"\0\0\0\x18ftypmp42")
     (own / "out.jpg").symlink_to(secret), (own / "gone.jpg").symlink_to(own / "nothing"), (own / "self.jpg").symlink_to(own / "self.jpg"), (own / "inside.jpg").symlink_to(own / "cam 1/good.jpg")
     os.mkfifo(own / "pipe.jpg")
     with pytest.raises(FilesRefused) as refused: load_checked(own)
     said, faults = str(refused.value), refused.value.faults
-    expected = {"animated.png": "2 pictures", "moving.webp": "2 pictures", "pages.tif": "2 pictures", "float.tif": "32-bit", "twin.jpg": "in its ending only", "twin.png": "in its ending only", "tab\there.jpg": "control character",
+    expected = {"animated.png": "2 pictures", "moving.webp": "2 pictures", "pages.tif": "2 pictures", "gif.jpg": "2 pictures", "text bomb.png": "cannot be decoded", "float.tif": "32-bit", "twin.jpg": "in its ending only", "twin.png": "in its ending only", "tab\there.jpg": "control character",
                 "back\\slash.jpg": "backslash", "large.png": "9000 x 9000", "bomb.png": "cut the person out|cannot be decoded", "cut.jpg": "cannot be decoded", "empty.jpg": "cannot be decoded", "film.jpg": "cannot be decoded",
                 "out.jpg": "leaves the folder", "gone.jpg": "link to nothing", "self.jpg": "link to nothing", "pipe.jpg": "not a regular file"}
     assert set(faults) == set(expected) and said.startswith(f"{own}: {len(expected)} files cannot be used")
     for name, why in expected.items(): assert any(w in faults[name] for w in why.split("|")) and repr(name) in said
     for name in expected: os.unlink(own / name)
     assert load_checked(own)[0].train.path.tolist() == ["cam 1/good.jpg", "inside.jpg"]
+
+
+def test_a_file_that_may_not_be_read_is_named(tmp_path, people, monkeypatch):
+    for name in ("open.jpg", "locked.jpg"): put(tmp_path, name, people[0][0])
+    real = Image.open
+    def opened(file, *arguments):
+        if str(file).endswith("locked.jpg"): raise PermissionError(13, "Permission denied", str(file))
+        return real(file, *arguments)
+    monkeypatch.setattr(Image, "open", opened)
+    with pytest.raises(FilesRefused) as refused: load_checked(tmp_path)
+    assert list(refused.value.faults) == ["locked.jpg"] and "Permission denied" in refused.value.faults["locked.jpg"]
 
 
 def test_limits_of_size(tmp_path):
@@ -234,11 +247,26 @@ def test_labelled_rows_and_labels_of_another_model(adapt, tmp_path, people):
 def test_bad_files_stop_it_before_any_training(tmp_path, people, monkeypatch):
     monkeypatch.setitem(test_repo.ENV, "TMPDIR", str(tmp_path))
     for i in range(13): put(tmp_path / "own", f"{i}.jpg", people[0][i])
+    (tmp_path / "own/gone.jpg").symlink_to("nowhere")
     for name in ("x.jpg", "y.jpg"): (tmp_path / "own" / name).write_bytes(b"no image")
     done = papermill("adapt", tmp_path / "out.ipynb", f"target={tmp_path / 'own'}")
     last = done.stderr.split("Traceback")[-1]
-    assert done.returncode != 0 and "2 files cannot be used" in last and "x.jpg" in last and "y.jpg" in last
+    assert done.returncode != 0 and "3 files cannot be used" in last and "x.jpg" in last and "y.jpg" in last and "gone.jpg" in last
+    assert "cannot be used" not in done.stderr.split("3 files cannot be used")[0], "a shorter list is shown first"
     assert "seed 0: " not in outputs(tmp_path / "out.ipynb") and not list(tmp_path.glob("ptl-smoke-*/runs"))
+
+
+@pytest.mark.parametrize("images, parameter, says", [
+    (11, "seed=0", "own has 11 images to adapt to; give at least 12"), (13, "ssg=ssg", "own has 13 images, SSG wants at least one batch"),
+    (13, "attributes_from=their.csv", "attributes of 2 to 3 classes"), (13, "deploy=PTL+SSG", "this run makes BL, BL+BN^t, PTL, PTL+BN^t")])
+def test_what_cannot_be_adapted_to_is_refused_before_any_training(tmp_path, people, monkeypatch, images, parameter, says):
+    monkeypatch.setitem(test_repo.ENV, "TMPDIR", str(tmp_path))
+    for i in range(images): put(tmp_path / "own", f"{i}.jpg", people[0][i])
+    third = [1 / 3] * 3
+    pd.DataFrame([(f"{i}.jpg", .5, .5, *third) for i in range(images)], columns=["path", "hat=no", "hat=yes", "hair=none", "hair=short", "hair=long"]).to_csv(tmp_path / "their.csv", index=False)
+    done = papermill("adapt", tmp_path / "out.ipynb", f"target={tmp_path / 'own'}", parameter.replace("their.csv", str(tmp_path / "their.csv")))
+    assert done.returncode != 0 and says in done.stderr.split("Traceback")[-1], done.stderr[-2000:]
+    assert "parser on" not in outputs(tmp_path / "out.ipynb") and "seed 0: " not in outputs(tmp_path / "out.ipynb")
 
 
 @pytest.mark.skipif("PTL_REAL" not in os.environ, reason="set PTL_REAL to a folder with crops/ and a domain.csv of real people")

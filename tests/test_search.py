@@ -1,5 +1,6 @@
 """Search against a plain sort on many random galleries, an index that survives an interrupted save, and find from a shell."""
 import json
+import re
 import shutil
 import tracemalloc
 from dataclasses import replace
@@ -16,7 +17,7 @@ from ptl_nb.domains import load_domain
 from ptl_nb.experiments import RECIPES
 from ptl_nb.export import export_weights
 from ptl_nb.model import PTLNet
-from ptl_nb.search import GalleryIndex, build_index, full_rows, load_index, named_gallery, save_index, search
+from ptl_nb.search import GalleryIndex, add_images, build_index, full_rows, load_index, named_gallery, open_gallery, remove_images, save_index, search
 
 
 def gallery(n: int, d: int, rng: np.random.Generator, levels: int = 3) -> GalleryIndex:
@@ -75,6 +76,41 @@ def test_an_interrupted_save_leaves_the_old_index(tmp_path, monkeypatch):
     assert len(load_index(tmp_path)) == 50 and len(list(tmp_path.iterdir())) == 3
 
 
+def test_a_large_index_is_never_in_memory(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "BLOCK_IMAGES", 1000)
+    whole = gallery(30_000, 128, np.random.default_rng(0))
+    size = whole.features.nbytes
+    save_index(whole.take(np.arange(28_000)), tmp_path)
+    more = whole.take(np.arange(28_000, 30_000))
+    expected = whole.features[7:]
+    del whole
+    tracemalloc.start()
+    index = load_index(tmp_path)
+    for step in (lambda: add_images(index, more, tmp_path), lambda: remove_images(index, [f"{i}.jpg" for i in range(7)], tmp_path)): index = step()
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert isinstance(index.features, np.memmap) and np.array_equal(index.features, expected)
+    assert len(list(tmp_path.iterdir())) == 3 and peak < size, f"{peak / size:.2f} of the features"        # what there is are the rows' names, times and places
+
+
+def test_building_in_a_folder_or_in_memory_is_the_same_to_the_bit(tmp_path, monkeypatch):
+    corridor = load_domain("corridor")
+    torch.manual_seed(0)
+    net = PTLNet(3, backbone_name="mini")
+    whole = build_index(net, RECIPES["smoke"], corridor)
+    monkeypatch.setattr(module, "BLOCK_IMAGES", 256)
+    mapped = build_index(net, RECIPES["smoke"], corridor, folder=tmp_path)
+    assert isinstance(mapped.features, np.memmap) and len(mapped) == len(corridor.gallery) > 256
+    assert np.array_equal(mapped.features, whole.features) and mapped.rows.equals(whole.rows) and mapped.root == corridor.root
+    assert load_index(save_index(whole, tmp_path / "again")).features.filename.split("/")[-1] == mapped.features.filename.split("/")[-1], "another content hash"
+
+
+def test_features_that_are_too_few_leave_no_index(tmp_path, monkeypatch):
+    whole = gallery(30, 4, np.random.default_rng(0))
+    with pytest.raises(ValueError, match="20 features for 30 images"): module._save(tmp_path, [whole.features[:20]], whole.rows, "m", tmp_path, False, None)
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize("break_it, says", [
     (lambda f: (f / "index.json").write_text("{"), "cannot be read"),
     (lambda f: next(f.glob("*.npy")).unlink(), "cannot be read"),
@@ -111,21 +147,28 @@ def model(tmp_path_factory) -> Path:
 def test_find_with_an_exported_model_in_a_folder_of_ones_own(tmp_path, model):
     corridor = load_domain("corridor")
     crops = tmp_path / "Größe und 東京"
-    crops.mkdir()
-    for i, file in enumerate(corridor.files(corridor.gallery[:9])): shutil.copy(file, crops / f"Person {i} é.png")
-    run = papermill("find", tmp_path / "out.ipynb", f"model={model}", f"gallery={crops}", f"query={crops / 'Person 4 é.png'}", "top=3", "maps=2", "parts=False", "camera=1")
+    for i, file in enumerate(corridor.files(corridor.gallery[:9])):
+        place = crops / ("Tür", "Kasse 2")[i % 2] / f"Person {i} é t{i}.png"
+        place.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(file, place)
+    run = papermill("find", tmp_path / "out.ipynb", f"model={model}", f"gallery={crops}", f"query={crops / 'Tür/Person 4 é t4.png'}", "top=3", "maps=2", "parts=False", "camera=Tür", r"gallery_time=t(\d+)", "until=6")
     assert run.returncode == 0, run.stderr[-3000:]
     shown = outputs(tmp_path / "out.ipynb")
-    assert "9 images x" in shown and "leave out: self" in shown and "with 4 Axes" in shown and "with 2 Axes" in shown
+    assert "9 images x" in shown and "leave out: self" in shown and "1 Kasse 2, 2 T" in shown and "with 4 Axes" in shown and "with 2 Axes" in shown
     said = "".join(t for c in json.loads((tmp_path / "out.ipynb").read_text())["cells"] for o in c.get("outputs", []) for t in o.get("text", []) if o["output_type"] == "stream")
-    results = [line for line in said.splitlines() if line.startswith("smoke/find/")]
+    results = [line for line in said.splitlines() if line.startswith("own/smoke/find/")]
     assert len(results) == 4 and any(line.endswith("-maps.png") for line in results)
+    assert "Market-1501 is not under" not in shown, "a warning about domains that are not used"
+    found = re.findall(r"Person (\d)", shown.split("similarity")[1])
+    assert found and {int(i) for i in found} <= {0, 2, 4, 6}
 
 
 @pytest.mark.parametrize("parameters, says", [
     (("gallery=INDEX", "method=BL"), "features of two models cannot be compared"),
     (("query=row:99999",), "has rows row:0 to"),
     (("query=nobody.jpg",), "does not exist; give an image file"),
+    (("camera=door",), "these cameras have no names"),
+    (("query=row:1", "leave_out=camera", "camera=1"), "leave no image that may be an answer"),
 ])
 def test_find_refuses_what_cannot_be_asked(tmp_path, model, parameters, says):
     given = [p.replace("INDEX", str(model.parent / "index")) for p in parameters]
