@@ -7,7 +7,7 @@ from setuptools import find_packages, setup
 config = ConfigParser(delimiters=["="])
 config.read("settings.ini", encoding="utf-8")
 cfg = config["DEFAULT"]
-EXTRAS = "render", "search", "export", "launch", "backbones"
+EXTRAS = "render", "search", "export", "launch", "multi", "backbones"
 
 setup(
     name=cfg["lib_name"],

@@ -11,7 +11,6 @@ import argparse
 import functools
 import hashlib
 import json
-import os
 import random
 import shutil
 import subprocess
@@ -96,8 +95,21 @@ def table(root: Path, facts: dict) -> None:
     save_comparison(made, root / "table")
 
 
-STAGES = {"training": training, "labelling": labelling, "extraction": extraction, "ssg": ssg, "table": table}
-PREPARE = {"labelling": label_models, "extraction": baseline, "ssg": baseline}
+def index(root: Path, facts: dict) -> None:
+    "Galleries indexed in the store, and joined one after the other in a folder of their own."
+    from ptl_nb.domains import load_domain
+    from ptl_nb.experiments import load_reid, parse_methods, train_method
+    from ptl_nb.search import INDEX_FILE, _seen_from, add_images, load_index, open_gallery, save_index
+    store, recipe, source, target, labels = parts(root, facts)
+    net, place = load_reid(train_method(store, recipe, parse_methods("BL")[0], source, target, 0, labels), recipe), root / "table" / "index"
+    for name in ("campus", "corridor", "plaza"):
+        more = open_gallery(store, net, recipe, load_domain(name))
+        if not (place / INDEX_FILE).exists(): save_index(more, place)
+        elif _seen_from((there := load_index(place)).root, more)[0] not in there.places: add_images(there, more, place)
+
+
+STAGES = {"training": training, "labelling": labelling, "extraction": extraction, "ssg": ssg, "table": table, "label models": label_models, "index": index}
+PREPARE = {"labelling": label_models, "extraction": baseline, "ssg": baseline, "index": baseline}
 
 
 # killing, and looking at what is there
