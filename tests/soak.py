@@ -108,7 +108,7 @@ def index(root: Path, facts: dict) -> None:
         elif _seen_from((there := load_index(place)).root, more)[0] not in there.places: add_images(there, more, place)
 
 
-STAGES = {"training": training, "labelling": labelling, "extraction": extraction, "ssg": ssg, "table": table, "label models": label_models, "index": index}
+STAGES = {"training": training, "labelling": labelling, "extraction": extraction, "ssg": ssg, "table": table, "label_models": label_models, "index": index}
 PREPARE = {"labelling": label_models, "extraction": baseline, "ssg": baseline, "index": baseline}
 
 
