@@ -3,21 +3,20 @@ import json
 import re
 import shutil
 import tracemalloc
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
-from test_repo import ROOT, outputs, papermill
+from test_repo import outputs, papermill
 
 from ptl_nb import search as module
 from ptl_nb.domains import load_domain
 from ptl_nb.experiments import RECIPES
 from ptl_nb.export import export_weights
 from ptl_nb.model import PTLNet
-from ptl_nb.search import GalleryIndex, add_images, build_index, full_rows, load_index, named_gallery, open_gallery, remove_images, save_index, search
+from ptl_nb.search import GalleryIndex, add_images, build_index, full_rows, load_index, named_gallery, remove_images, save_index, search
 
 
 def gallery(n: int, d: int, rng: np.random.Generator, levels: int = 3) -> GalleryIndex:
