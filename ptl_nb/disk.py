@@ -68,6 +68,8 @@ def naming(place: Path, left: str = "") -> Iterator[None]:
             raise FullDisk(number, f"cannot write {place}: its disk {state} ({_free(place)}; {error}); {left or 'files written before are whole'}. {remedy}, or give another folder, and run the same again") from error
         if isinstance(error, OSError) and error.errno != errno.ENOENT and _inside(place, error):
             raise OSError(error.errno, f"cannot write {place}: {error.strerror} ({error.filename}). Change its rights or its name, or give another folder") from error
+        if not isinstance(error, OSError) and any(sign in str(error) for sign in (f"os error {errno.EACCES})", f"os error {errno.EPERM})", os.strerror(errno.EACCES))):       # libraries in other languages
+            raise PermissionError(errno.EACCES, f"cannot write {place}: {str(error)[:200]}. Change its rights, or give another folder") from error
         raise
 
 # %% ../nbs/00b_disk.ipynb #08e0ea60

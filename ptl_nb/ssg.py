@@ -386,8 +386,8 @@ def _run_key(net: PTLNet, images: np.ndarray, source: np.ndarray | None, recipe:
 # %% ../nbs/10_ssg.ipynb #33975367
 def save_round(state: Path, key: dict, net: PTLNet, optimiser: torch.optim.SGD, eps: tuple[float, ...], records: list[dict]) -> None:
     "Write what the next round goes on from."
-    with whole(state / "rounds.csv") as draft: pd.DataFrame(records).to_csv(draft, index=False, lineterminator="\n")
     save_state(state / "state.safetensors", net, optimiser, [], {"key": key, "eps": eps, "records": records})
+    with whole(state / "rounds.csv") as draft: pd.DataFrame(records).to_csv(draft, index=False, lineterminator="\n")
 
 
 def load_round(state: Path, key: dict, net: PTLNet, optimiser: torch.optim.SGD) -> tuple[tuple[float, ...] | None, list[dict]]:

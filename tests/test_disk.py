@@ -165,9 +165,9 @@ def onnx(place: Path, version: int) -> Path:
 
 def int8(place: Path, version: int) -> Path:
     pytest.importorskip("onnxruntime")
-    source = place.parent / f"{version}.onnx"
-    if not source.exists(): export_onnx(net(version), source, (48, 24))
-    export_int8(source, place / "int8.onnx", np.random.default_rng(0).integers(0, 256, (20, 48, 24, 3), np.uint8))
+    for v in (1, 2):                                        # what is made small is there before the disk refuses
+        if not (place.parent / f"{v}.onnx").exists(): export_onnx(net(v), place.parent / f"{v}.onnx", (48, 24))
+    export_int8(place.parent / f"{version}.onnx", place / "int8.onnx", np.random.default_rng(0).integers(0, 256, (20, 48, 24, 3), np.uint8))
     return place / "int8.onnx"
 
 
@@ -240,7 +240,7 @@ WRITERS = {
     "rap form": lambda place, v: export_rap(place / f"rap{v}", limit=20),
     "site": lambda place, v: build_site(small_repository(place.parent / "repository", v), place / "_site", progress=False),
 }
-ROOM = {"scores": 0}      # bytes that are left; these files are smaller than 12,288
+ROOM = dict.fromkeys(("scores", "part maps", "imported part maps", "peta form", "rap form"), 0)      # bytes that are left; the files of these are smaller than 12,288
 
 
 @pytest.mark.parametrize("what", WRITERS)
@@ -358,6 +358,7 @@ def makes_a_file(call: ast.Call) -> bool:
     name = call.func.attr if isinstance(call.func, ast.Attribute) else getattr(call.func, "id", "")
     mode = [a.value for a in [*call.args[:2], *(k.value for k in call.keywords if k.arg == "mode")] if isinstance(a, ast.Constant) and isinstance(a.value, str)]
     if name in ("open", "ZipFile", "TarFile"): return any(re.fullmatch(r"[wax]b?\+?|r\+b?|rb\+", m) for m in mode)
+    if name == "dump" and getattr(getattr(call.func, "value", None), "id", "") == "ast": return False
     return name in MAKES and not (name == "to_csv" and not call.args)        # without a file it gives text
 
 
