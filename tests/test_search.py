@@ -72,7 +72,7 @@ def test_an_interrupted_save_leaves_the_old_index(tmp_path, monkeypatch):
     reader = load_index(tmp_path)
     save_index(new, tmp_path)
     assert np.array_equal(reader.features, old.features), "a reader's mapped features were changed under it"
-    assert len(load_index(tmp_path)) == 50 and len(list(tmp_path.iterdir())) == 3
+    assert len(load_index(tmp_path)) == 50 and len(list(tmp_path.glob("[!.]*"))) == 3
 
 
 def test_a_large_index_is_never_in_memory(tmp_path, monkeypatch):
@@ -89,7 +89,7 @@ def test_a_large_index_is_never_in_memory(tmp_path, monkeypatch):
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert isinstance(index.features, np.memmap) and np.array_equal(index.features, expected)
-    assert len(list(tmp_path.iterdir())) == 3 and peak < size, f"{peak / size:.2f} of the features"        # what there is are the rows' names, times and places
+    assert len(list(tmp_path.glob("[!.]*"))) == 3 and peak < size, f"{peak / size:.2f} of the features"        # what there is are the rows' names, times and places
 
 
 def test_building_in_a_folder_or_in_memory_is_the_same_to_the_bit(tmp_path, monkeypatch):
@@ -101,13 +101,13 @@ def test_building_in_a_folder_or_in_memory_is_the_same_to_the_bit(tmp_path, monk
     mapped = build_index(net, RECIPES["smoke"], corridor, folder=tmp_path)
     assert isinstance(mapped.features, np.memmap) and len(mapped) == len(corridor.gallery) > 256
     assert np.array_equal(mapped.features, whole.features) and mapped.rows.equals(whole.rows) and mapped.root == corridor.root
-    assert load_index(save_index(whole, tmp_path / "again")).features.filename.split("/")[-1] == mapped.features.filename.split("/")[-1], "another content hash"
+    assert Path(load_index(save_index(whole, tmp_path / "again")).features.filename).name == Path(mapped.features.filename).name, "another content hash"
 
 
 def test_features_that_are_too_few_leave_no_index(tmp_path, monkeypatch):
     whole = gallery(30, 4, np.random.default_rng(0))
     with pytest.raises(ValueError, match="20 features for 30 images"): module._save(tmp_path, [whole.features[:20]], whole.rows, "m", tmp_path, False, None)
-    assert not list(tmp_path.iterdir())
+    assert not list(tmp_path.glob("[!.]*"))
 
 
 @pytest.mark.parametrize("break_it, says", [
@@ -167,7 +167,7 @@ def test_find_with_an_exported_model_in_a_folder_of_ones_own(tmp_path, model):
     (("query=row:99999",), "has rows row:0 to"),
     (("query=nobody.jpg",), "does not exist; give an image file"),
     (("camera=door",), "these cameras have no names"),
-    (("query=row:1", "leave_out=camera", "camera=1"), "leave no image that may be an answer"),
+    (("query=row:0", "leave_out=camera", "camera=1"), "leave no image that may be an answer"),
 ])
 def test_find_refuses_what_cannot_be_asked(tmp_path, model, parameters, says):
     given = [p.replace("INDEX", str(model.parent / "index")) for p in parameters]
