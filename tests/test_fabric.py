@@ -41,6 +41,21 @@ if ranks.first: save_net(net, folder / "model.safetensors")
 """
 
 
+SCORES = """
+import sys
+import numpy as np
+from ptl_nb import evaluator
+from ptl_nb.parallel import start
+ranks = start(int(sys.argv[1]))
+evaluator.BLOCK_BYTES = 4 * 90 * 7                        # blocks of seven queries, of which every process has some, not equally many
+rng = np.random.default_rng(0)
+query, gallery = (rng.integers(-3, 4, (n, 8)).astype(np.float32) for n in (50, 90))      # many ties
+labels = [rng.integers(0, high, n) for high, n in ((12, 50), (12, 90), (3, 50), (3, 90))]
+scores = evaluator.evaluate(query, gallery, *labels, ranks=ranks)
+np.savez(f"{sys.argv[2]}/{ranks.rank}.npz", ap=scores.ap, inp=scores.inp, cmc=scores.cmc, first_rank=scores.first_rank)
+"""
+
+
 def started(folder: Path) -> subprocess.Popen:
     folder.mkdir(exist_ok=True)
     script = folder / "child.py"          # Fabric starts the other process by the same command
@@ -72,6 +87,21 @@ def test_a_dead_process_ends_the_run_and_it_goes_on(tmp_path, dies):
     assert not any(map(alive, pids)), "a process is left behind"
     assert run.wait(60) != 0 and state.exists() and not (killed / "model.safetensors").exists()
     assert finished(started(killed), killed) == expected
+
+
+def test_queries_shared_in_blocks_score_as_before(tmp_path):
+    "Also with more processes than blocks: eight blocks, one of them cut short, on one, three and nine processes."
+    script = tmp_path / "scores.py"
+    script.write_text(SCORES)
+    for processes in (1, 3, 9):
+        (tmp_path / str(processes)).mkdir()
+        run = subprocess.run([sys.executable, script, str(processes), tmp_path / str(processes)], capture_output=True, text=True, timeout=300, env=os.environ | {"OMP_NUM_THREADS": "1"})
+        assert not run.returncode, run.stderr[-3000:]
+    expected = dict(np.load(tmp_path / "1" / "0.npz", allow_pickle=False))
+    assert np.isnan(expected["ap"]).sum() < 50 and len(list(tmp_path.glob("*/*.npz"))) == 13
+    for file in tmp_path.glob("*/*.npz"):
+        found = np.load(file, allow_pickle=False)
+        for name, value in expected.items(): np.testing.assert_array_equal(found[name], value, err_msg=f"{file.parent.name} processes, process {file.stem}: {name}")
 
 
 def test_a_table_finds_what_two_processes_trained(tmp_path, monkeypatch):

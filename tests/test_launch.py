@@ -13,6 +13,7 @@ submitit = pytest.importorskip("submitit")
 from ptl_nb.domains import load_domain
 from ptl_nb.experiments import Experiment, Store, choose_recipe, compare, compare_labels, label_sources, parse_methods, train_method
 from ptl_nb.launch import STAGES, Job, Places, estimate, failures, job_executor, launch_runs, parse_launch, run_jobs, stage_jobs
+from ptl_nb.labels import read_attributes, write_attributes, write_provenance
 from ptl_nb.standins import truth
 from test_repo import ENV, outputs, smoke_run
 
@@ -63,7 +64,11 @@ def test_sets_of_labels_share_the_plain_rows(tmp_path, bl, monkeypatch):
     from ptl_nb import experiments
     read, score = [], experiments.score_model
     monkeypatch.setattr(experiments, "score_model", lambda store, recipe, run, domain, bn: (read.append(run.name), score(store, recipe, run, domain, bn))[1])
-    wanted = replace(bl, store=Store(tmp_path, progress=False), methods=parse_methods("BL, BL+Attr^t"), labels={"campus": truth("campus")})
+    paths = bl.target.train.path
+    vocabulary, known = read_attributes(truth("campus"), paths)
+    write_attributes(tmp_path / "labels", paths, vocabulary, known)
+    write_provenance(tmp_path / "labels", "attributes", "the renderer", "truth", len(paths), True, vocabulary.columns)
+    wanted = replace(bl, store=Store(tmp_path / "runs", progress=False), methods=parse_methods("BL, BL+Attr^t"), labels={"campus": tmp_path / "labels"})
     table = compare_labels({"one": wanted, "two": wanted})
     assert list(table.scores) == ["BL", "BL+Attr^t (one)", "BL+Attr^t (two)"] and sum(name.startswith("BL-plaza") for name in read) == 1
     assert table.by_seed().mAP.nunique() == 2
