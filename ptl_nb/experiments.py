@@ -276,7 +276,7 @@ class Store:
 def fill_run(name: str, key: dict, fill, draft: Path, device: str) -> None:
     "Let `fill` write its files and write run.json; half files are removed before and after a failure."
     draft.mkdir(exist_ok=True)
-    start, halves = time.perf_counter(), lambda: [left.unlink() for left in draft.rglob("*.tmp")]      # half a file each, of a killed process or a full disk
+    start, halves = time.perf_counter(), lambda: [left.unlink() for name in ("*.tmp", ".tmp??????") for left in draft.rglob(name)]      # half a file each, of a killed process or a full disk; the second: safetensors' own
     halves()
     try: facts = fill(draft) or {}
     except BaseException:

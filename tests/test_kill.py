@@ -98,5 +98,5 @@ def test_the_lock_of_a_dead_process_is_taken_over(tmp_path):
 
 def test_two_processes_fill_one_table_and_one_is_killed():
     rows = []
-    row = soak.together(2, 1, 0, rows.append, {"epochs": 1, "methods": "BL"})
+    row = soak.together(2, "table", 1, 0, rows.append, {"epochs": 1, "methods": "BL"})
     assert row["identical"] and rows == [row]

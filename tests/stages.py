@@ -1,0 +1,149 @@
+"""What `soak.py` kills: each stage fills a folder from an empty one, or from what its PREPARE left there. Imported once, by the server that the processes are forked from, with the compiled functions ready."""
+import functools
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from ptl_nb import data, experiments, label_data
+from ptl_nb import ssg as ssg_module
+from ptl_nb.data import fused, pixels
+from ptl_nb.deploy import write_card
+from ptl_nb.domains import load_domain
+from ptl_nb.evaluator import evaluate
+from ptl_nb.experiments import (SSG_RECIPES, Experiment, Store, choose_recipe, compare, label_domain, label_sources, load_reid, parse_methods, save_comparison, score_model, train_attributes_once, train_method, train_parser_once, train_ssg,
+                                write_json)
+from ptl_nb.export import export_int8, export_onnx, export_weights
+from ptl_nb.launch import label_model_times, per_iteration, training_step
+from ptl_nb.model import PTLNet
+from ptl_nb.search import INDEX_FILE, add_images, approximate, build_index, load_index, open_gallery, save_index
+from ptl_nb.ssg import pseudo_labels, set_head
+from ptl_nb.standins import truth
+from ptl_nb.trainer import fit
+
+DOMAINS = ("campus", "corridor", "plaza")
+
+
+def parts(root: Path, facts: dict):
+    "Store, recipe, domains and label stores that the stages share; states are saved often, so that a short run has something to go on from. What is made is written down."
+    def logged(module, name: str, what) -> None:
+        real = getattr(module, name)
+        def call(*given):
+            real(*given)
+            with open(root / "made.log", "a") as log: log.write(f"{what(*given)}\n")
+        setattr(module, name, call)
+    logged(experiments, "fill_run", lambda name, *rest: name)
+    logged(data, "_write_pixels", lambda target, *rest: target.name)
+    logged(label_data, "_fill_array", lambda target, *rest: target.name)
+
+    def phase(name: str) -> None:
+        real = getattr(ssg_module, name)
+        setattr(ssg_module, name, lambda *given: ((root / "phase").write_text({"pseudo_labels": "clustering", "train_round": "training"}[name]), real(*given))[1])
+    for name in ("pseudo_labels", "train_round"): phase(name)
+
+    if facts.get("cold"): os.environ["PTL_CACHE"] = str(root / "cache")       # stand-ins are unpacked and pixels decoded anew
+    experiments.fit, experiments.CHUNK = functools.partial(fit, save_seconds=0.5), 128
+    epochs = facts.get("epochs", 1)
+    recipe = choose_recipe("smoke", epochs=epochs, milestones=(epochs,), parser_iterations=facts.get("parser_iterations", 1), attribute_epochs=facts.get("attribute_epochs", 1), attribute_milestones=(1,),
+                           attribute_share=facts.get("attribute_share", 0.02), attribute_batch=8, parser_width=16)
+    source, target = load_domain("plaza"), load_domain("campus")
+    (root / "started").touch()
+    return Store(root / "runs", progress=False), recipe, source, target, {d.name: truth(d.name) for d in (source, target)}
+
+
+def baseline(root: Path, facts: dict) -> Path:
+    store, recipe, source, target, labels = parts(root, facts)
+    return train_method(store, recipe, parse_methods("BL")[0], source, target, 0, labels)
+
+
+def training(root: Path, facts: dict) -> None:
+    store, recipe, source, target, labels = parts(root, facts)
+    train_method(store, recipe, parse_methods("PTL")[0], source, target, 0, labels)
+
+
+def label_models(root: Path, facts: dict) -> None:
+    "Parser and attribute model. Neither keeps a state: a killed one starts over, a finished one is found again."
+    store, recipe, *_ = parts(root, facts)
+    for train in (train_parser_once, train_attributes_once): train(store, recipe, label_sources(origin="standin"))
+
+
+def labelling(root: Path, facts: dict) -> None:
+    store, recipe, *_ = parts(root, facts)
+    for name in DOMAINS: label_domain(store, recipe, load_domain(name), label_sources(origin="standin"), ("train", "query", "gallery"))
+
+
+def extraction(root: Path, facts: dict) -> None:
+    "Scores of one model on three domains, with and without BN re-estimation."
+    store, recipe, source, target, labels = parts(root, facts)
+    run = train_method(store, recipe, parse_methods("BL")[0], source, target, 0, labels)
+    for name in DOMAINS:
+        for bn in (False, True): score_model(store, recipe, run, load_domain(name), bn)
+
+
+def ssg(root: Path, facts: dict) -> None:
+    "Clustering and training in turn: full SSG, with re-ranking. A clustering is never written by itself: it is made again with its round."
+    store, recipe, source, target, labels = parts(root, facts)
+    train_ssg(store, recipe, parse_methods("BL+SSG")[0], source, target, 0, labels, replace(SSG_RECIPES["smoke"], rounds=facts.get("rounds", 2), epochs=1))
+
+
+def table(root: Path, facts: dict) -> None:
+    "A table of three rows and two seeds, with what is saved of it."
+    store, recipe, source, target, labels = parts(root, facts)
+    save_comparison(compare(Experiment(store, recipe, source, target, parse_methods(facts.get("methods", "BL, PTL, PTL+BN^t")), [0, 1], labels)), root / "table")
+
+
+def index(root: Path, facts: dict) -> None:
+    "A gallery as a run of the store, and a saved index that grows image by image folder, with a FAISS index beside it; goes on from the images that are in it."
+    store, recipe, source, target, labels = parts(root, facts)
+    net = load_reid(train_method(store, recipe, parse_methods("BL")[0], source, target, 0, labels), recipe)
+    for name in DOMAINS: open_gallery(store, net, recipe, load_domain(name))
+    place, pieces = root / "index", [build_index(net, recipe, target, (split,)).take(np.arange(i, 400, 16)) for split in ("train", "gallery") for i in range(16)]
+    grown = load_index(place) if (place / INDEX_FILE).is_file() else None
+    for piece in pieces:
+        if grown is not None and grown.places.get_indexer(piece.places)[0] >= 0: continue
+        grown = load_index(save_index(piece, place)) if grown is None else add_images(grown, piece, place)
+    try: approximate(grown, "flat", folder=place)
+    except ImportError: pass
+
+
+def export(root: Path, facts: dict) -> None:
+    "The files of a deployed model as `adapt` leaves them: weights, recipe, card, ONNX, int8; written again from the start."
+    store, recipe, source, target, labels = parts(root, facts)
+    net, place, seen = load_reid(train_method(store, recipe, parse_methods("BL")[0], source, target, 0, labels), recipe), root / "export", np.array(pixels(target, "query", recipe.size)[:40])
+    export_weights(net, recipe, place)
+    write_card(place, "a card\n" * 100)
+    try:
+        export_onnx(net, place / "model.onnx", recipe.size, seen)
+        export_int8(place / "model.onnx", place / "int8.onnx", seen)
+    except ImportError: pass
+
+
+def measure(root: Path, facts: dict) -> None:
+    "Seconds of an epoch of PTL, an iteration of the parser, an epoch of the attribute model."
+    _, recipe, source, target, _ = parts(root, facts)
+    sources, (iterations, step) = label_sources(origin="standin"), training_step(recipe, parse_methods("PTL")[0], source, target, (2,) * 105, "cpu")
+    models = label_model_times(recipe, sources, "cpu")
+    write_json(root / "measured.json", {"epoch": iterations * per_iteration(step), "parser": models["parser"][1], "attributes": models["attribute model"][0] * models["attribute model"][1]})
+
+
+STAGES = {f.__name__: f for f in (training, label_models, labelling, extraction, ssg, index, export, table)}
+PREPARE = {"labelling": label_models, "extraction": baseline, "ssg": baseline, "index": baseline, "export": baseline}
+
+
+def warm() -> None:
+    "Compile what a stage compiles; on one thread, so that nothing runs when processes are forked."
+    torch.set_num_threads(1)
+    rng = np.random.default_rng(0)
+    x, who = rng.integers(0, 256, (64, 48, 24, 3), np.uint8), np.arange(64) % 8
+    fused(x, np.arange(64), data.Augment().draw(64, torch.Generator().manual_seed(0)))
+    features = rng.random((64, 16), np.float32)
+    evaluate(features, features, who, who, who * 0, who * 0 + 1)
+    for recipe in (replace(SSG_RECIPES["smoke"], distance=d) for d in ("jaccard", "euclidean")):
+        net = PTLNet(4, backbone_name="mini").eval()
+        set_head(net, recipe)
+        pseudo_labels(net, x, recipe, source=x[:, ::-1].copy() if recipe.distance == "jaccard" else None)
+
+
+if os.environ.get("PTL_SOAK_WARM"): warm()
