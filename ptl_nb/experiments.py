@@ -942,7 +942,7 @@ def compare_labels(
     "`compare` for every set of labels, as one comparison; rows that learn from no labels are read once."
     first, *_ = each.values()
     learns = {m.name: bool(labelled_domains([m], first.source, first.target)) for m in first.methods}
-    found = {name: compare(x if x is first else replace(x, methods=[m for m in x.methods if learns[m.name]])) for name, x in each.items()}
+    found = {name: compare(x if name == next(iter(each)) else replace(x, methods=[m for m in x.methods if learns[m.name]])) for name, x in each.items()}
     rows = [(m, name, f"{m} ({name})" if own else m) for m, own in learns.items() for name in (each if own else list(each)[:1])]
     return replace(found[next(iter(each))], scores={row: found[name].scores[m] for m, name, row in rows}, runs={row: found[name].runs[m] for m, name, row in rows},
                    standin_labels=any(c.standin_labels for c in found.values()))

@@ -142,7 +142,7 @@ def _unpacked(content: memoryview, room: int) -> memoryview:
     unpacker = zlib.decompressobj()
     data = unpacker.decompress(content, room)
     if not unpacker.eof:
-        raise ValueError(f"a variable that is cut off, or over the limit of bytes unpacked")
+        raise ValueError("a variable that is cut off, or over the limit of bytes unpacked")
     return memoryview(data)
 
 

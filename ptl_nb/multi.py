@@ -8,7 +8,6 @@ __all__ = ['CHECKED', 'LIMIT', 'SharedStore', 'twenty_steps', 'differences', 'ar
 # %% ../nbs/11c_multi.ipynb #51f69f82
 import argparse
 import os
-import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path

@@ -18,7 +18,9 @@ import sys
 import tempfile
 import time
 import traceback
+from multiprocessing import forkserver
 from pathlib import Path
+from unittest.mock import patch
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
@@ -31,9 +33,10 @@ KEPT = ("runs", "table", "index", "export", "cache")      # what stages fill
 
 def server():
     "Processes forked from one that has imported everything, runs nothing, and has one thread."
-    os.environ |= {"PYTHONPATH": os.pathsep.join([str(HERE), str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]), "PTL_SOAK_WARM": "1", "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore:resource_tracker"}
+    env = {"PYTHONPATH": os.pathsep.join([str(HERE), str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]), "PTL_SOAK_WARM": "1", "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore:resource_tracker"}
     made = multiprocessing.get_context("forkserver")
     made.set_forkserver_preload(["stages"])
+    with patch.dict(os.environ, env): forkserver.ensure_running()        # the server's environment, not ours
     return made
 
 
@@ -110,7 +113,7 @@ def scale(stage: str, seconds: float) -> dict:
 def prepared(stage: str, root: Path, facts: dict) -> Path:
     "A folder that the stage starts from."
     (root / "start" / "runs").mkdir(parents=True)
-    before = {"labelling": "label_models", "extraction": "baseline", "ssg": "baseline", "index": "baseline", "export": "baseline"}
+    before = {"labelling": "label_models", "extraction": "baseline", "ssg": "baseline", "index": "baseline", "export": "baseline", "table": "true_labels"}
     if stage in before: ended(child(before[stage], root / "start", facts), root / "start")
     for name in ("started", "made.log", "output.log"): (root / "start" / name).unlink(missing_ok=True)
     return root / "start"

@@ -1,6 +1,7 @@
-"""What `soak.py` kills: each stage fills a folder from an empty one, or from what its PREPARE left there. Imported once, by the server that the processes are forked from, with the compiled functions ready."""
+"""What `soak.py` kills: each stage fills a folder from an empty one, or from what `soak.prepared` left there. Imported once, by the server that the processes are forked from, with the compiled functions ready."""
 import functools
 import os
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from ptl_nb.evaluator import evaluate
 from ptl_nb.experiments import (SSG_RECIPES, Experiment, Store, choose_recipe, compare, label_domain, label_sources, load_reid, parse_methods, save_comparison, score_model, train_attributes_once, train_method, train_parser_once, train_ssg,
                                 write_json)
 from ptl_nb.export import export_int8, export_onnx, export_weights
+from ptl_nb.labels import read_attributes, write_provenance
 from ptl_nb.launch import label_model_times, per_iteration, training_step
 from ptl_nb.model import PTLNet
 from ptl_nb.search import INDEX_FILE, add_images, approximate, build_index, load_index, open_gallery, save_index
@@ -88,9 +90,20 @@ def ssg(root: Path, facts: dict) -> None:
     train_ssg(store, recipe, parse_methods("BL+SSG")[0], source, target, 0, labels, replace(SSG_RECIPES["smoke"], rounds=facts.get("rounds", 2), epochs=1))
 
 
+def true_labels(root: Path, facts: dict) -> None:
+    "Label stores for `table`, which asks where labels come from: the truth of the stand-ins, said to be that."
+    for name in DOMAINS:
+        folder = root / "labels" / name
+        shutil.copytree(truth(name), folder)
+        paths = load_domain(name).train.path
+        write_provenance(folder, "parts", "truth", "truth", len(paths), True)
+        write_provenance(folder, "attributes", "truth", "truth", len(paths), True, read_attributes(folder, paths)[0].columns)
+
+
 def table(root: Path, facts: dict) -> None:
     "A table of three rows and two seeds, with what is saved of it."
-    store, recipe, source, target, labels = parts(root, facts)
+    store, recipe, source, target, _ = parts(root, facts)
+    labels = {d.name: root / "labels" / d.name for d in (source, target)}
     save_comparison(compare(Experiment(store, recipe, source, target, parse_methods(facts.get("methods", "BL, PTL, PTL+BN^t")), [0, 1], labels)), root / "table")
 
 
@@ -126,10 +139,6 @@ def measure(root: Path, facts: dict) -> None:
     sources, (iterations, step) = label_sources(origin="standin"), training_step(recipe, parse_methods("PTL")[0], source, target, (2,) * 105, "cpu")
     models = label_model_times(recipe, sources, "cpu")
     write_json(root / "measured.json", {"epoch": iterations * per_iteration(step), "parser": models["parser"][1], "attributes": models["attribute model"][0] * models["attribute model"][1]})
-
-
-STAGES = {f.__name__: f for f in (training, label_models, labelling, extraction, ssg, index, export, table)}
-PREPARE = {"labelling": label_models, "extraction": baseline, "ssg": baseline, "index": baseline, "export": baseline}
 
 
 def warm() -> None:
