@@ -6,7 +6,8 @@
 __all__ = ['OPERATIONS', 'OPTIONS', 'ZERO', 'HALF', 'ONE', 'LOG2', 'EXP2', 'DARKEST', 'ROOT_BITS', 'MANTISSA', 'BIAS', 'REACH',
            'TAPS', 'MEAN', 'STD', 'decode', 'pixels', 'Images', 'identity_classes', 'short_identities',
            'identity_epoch', 'random_epoch', 'forever', 'brightness', 'contrast', 'saturation', 'gamma', 'blur',
-           'Draws', 'flip_some', 'Augment', 'change', 'normalise', 'to_tensor', 'fused', 'ready', 'batch', 'batches']
+           'Draws', 'flip_some', 'Augment', 'change', 'normalise', 'to_tensor', 'fused', 'on_device', 'ready', 'batch',
+           'batches']
 
 # %% ../nbs/02_data.ipynb #8b4eae3a
 import hashlib
@@ -387,12 +388,13 @@ def fused(
     images: np.ndarray,           # (N, H, W, 3) uint8
     index: np.ndarray,            # (B,) rows
     draws: Draws | None = None,   # None: as they are
-) -> Tensor:                      # (B, 3, H, W) float32, normalised, channels_last
+    pinned: bool = False,         # in memory that a GPU can read by itself
+) -> Tensor:                      # (B, 3, H, W) float32, normalised, channels_last, on the CPU
     "What `normalise(change(to_tensor(images[index]), draws))` gives, on the CPU and in one pass."
     flat, index = _flat(images, index)
     b = len(index)
     draws = draws or Draws(torch.zeros(b, dtype=torch.bool), torch.full((b, 1), -1), torch.ones(b, 1))
-    out = torch.empty(b, *images.shape[1:])
+    out = torch.empty(b, *images.shape[1:], pin_memory=pinned)
     given = (flat, index, *(d.numpy() for d in draws), _table(images.shape[2]), out.flatten(2).numpy())
     threads = max(1, min(torch.get_num_threads(), b // 8))       # a few images are not worth a thread
     cuts = np.linspace(0, b, threads + 1).astype(np.int64)
@@ -402,11 +404,15 @@ def fused(
     return out.permute(0, 3, 1, 2)
 
 # %% ../nbs/02_data.ipynb #7faf0724
+def on_device(x: Tensor, device: torch.device | str) -> Tensor:
+    "A CPU tensor on the device; through pinned memory, so that the host does not wait for a GPU."
+    if torch.device(device).type == "cuda" and not x.is_pinned(): x = x.pin_memory()
+    return x.to(device, non_blocking=True)
+
+
 def ready(images: np.ndarray, index: np.ndarray, draws: Draws | None = None, device: torch.device | str = "cpu") -> Tensor:
-    "(B, 3, H, W) normalised, channels_last: by `fused` on the CPU, else by tensors on the device."
-    if torch.device(device).type == "cpu": return fused(images, index, draws)
-    x = to_tensor(images[index], device)
-    return normalise(change(x, draws) if draws else x).contiguous(memory_format=torch.channels_last)
+    "(B, 3, H, W) normalised, channels_last, on the device; made by `fused`."
+    return on_device(fused(images, index, draws, torch.device(device).type == "cuda"), device)
 
 
 def batch(
@@ -416,12 +422,13 @@ def batch(
     generator: torch.Generator | None = None,    # for the augmentation, on the CPU
     device: torch.device | str = "cpu",
     mine: slice = slice(None),                   # rows whose pixels are wanted; draws and labels are always those of the whole batch
-) -> dict[str, Tensor]:                          # x (B, 3, H, W) and, where there are labels, classes (B,), parts (B, h, w), attributes (B, A, M)
-    "One batch, ready for the network."
-    out = {name: torch.from_numpy(value[index]).to(device) for name, value in
-           (("classes", images.classes), ("parts", images.parts), ("attributes", images.attributes)) if value is not None}
+) -> dict[str, Tensor]:                          # x (B, 3, H, W) and, where there are labels, classes (B,) on the CPU, parts (B, h, w), attributes (B, A, M)
+    "One batch, ready for the network; making it does not wait for a GPU."
+    labels = (("classes", images.classes), ("parts", images.parts), ("attributes", images.attributes))
+    out = {name: torch.from_numpy(value[index]) for name, value in labels if value is not None}
     draws = augment.draw(len(index), generator) if augment else None
-    if draws and images.parts is not None: out["parts"] = flip_some(out["parts"], draws.flip)
+    if draws and "parts" in out: out["parts"] = flip_some(out["parts"], draws.flip)
+    out |= {name: on_device(out[name], device) for name in ("parts", "attributes") if name in out}
     return {"x": ready(images.pixels, index[mine], draws and Draws(*(d[mine] for d in draws)), device), **out}
 
 # %% ../nbs/02_data.ipynb #9089aca3

@@ -21,7 +21,7 @@ from .data import Augment, Images, batch, batches, forever, random_epoch
 from .labels import PARTS, resize_parts
 from .losses import attribute_loss, parsing_loss
 from .model import PTLNet, load_weights
-from .trainer import Recent, Recipe, autocast
+from .trainer import Recent, Recipe, autocast, loss_scaler
 
 # %% ../nbs/08_labellers.ipynb #9f0952b3
 def _level(i: int, o: int, stride: int = 1) -> nn.Sequential:
@@ -140,16 +140,17 @@ def _parsing_stream(net: PTLNet, parsed: Images, recipe: Recipe) -> _Stream:
 def _loop(streams: list[_Stream], optimiser, schedule, iterations, recipe, seed, device, progress) -> None:
     rows = [np.arange(len(s.images)) if s.rows is None else s.rows for s in streams]
     index = [forever(random_epoch, len(r), s.size, np.random.default_rng([seed, k])) for k, (s, r) in enumerate(zip(streams, rows))]
-    generator, make, recent = torch.Generator().manual_seed(seed), functools.partial(batch, augment=Augment(), device=device), Recent()
+    generator, make, recent, scaler = torch.Generator().manual_seed(seed), functools.partial(batch, augment=Augment(), device=device), Recent(), loss_scaler(recipe.precision, device)
     for i in tqdm(range(iterations), desc=progress, disable=progress is None, mininterval=5, ncols=100):
         optimiser.zero_grad(set_to_none=True)
         losses, lr = {}, optimiser.param_groups[0]["lr"]
         for k, s in enumerate(streams):              # one after the other: each batch has its own BN statistics
             b = recent.draw(s.name, functools.partial(make, s.images), rows[k][next(index[k])], generator)
             with autocast(recipe.precision, device): loss = s.loss_of(b)
-            loss.backward()
+            scaler.scale(loss).backward()
             losses[s.name] = loss.detach()
-        optimiser.step()
+        scaler.step(optimiser)
+        scaler.update()
         schedule.step()
         recent.add(i + 1, lr, losses)
         if (i + 1) % 50 == 0 or i + 1 == iterations: recent.means()

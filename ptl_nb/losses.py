@@ -21,10 +21,10 @@ __all__ = ['WEIGHTS', 'id_loss', 'hardest_pairs', 'batch_hard_triplet', 'parsing
 # %% ../nbs/05_losses.ipynb #d70d1d7c
 def id_loss(
     logits: Tensor, # (B, C) identity logits of source images
-    labels: Tensor, # (B,) identity classes, 0..C-1
+    labels: Tensor, # (B,) identity classes, 0..C-1; may be on the CPU
 ) -> Tensor: # scalar
     "Softmax cross entropy over the source identities, no smoothing (paper, Eq. 1)."
-    return F.cross_entropy(_full(logits), labels)
+    return F.cross_entropy(_full(logits), labels.to(logits.device, non_blocking=True))
 
 # %% ../nbs/05_losses.ipynb #4ca0c714
 def _valid_anchors(

@@ -26,11 +26,11 @@ from torch.nn import functional as F
 from tqdm import tqdm
 
 from .clustering import MAX_EDGES, JaccardDistance, PlainDistance, dbscan, eps_from_rho, jaccard_similarity, source_distance
-from .data import Augment, Images, batch, batches, identity_epoch
+from .data import Augment, Images, batch, batches, identity_epoch, on_device
 from .disk import whole
 from .losses import batch_hard_triplet
 from .model import PTLNet
-from .trainer import STOPPED_FILE, Method, Recent, autocast, check_types, load_state, parse_method, resolve_precision, save_state
+from .trainer import STOPPED_FILE, UNSCALED, Method, Recent, autocast, check_types, load_state, loss_scaler, parse_method, resolve_precision, save_state
 
 # %% ../nbs/10_ssg.ipynb #0a43801c
 @dataclass(frozen=True)
@@ -265,7 +265,7 @@ def erase(
     h, w, top, left = (v.gather(1, first) for v in (h, w, (draw[2] * (high - h + 1)).floor(), (draw[3] * (wide - w + 1)).floor()))
     rows, columns = torch.arange(high), torch.arange(wide)
     inside = ((rows >= top) & (rows < top + h))[:, :, None] & ((columns >= left) & (columns < left + w))[:, None] & chosen[:, None, None]
-    return torch.where(inside[:, None].to(x.device), x.new_tensor(recipe.erase_value).view(1, 3, 1, 1), x)
+    return torch.where(on_device(inside[:, None], x.device), on_device(x.new_tensor(recipe.erase_value, device="cpu").view(1, 3, 1, 1), x.device), x)
 
 # %% ../nbs/10_ssg.ipynb #332c31d3
 def counted_triplet(
@@ -330,12 +330,13 @@ def ssg_optimiser(net: PTLNet, recipe: SSGRecipe) -> torch.optim.SGD:
     return torch.optim.SGD(parameters, lr=recipe.lr, momentum=recipe.momentum, weight_decay=recipe.weight_decay)
 
 
-def ssg_step(net: PTLNet, optimiser: torch.optim.SGD, x: Tensor, labels: Tensor, recipe: SSGRecipe, device: str, precision: str) -> tuple[dict, dict]:
+def ssg_step(net: PTLNet, optimiser: torch.optim.SGD, x: Tensor, labels: Tensor, recipe: SSGRecipe, device: str, precision: str, scaler: torch.amp.GradScaler = UNSCALED) -> tuple[dict, dict]:
     "One iteration; detached losses and skipped anchors by name."
     optimiser.zero_grad(set_to_none=True)
     with autocast(precision, device): losses, skipped = ssg_losses(net, x, labels, recipe)
-    sum(losses.values()).backward()
-    optimiser.step()
+    scaler.scale(sum(losses.values())).backward()
+    scaler.step(optimiser)
+    scaler.update()
     return {name: loss.detach() for name, loss in losses.items()}, skipped
 
 # %% ../nbs/10_ssg.ipynb #b1d45cc4
@@ -356,6 +357,7 @@ def train_round(
     rng = np.random.default_rng([seed, number])
     generator = torch.Generator().manual_seed(int(rng.integers(2**63)))
     kept, data, augment = np.flatnonzero(found.kept), Images(images), Augment(flip=recipe.flip, unchanged=1.0)       # no colour changes
+    scaler = loss_scaler(precision, device)
     whole, means, skipped, iteration, recent = found.labels[0, kept], [], [], 0, Recent(file)
 
     def make(rows: np.ndarray, generator: torch.Generator) -> dict[str, Tensor]:
@@ -365,7 +367,7 @@ def train_round(
     for _ in range(recipe.epochs):
         for rows in kept[round_epoch(whole, recipe, rng)]:
             b = recent.draw("target", make, rows, generator)
-            losses, alone = ssg_step(net, optimiser, b["x"], b["labels"], recipe, device, precision)
+            losses, alone = ssg_step(net, optimiser, b["x"], b["labels"], recipe, device, precision, scaler)
             recent.add(iteration := iteration + 1, recipe.lr, losses); skipped.append({"anchors": len(rows)} | {f"skipped_{name}": n for name, n in alone.items()})
         means.append(recent.means())
         if tick: tick()

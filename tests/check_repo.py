@@ -10,7 +10,7 @@ import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-PAPERMILL = {"table1", "table2", "table3", "table4", "table5", "fig1", "fig3", "fig4", "train_labellers", "label", "adapt", "find", "benchmarks", "ablation", "precision"}
+PAPERMILL = {"table1", "table2", "table3", "table4", "table5", "fig1", "fig3", "fig4", "train_labellers", "label", "adapt", "find", "benchmarks", "ablation", "precision", "gpu"}
 
 
 def notebooks() -> list[Path]:
