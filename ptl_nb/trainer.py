@@ -35,10 +35,10 @@ from .model import PTLNet
 from .parallel import ALONE, Ranks, add_gradients, agree, gathered, share, shared_norms, spread
 from .standins import cache_dir
 
-# %% ../nbs/06_trainer.ipynb #7d2c9bbb
+# %% ../nbs/06_trainer.ipynb #f4ba8629
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
-
+# %% ../nbs/06_trainer.ipynb #7d2c9bbb
 @dataclass(frozen=True)
 class Recipe:
     "All constants of a run; the defaults are the paper's (sections given) or its released code's ('code')."
