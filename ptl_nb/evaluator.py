@@ -36,12 +36,6 @@ class Scores:
         "Rank-k: the share of valid queries with a match among the first k."
         return float(self.cmc[min(k, len(self.cmc)) - 1])
 
-    def as_dict(self) -> dict[str, float]:
-        "The figures a results table shows, by name."
-        ranks = {f"rank{k}": self.rank(k) for k in (1, 5, 10)}
-        return {"mAP": self.mAP, "mAP_trapezoid": self.mAP_trapezoid, **ranks, "mINP": self.mINP,
-                "valid_queries": self.valid_queries, "queries": len(self.ap)}
-
     def __repr__(self) -> str:
         of = "" if self.valid_queries == len(self.ap) else f" of {len(self.ap)}"
         ranks = ", ".join(f"Rank-{k} {self.rank(k):.1%}" for k in (1, 5, 10))

@@ -357,7 +357,7 @@ def train_parser_once(store: Store, recipe: Recipe, sources: LabelSources) -> Pa
 
     def fill(folder: Path) -> dict:
         parsed = images(sources.parts, (recipe.parser_height, recipe.parser_input_width))
-        save_net(train_parser(parsed, recipe, device=store.device, progress=store.bar(f"parser on {sources.parts.name}")), folder / "model.safetensors")
+        save_net(train_parser(parsed, recipe, device=store.device, progress=store.bar(f"parser on {sources.parts.name}"), state=folder / "state.safetensors"), folder / "model.safetensors")
         return {"standin": sources.parts.standin}
 
     return store.make(*parser_run(store, recipe, sources), fill)
@@ -400,7 +400,7 @@ def train_attributes_once(store: Store, recipe: Recipe, sources: LabelSources) -
 
     def fill(folder: Path) -> dict:
         learn, parsed = images(described, size), images(sources.parts, size) if recipe.attribute_weight_parts else None
-        model, held_out = train_attributes(learn, recipe, parsed, device=store.device, progress=store.bar(f"attributes on {described.name}"))
+        model, held_out = train_attributes(learn, recipe, parsed, device=store.device, progress=store.bar(f"attributes on {described.name}"), state=folder / "state.safetensors")
         predicted = predict_attributes(model, learn.pixels[held_out], recipe, store.device)
         save_net(model, folder / "model.safetensors")
         write_json(folder / "vocabulary.json", {"columns": described.vocabulary.columns})

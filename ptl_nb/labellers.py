@@ -8,8 +8,11 @@ __all__ = ['Parser', 'SegmentationParser', 'parser_network', 'train_parser', 'cl
 
 # %% ../nbs/08_labellers.ipynb #47a77e92
 import functools
+import time
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -21,7 +24,7 @@ from .data import Augment, Images, batch, batches, forever, random_epoch
 from .labels import PARTS, resize_parts
 from .losses import attribute_loss, parsing_loss
 from .model import PTLNet, load_weights
-from .trainer import Recent, Recipe, autocast, loss_scaler
+from .trainer import STOPPED_FILE, Recent, Recipe, autocast, load_state, loss_scaler, save_state
 
 # %% ../nbs/08_labellers.ipynb #9f0952b3
 def _level(i: int, o: int, stride: int = 1) -> nn.Sequential:
@@ -71,6 +74,8 @@ def train_parser(
     seed: int = 0,
     device: str = "cpu",
     progress: str | None = None,     # label of the progress bar; None: no bar
+    state: Path | None = None,       # file to go on from where it is there, and to save to; removed at the end
+    save_seconds: float = 20,        # time between two saves
 ) -> nn.Module:
     "A parser trained on labelled images."
     torch.manual_seed(seed)
@@ -78,7 +83,7 @@ def train_parser(
     optimiser = torch.optim.Adam(net.parameters(), lr=recipe.parser_lr, fused=True)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, recipe.parser_lr, total_steps=recipe.parser_iterations)
     stream = _Stream("parts", images, recipe.parser_batch, lambda b: parsing_loss(net(b["x"]), b["parts"]))
-    _loop([stream], optimiser, schedule, recipe.parser_iterations, recipe, seed, device, progress)
+    _loop(net, [stream], optimiser, schedule, recipe.parser_iterations, recipe, seed, device, progress, state, save_seconds)
     return net.eval()
 
 # %% ../nbs/08_labellers.ipynb #b1fa96d2
@@ -97,6 +102,8 @@ def train_attributes(
     seed: int = 0,
     device: str = "cpu",
     progress: str | None = None,     # label of the progress bar; None: no bar
+    state: Path | None = None,       # as in `train_parser`
+    save_seconds: float = 20,
 ) -> tuple[PTLNet, np.ndarray]:      # the model, the indices of the images it was not trained on
     "An attribute model trained on a seeded share of labelled images (section 4.1, released code)."
     torch.manual_seed(seed)
@@ -116,7 +123,7 @@ def train_attributes(
                                 lr=recipe.attribute_lr, momentum=0.9, weight_decay=recipe.weight_decay)
     schedule = torch.optim.lr_scheduler.MultiStepLR(optimiser, [e * epoch for e in recipe.attribute_milestones])
     net.train()
-    _loop(streams, optimiser, schedule, recipe.attribute_epochs * epoch, recipe, seed, device, progress)
+    _loop(net, streams, optimiser, schedule, recipe.attribute_epochs * epoch, recipe, seed, device, progress, state, save_seconds)
     net.parts = None                                 # it has done its part
     return net.eval(), held_out
 
@@ -137,11 +144,20 @@ def _parsing_stream(net: PTLNet, parsed: Images, recipe: Recipe) -> _Stream:
     return _Stream("parts", images, recipe.parser_batch, lambda b: recipe.attribute_weight_parts * parsing_loss(net(b["x"], ("parts",))["parts"], b["parts"]))
 
 
-def _loop(streams: list[_Stream], optimiser, schedule, iterations, recipe, seed, device, progress) -> None:
+def _loop(net, streams: list[_Stream], optimiser, schedule, iterations, recipe, seed, device, progress, state, save_seconds) -> None:
     rows = [np.arange(len(s.images)) if s.rows is None else s.rows for s in streams]
     index = [forever(random_epoch, len(r), s.size, np.random.default_rng([seed, k])) for k, (s, r) in enumerate(zip(streams, rows))]
-    generator, make, recent, scaler = torch.Generator().manual_seed(seed), functools.partial(batch, augment=Augment(), device=device), Recent(), loss_scaler(recipe.precision, device)
-    for i in tqdm(range(iterations), desc=progress, disable=progress is None, mininterval=5, ncols=100):
+    generator, make, scaler = torch.Generator().manual_seed(seed), functools.partial(batch, augment=Augment(), device=device), loss_scaler(recipe.precision, device)
+    recent, first, saved = Recent(state and state.with_name(STOPPED_FILE)), 0, time.monotonic()
+    generators = [generator, torch.default_generator]                    # dropout draws from torch's own
+    if torch.device(device).type == "cuda": generators.append(torch.cuda.default_generators[torch.device(device).index or 0])
+    if state and state.exists():
+        first = (facts := load_state(state, net, optimiser, generators))["iteration"]
+        scaler.load_state_dict(facts["scaler"])
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")                              # the schedule is ahead of the optimiser
+            for _ in range(first): schedule.step(); [next(batches_) for batches_ in index]
+    for i in tqdm(range(first, iterations), initial=first, total=iterations, desc=progress, disable=progress is None, mininterval=5, ncols=100):
         optimiser.zero_grad(set_to_none=True)
         losses, lr = {}, optimiser.param_groups[0]["lr"]
         for k, s in enumerate(streams):              # one after the other: each batch has its own BN statistics
@@ -153,7 +169,12 @@ def _loop(streams: list[_Stream], optimiser, schedule, iterations, recipe, seed,
         scaler.update()
         schedule.step()
         recent.add(i + 1, lr, losses)
-        if (i + 1) % 50 == 0 or i + 1 == iterations: recent.means()
+        if (i + 1) % 10 == 0 or i + 1 == iterations: recent.means()
+        if state and not recent.steps and time.monotonic() - saved >= save_seconds:
+            save_state(state, net, optimiser, generators, {"iteration": i + 1, "scaler": scaler.state_dict()})
+            saved = time.monotonic()
+    if state:
+        for left in (state, recent.file): left.unlink(missing_ok=True)
 
 # %% ../nbs/08_labellers.ipynb #a8baf495
 @torch.inference_mode()

@@ -16,6 +16,7 @@ import os
 import posixpath
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import chain
@@ -207,8 +208,9 @@ def index_files(
 ) -> GalleryIndex:
     "An index of image files, in memory; ValueError naming a file that cannot be decoded."
     files = [root / path for path in rows["path"]]
-    images = (np.stack([decode(f, recipe.size) for f in files[i:i + BLOCK_IMAGES]]) for i in range(0, len(files), BLOCK_IMAGES))
-    return GalleryIndex(np.concatenate([*_features(net, recipe, images, device)]), full_rows(rows), model_hash(net, recipe.size), Path(root), standin)
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        images = (np.stack([*pool.map(lambda file: decode(file, recipe.size), files[i:i + BLOCK_IMAGES])]) for i in range(0, len(files), BLOCK_IMAGES))
+        return GalleryIndex(np.concatenate([*_features(net, recipe, images, device)]), full_rows(rows), model_hash(net, recipe.size), Path(root), standin)
 
 
 def _features(net: PTLNet, recipe: Recipe, images: Iterable[np.ndarray], device: str) -> Iterator[np.ndarray]:

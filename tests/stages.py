@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ptl_nb import data, experiments, label_data
+from ptl_nb import data, experiments, label_data, labellers
 from ptl_nb import ssg as ssg_module
 from ptl_nb.data import fused, pixels
 from ptl_nb.deploy import write_card
@@ -47,6 +47,7 @@ def parts(root: Path, facts: dict):
 
     if facts.get("cold"): os.environ["PTL_CACHE"] = str(root / "cache")       # stand-ins are unpacked and pixels decoded anew
     experiments.fit, experiments.CHUNK = functools.partial(fit, save_seconds=0.5), 128
+    for name in ("train_parser", "train_attributes"): setattr(experiments, name, functools.partial(getattr(labellers, name), save_seconds=0.5))
     epochs = facts.get("epochs", 1)
     recipe = choose_recipe("smoke", epochs=epochs, milestones=(epochs,), parser_iterations=facts.get("parser_iterations", 1), attribute_epochs=facts.get("attribute_epochs", 1), attribute_milestones=(1,),
                            attribute_share=facts.get("attribute_share", 0.02), attribute_batch=8, parser_width=16)
@@ -66,7 +67,7 @@ def training(root: Path, facts: dict) -> None:
 
 
 def label_models(root: Path, facts: dict) -> None:
-    "Parser and attribute model. Neither keeps a state: a killed one starts over, a finished one is found again."
+    "Parser and attribute model."
     store, recipe, *_ = parts(root, facts)
     for train in (train_parser_once, train_attributes_once): train(store, recipe, label_sources(origin="standin"))
 

@@ -105,7 +105,8 @@ def test_queries_shared_in_blocks_score_as_before(tmp_path):
 
 
 def test_a_table_finds_what_two_processes_trained(tmp_path, monkeypatch):
-    command = [sys.executable, "-m", "ptl_nb.multi", "train", "--processes", "2", "--device", "cpu", "--method", "BL+BN^t", "--recipe", "smoke", "--origin", "standin", "--results-root", tmp_path]
+    "Started by torchrun; elsewhere they are started by Fabric."
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "-m", "ptl_nb.multi", "train", "--processes", "2", "--device", "cpu", "--method", "BL+BN^t", "--recipe", "smoke", "--origin", "standin", "--results-root", tmp_path]
     done = subprocess.run(command, capture_output=True, text=True, timeout=600, env=os.environ | {"OMP_NUM_THREADS": "1"})
     assert not done.returncode, done.stderr[-3000:]
     run, = (tmp_path / "runs").glob("[!.]*")
