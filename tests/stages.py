@@ -16,7 +16,7 @@ from ptl_nb.domains import load_domain
 from ptl_nb.evaluator import evaluate
 from ptl_nb.experiments import (SSG_RECIPES, Experiment, Store, choose_recipe, compare, label_domain, label_sources, load_reid, parse_methods, save_comparison, score_model, train_attributes_once, train_method, train_parser_once, train_ssg,
                                 write_json)
-from ptl_nb.export import export_int8, export_onnx, export_weights
+from ptl_nb.export import export_int8, export_onnx, write_model
 from ptl_nb.labels import read_attributes, write_provenance
 from ptl_nb.launch import label_model_times, per_iteration, training_step
 from ptl_nb.model import PTLNet
@@ -126,7 +126,7 @@ def export(root: Path, facts: dict) -> None:
     "The files of a deployed model as `adapt` leaves them: weights, recipe, card, ONNX, int8; written again from the start."
     store, recipe, source, target, labels = parts(root, facts)
     net, place, seen = load_reid(train_method(store, recipe, parse_methods("BL")[0], source, target, 0, labels), recipe), root / "export", np.array(pixels(target, "query", recipe.size)[:40])
-    export_weights(net, recipe, place)
+    write_model(net, recipe, place)
     write_card(place, "a card\n" * 100)
     try:
         export_onnx(net, place / "model.onnx", recipe.size, seen)

@@ -30,7 +30,7 @@ from ptl_nb.disk import FullDisk, alone, whole
 from ptl_nb.domains import load_domain
 from ptl_nb.evaluator import evaluate
 from ptl_nb.experiments import RECIPES, Store, save_net, score_model, write_csv, write_json
-from ptl_nb.export import export_int8, export_onnx, export_weights
+from ptl_nb.export import export_int8, export_onnx, write_model
 from ptl_nb.label_data import crops, export_densepose, export_peta_mat, export_peta_tree, export_rap, load_labels, part_maps
 from ptl_nb.label_import import import_attributes, import_parts
 from ptl_nb.labels import ATTRIBUTES_FILE, Vocabulary, read_provenance, write_attributes, write_parts, write_provenance
@@ -227,7 +227,7 @@ WRITERS = {
     "part maps of label data": file_by("crops", lambda folder, v: part_maps(load_labels("densepose", origin="standin").take(np.arange(40 * v)), (64, 32), folder)),
     "index": file_by("index", lambda folder, v: save_index(index(v), folder)),
     "faiss index": faiss,
-    "exported weights": file_by("deploy", lambda folder, v: export_weights(net(v), RECIPES["smoke"], folder)),
+    "exported weights": file_by("deploy", lambda folder, v: write_model(net(v), RECIPES["smoke"], folder)),
     "onnx": onnx,
     "int8": int8,
     "model card": file_by("deploy", lambda folder, v: (folder.mkdir(exist_ok=True), write_card(folder, f"card {v}" * 3000))),

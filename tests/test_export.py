@@ -11,7 +11,7 @@ from ptl_nb import export
 from ptl_nb.domains import load_domain
 from ptl_nb.evaluator import extract
 from ptl_nb.experiments import RECIPES
-from ptl_nb.export import SNIPPET, export_int8, export_onnx, export_weights, onnx_features, read_model
+from ptl_nb.export import SNIPPET, export_int8, export_onnx, onnx_features, read_model, write_model
 from ptl_nb.model import PTLNet
 from ptl_nb.search import index_files
 
@@ -78,7 +78,7 @@ except ImportError as error: print(error)
 
 
 def test_a_run_that_ssg_adapted_finds_the_recipe_it_started_from(tmp_path):
-    export_weights(network(), RECIPES["smoke"], tmp_path / "ssg-run")
+    write_model(network(), RECIPES["smoke"], tmp_path / "ssg-run")
     (tmp_path / "ssg-run" / "recipe.json").unlink()
     (tmp_path / "start").mkdir()
     recipe = {"backbone": "mini", "height": 48, "width": 24, "milestones": [1], "epochs": 1, "precision": "fp32", "device": "cpu"}

@@ -14,7 +14,7 @@ from test_repo import outputs, papermill
 from ptl_nb import search as module
 from ptl_nb.domains import load_domain
 from ptl_nb.experiments import RECIPES
-from ptl_nb.export import export_weights
+from ptl_nb.export import write_model
 from ptl_nb.model import PTLNet
 from ptl_nb.search import GalleryIndex, add_images, build_index, full_rows, load_index, named_gallery, remove_images, save_index, search
 
@@ -140,7 +140,8 @@ def model(tmp_path_factory) -> Path:
     net = PTLNet(3, backbone_name="mini")
     folder = tmp_path_factory.mktemp("model")
     save_index(build_index(net, RECIPES["smoke"], load_domain("corridor"), ["gallery"]), folder / "index")
-    return export_weights(net, RECIPES["smoke"], folder / "exported")
+    write_model(net, RECIPES["smoke"], folder / "exported")
+    return folder / "exported"
 
 
 def test_find_with_an_exported_model_in_a_folder_of_ones_own(tmp_path, model):
