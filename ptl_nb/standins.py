@@ -25,7 +25,7 @@ import numpy as np
 from PIL import Image
 
 import ptl_nb
-from .disk import naming, whole, whole_folder
+from .disk import alone, naming, whole, whole_folder
 
 # %% ../nbs/01_standins.ipynb #59b79476
 STANDINS = {'plaza': 'market', 'campus': 'duke', 'corridor': 'cuhk03', 'studio': 'densepose', 'street': 'peta', 'mall': 'rap'}
@@ -139,7 +139,7 @@ def unpack(
     found = verify(archive_path(name), SHA256.get(name, ''))
     folder = cache_dir() / f'{name}-{found[:12]}'
     if folder.is_dir(): return folder
-    with naming(folder, CACHE): return extract(archive_path(name), folder)
+    with naming(folder, CACHE), alone(folder): return folder if folder.is_dir() else extract(archive_path(name), folder)      # several processes: one unpacks, the others wait
 
 def truth(name: str) -> Path:
     "The label store of a stand-in's true part maps and attributes (never used to train on a target, only to measure labels)."
