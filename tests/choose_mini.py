@@ -34,5 +34,5 @@ for lr in (0.002, 0.004):
 
     fit(net, train, recipe, watch=watch, progress=f"lr {lr}")
 
-write_csv(repository_root() / "results" / "mini" / "choice.csv", pd.DataFrame(rows).round(2))
-print(pd.DataFrame(rows).round(1).to_string())
+write_csv(repository_root() / "results" / "mini" / "choice.csv", pd.DataFrame(rows).round(4))
+print(pd.DataFrame(rows).round(3).to_string())
