@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['STAGES', 'KINDS', 'SIGNS', 'trainings', 'label_stores', 'run_folder', 'Places', 'Job', 'run_job', 'stage_jobs',
            'parse_launch', 'job_executor', 'run_jobs', 'failures', 'launch_runs', 'per_iteration', 'own_random',
-           'training_step', 'adaptation_step', 'iteration_shares', 'label_model_times', 'label_sizes', 'missing_runs',
-           'estimate', 'describe_estimate', 'show_estimate']
+           'training_step', 'backbone_step', 'adaptation_step', 'iteration_shares', 'label_model_times', 'label_sizes',
+           'missing_runs', 'estimate', 'describe_estimate', 'show_estimate']
 
 # %% ../nbs/11a_launch.ipynb #f73479f7
 import math
@@ -32,9 +32,9 @@ from .experiments import (Experiment, LabelSources, Store, attribute_run, attrib
 from .label_data import images
 from .labellers import train_attributes, train_parser
 from .labels import PARTS
-from .model import AttributeHeads, ParsingHead, PTLNet, ReIDHead
+from .model import AttributeHeads, ParsingHead, PTLNet, ReIDHead, backbone
 from .ssg import AdaptedMethod, SSGRecipe, erase, set_head, ssg_optimiser, ssg_step
-from .trainer import Method, Recipe, loss_scaler, samplers, train_step
+from .trainer import Method, Recipe, autocast, loss_scaler, samplers, train_step
 
 # %% ../nbs/11a_launch.ipynb #727c82df
 def trainings(methods: Iterable[Method]) -> dict[str, list[Method]]:
@@ -247,6 +247,19 @@ def training_step(recipe: Recipe, method: Method, source: Domain, target: Domain
     scaler = loss_scaler(recipe.precision, device)
     draw = lambda data, rows: batch(data, next(rows), augment, generator, device) if rows else None
     return recipe.epochs * length, lambda: train_step(net, optimiser, draw(a, sources), draw(b, targets), method, recipe, device, scaler=scaler)
+
+
+def backbone_step(recipe: Recipe, device: str) -> Callable[[], object]:
+    "A function that forwards and backwards the bare backbone on ready batches of the sizes of an iteration: what no training can be faster than."
+    net, scaler = backbone(recipe.backbone)[0].to(device, memory_format=torch.channels_last).train(), loss_scaler(recipe.precision, device)
+    ready = [torch.randn(n, 3, *recipe.size, device=device).contiguous(memory_format=torch.channels_last) for n in (recipe.identities * recipe.images, recipe.target_batch)]
+
+    def step() -> None:
+        net.zero_grad(set_to_none=True)
+        for x in ready:
+            with autocast(recipe.precision, device): e = net(x)
+            scaler.scale(e.float().mean()).backward()
+    return step
 
 # %% ../nbs/11a_launch.ipynb #c1b1a8f7
 def adaptation_step(recipe: Recipe, ssg: SSGRecipe, source: Domain, target: Domain, device: str) -> tuple[int, Callable[[], object]]:
