@@ -16,7 +16,6 @@ import os
 import posixpath
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import chain
@@ -35,7 +34,7 @@ from .disk import alone, naming, whole
 from .domains import SPLITS, Domain, load_domain
 from .evaluator import BLOCK_BYTES, check_labels, extract
 from .experiments import Store, write_csv, write_json
-from .labels import PARTS
+from .labels import PARTS, _threads
 from .model import PTLNet
 from .plots import QUERY, RIGHT, WRONG, _axes, _draw_image, _title, blend_parts, frame_image
 from .ssg import EmbeddingHead
@@ -208,7 +207,7 @@ def index_files(
 ) -> GalleryIndex:
     "An index of image files, in memory; ValueError naming a file that cannot be decoded."
     files = [root / path for path in rows["path"]]
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with _threads() as pool:
         images = (np.stack([*pool.map(lambda file: decode(file, recipe.size), files[i:i + BLOCK_IMAGES])]) for i in range(0, len(files), BLOCK_IMAGES))
         return GalleryIndex(np.concatenate([*_features(net, recipe, images, device)]), full_rows(rows), model_hash(net, recipe.size), Path(root), standin)
 
