@@ -8,7 +8,6 @@ __all__ = ['Parser', 'SegmentationParser', 'parser_network', 'train_parser', 'cl
 
 # %% ../nbs/08_labellers.ipynb #47a77e92
 import functools
-import time
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -24,7 +23,7 @@ from .data import Augment, Images, batch, batches, forever, random_epoch
 from .labels import PARTS, resize_parts
 from .losses import attribute_loss, parsing_loss
 from .model import PTLNet, load_weights
-from .trainer import STOPPED_FILE, Recent, Recipe, autocast, load_state, loss_scaler, save_state
+from .trainer import Kept, Recipe, autocast, loss_scaler
 
 # %% ../nbs/08_labellers.ipynb #9f0952b3
 def _level(i: int, o: int, stride: int = 1) -> nn.Sequential:
@@ -148,15 +147,13 @@ def _loop(net, streams: list[_Stream], optimiser, schedule, iterations, recipe, 
     rows = [np.arange(len(s.images)) if s.rows is None else s.rows for s in streams]
     index = [forever(random_epoch, len(r), s.size, np.random.default_rng([seed, k])) for k, (s, r) in enumerate(zip(streams, rows))]
     generator, make, scaler = torch.Generator().manual_seed(seed), functools.partial(batch, augment=Augment(), device=device), loss_scaler(recipe.precision, device)
-    recent, first, saved = Recent(state and state.with_name(STOPPED_FILE)), 0, time.monotonic()
-    generators = [generator, torch.default_generator]                    # dropout draws from torch's own
-    if torch.device(device).type == "cuda": generators.append(torch.cuda.default_generators[torch.device(device).index or 0])
-    if state and state.exists():
-        first = (facts := load_state(state, net, optimiser, generators))["iteration"]
-        scaler.load_state_dict(facts["scaler"])
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")                              # the schedule is ahead of the optimiser
-            for _ in range(first): schedule.step(); [next(batches_) for batches_ in index]
+    kept = Kept(state, net, optimiser, [generator], scaler, device, save_seconds)
+    first, recent = kept.load()["iteration"], kept.recent
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")                                  # the schedule is ahead of the optimiser
+        for _ in range(first):
+            schedule.step()
+            for drawn in index: next(drawn)
     for i in tqdm(range(first, iterations), initial=first, total=iterations, desc=progress, disable=progress is None, mininterval=5, ncols=100):
         optimiser.zero_grad(set_to_none=True)
         losses, lr = {}, optimiser.param_groups[0]["lr"]
@@ -170,11 +167,8 @@ def _loop(net, streams: list[_Stream], optimiser, schedule, iterations, recipe, 
         schedule.step()
         recent.add(i + 1, lr, losses)
         if (i + 1) % 10 == 0 or i + 1 == iterations: recent.means()
-        if state and not recent.steps and time.monotonic() - saved >= save_seconds:
-            save_state(state, net, optimiser, generators, {"iteration": i + 1, "scaler": scaler.state_dict()})
-            saved = time.monotonic()
-    if state:
-        for left in (state, recent.file): left.unlink(missing_ok=True)
+        kept.save(i + 1)
+    kept.end()
 
 # %% ../nbs/08_labellers.ipynb #a8baf495
 @torch.inference_mode()

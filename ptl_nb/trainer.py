@@ -6,7 +6,7 @@
 __all__ = ['PRECISIONS', 'TASKS', 'UNSCALED', 'EXPLODED', 'STOPPED_FILE', 'Recipe', 'check_types', 'check_recipe',
            'learning_rate', 'Method', 'parse_method', 'computes_bf16', 'resolve_precision', 'autocast', 'loss_scaler',
            'source_losses', 'target_losses', 'proxy_losses', 'loss_weights', 'train_step', 'save_state', 'load_state',
-           'Recent', 'stopped', 'samplers', 'fit', 'check_labels']
+           'Recent', 'stopped', 'Kept', 'samplers', 'fit', 'check_labels']
 
 # %% ../nbs/06_trainer.ipynb #9f04c9c8
 import functools
@@ -329,6 +329,44 @@ def stopped(
     return (f"the {name} loss is {losses[name][k]:.4g} at iteration {iteration}, lr {lr:.3g}, so the training was stopped; {kept}. "
             "Where images and labels are as they should be, lower the learning rate or use precision 'fp32'")
 
+# %% ../nbs/06_trainer.ipynb #bcfd5d8c
+class Kept:
+    "A training that may be killed: its file, what is saved in it, and its recent iterations."
+    def __init__(
+        self,
+        file: Path | None,                       # None: nothing is saved
+        net: torch.nn.Module,
+        optimiser: torch.optim.Optimizer,
+        generators: list[torch.Generator],       # its own, besides torch's
+        scaler: torch.amp.GradScaler,
+        device: str = "cpu",
+        seconds: float = 20,                     # time between two saves
+        ranks: Ranks = ALONE,                    # the first process owns the file
+    ):
+        on_gpu = torch.device(device).type == "cuda"
+        torchs = [torch.default_generator, *([torch.cuda.default_generators[torch.device(device).index or 0]] if on_gpu else [])]
+        self.parts, self.scaler, self.file, self.seconds, self.ranks = (net, optimiser, [*generators, *torchs]), scaler, file, seconds, ranks
+        self.recent, self.saved = Recent(file and file.with_name(STOPPED_FILE)), time.monotonic()
+
+    def load(self) -> dict:
+        "What `save` was given, `iteration` 0 where nothing was saved; everything else is in its place."
+        found = agree(str(self.file) if self.file and self.file.exists() else "", self.ranks)
+        if not found: return {"iteration": 0}
+        facts = load_state(Path(found), *self.parts)
+        self.scaler.load_state_dict(facts["scaler"])
+        return facts
+
+    def save(self, iteration: int, **facts) -> None:
+        "After an iteration, if it is time; `facts` are JSON."
+        if not self.file or not self.ranks.first or self.recent.steps or time.monotonic() - self.saved < self.seconds: return
+        save_state(self.file, *self.parts, {"iteration": iteration, "scaler": self.scaler.state_dict(), **facts})
+        self.saved = time.monotonic()
+
+    def end(self) -> None:
+        "The training is over: nothing is left."
+        if self.file and self.ranks.first:
+            for left in (self.file, self.recent.file): left.unlink(missing_ok=True)
+
 # %% ../nbs/06_trainer.ipynb #31fb8979
 def samplers(source: Images, target: Images | None, recipe: Recipe, method: Method, seed: int) -> tuple[int, Iterator, Iterator | None]:
     "Iterations in an epoch, and endless row indices of source and target batches."
@@ -358,17 +396,15 @@ def fit(
     method = parse_method(method) if isinstance(method, str) else method
     check_labels(source, target, method)
     epoch_length, sources, targets = samplers(source, target, recipe, method, seed)
-    generators = generator, target_generator = [torch.Generator().manual_seed(s) for s in (seed, seed + 1_000_000)]
+    generator, target_generator = generators = [torch.Generator().manual_seed(s) for s in (seed, seed + 1_000_000)]
     mine, mine_t = share(recipe.identities * recipe.images, ranks, "identities · images"), share(recipe.target_batch, ranks, "target_batch") if targets else None
     net.to(device, memory_format=torch.channels_last).train()
     spread(net, ranks)
     optimiser, scaler = torch.optim.Adam(net.parameters(), lr=recipe.lr, weight_decay=recipe.weight_decay, fused=True), loss_scaler(recipe.precision, device)
-    rows, recent, first, saved = [], Recent(state and state.with_name(STOPPED_FILE)), 0, time.monotonic()
-    make = functools.partial(batch, augment=Augment(), device=device)
-    if saved_state := agree(str(state) if state and state.exists() else "", ranks):
-        first, rows = (facts := load_state(Path(saved_state), net, optimiser, generators))["iteration"], facts["rows"]
-        scaler.load_state_dict(facts["scaler"])
-        for _ in range(first): next(sources), targets and next(targets)
+    make, kept = functools.partial(batch, augment=Augment(), device=device), Kept(state, net, optimiser, generators, scaler, device, save_seconds, ranks)
+    facts, recent = kept.load(), kept.recent
+    first, rows = facts["iteration"], facts.get("rows", [])
+    for _ in range(first): next(sources), targets and next(targets)
     with shared_norms(net, ranks):
         for i in tqdm(range(first, total := recipe.epochs * epoch_length), initial=first, total=total, desc=progress, disable=progress is None, mininterval=5, ncols=100):
             lr = learning_rate(i, epoch_length, recipe)
@@ -381,11 +417,8 @@ def fit(
                 extra = watch((i + 1) // epoch_length)
                 if extra and rows: rows[-1] |= extra
                 net.train()
-            if state and ranks.first and not recent.steps and time.monotonic() - saved >= save_seconds:
-                save_state(state, net, optimiser, generators, {"iteration": i + 1, "rows": rows, "scaler": scaler.state_dict()})
-                saved = time.monotonic()
-    if state and ranks.first:
-        for left in (state, recent.file): left.unlink(missing_ok=True)
+            kept.save(i + 1, rows=rows)
+    kept.end()
     return pd.DataFrame(rows)
 
 # %% ../nbs/06_trainer.ipynb #abe40d9c
