@@ -5,19 +5,19 @@
 # %% auto #0
 __all__ = ['RECIPES', 'LABEL_FIELDS', 'USED_BY', 'TRAINING_CODE', 'LABEL_CODE', 'CHUNK', 'SSG_RECIPES', 'SSG_CODE',
            'PAPER_TABLE2', 'TABLE2_METHODS', 'TABLE2_ALL', 'TABLE3_TRAINED', 'TABLE3_METHODS', 'TABLE4_METHODS',
-           'TABLE4_LABELS', 'TABLE4_ROWS', 'PAPER_COLUMNS', 'MEASURES', 'choose_device', 'in_test', 'choose_recipe',
-           'longer', 'parse_seeds', 'parse_methods', 'check_parameters', 'plain_warnings', 'short_hash',
-           'label_recipe_key', 'training_recipe_key', 'code_hash', 'labels_hash', 'read_run', 'key_differences',
-           'Store', 'fill_run', 'other_versions', 'write_json', 'write_csv', 'repository_root', 'git_revision',
-           'environment', 'LabelSources', 'label_sources', 'parser_run', 'train_parser_once', 'load_parser',
-           'read_weights', 'put_weights', 'save_net', 'attribute_run', 'train_attributes_once', 'load_attribute_model',
-           'label_run', 'label_domain', 'image_sized', 'label_quality', 'import_labels', 'joined_labels',
-           'labelled_paths', 'oracle_labels', 'given_labels', 'labels_used', 'attribute_sizes', 'method_run',
-           'train_method', 'labelled_images', 'reid_net', 'load_reid', 'ready_net', 'score_net', 'score_model',
-           'read_scores', 'own_domain_curve', 'choose_ssg', 'ssg_run', 'ssg_key', 'train_ssg', 'ssg_start', 'run_of',
-           'run_method', 'ssg_facts', 'in_percent', 'Comparison', 'mean_scores', 'display_table', 'Experiment',
-           'compare', 'check_domains', 'labelled_domains', 'label_folders', 'compare_labels', 'one_hot_labels',
-           'findings', 'save_comparison']
+           'TABLE4_LABELS', 'TABLE4_ROWS', 'TABLE5_METHODS', 'PAPER_COLUMNS', 'MEASURES', 'choose_device', 'in_test',
+           'choose_recipe', 'longer', 'parse_seeds', 'parse_methods', 'check_parameters', 'plain_warnings',
+           'short_hash', 'label_recipe_key', 'training_recipe_key', 'code_hash', 'labels_hash', 'read_run',
+           'key_differences', 'Store', 'fill_run', 'other_versions', 'write_json', 'write_csv', 'repository_root',
+           'git_revision', 'environment', 'LabelSources', 'label_sources', 'parser_run', 'train_parser_once',
+           'load_parser', 'read_weights', 'put_weights', 'save_net', 'attribute_run', 'train_attributes_once',
+           'load_attribute_model', 'label_run', 'label_domain', 'image_sized', 'label_quality', 'import_labels',
+           'joined_labels', 'labelled_paths', 'oracle_labels', 'given_labels', 'labels_used', 'attribute_sizes',
+           'method_run', 'train_method', 'labelled_images', 'reid_net', 'load_reid', 'ready_net', 'score_net',
+           'score_model', 'read_scores', 'own_domain_curve', 'choose_ssg', 'ssg_run', 'ssg_key', 'train_ssg',
+           'ssg_start', 'run_of', 'run_method', 'stored_facts', 'ssg_facts', 'in_percent', 'Comparison', 'mean_scores',
+           'display_table', 'Experiment', 'compare', 'check_domains', 'labelled_domains', 'label_folders',
+           'compare_labels', 'one_hot_labels', 'findings', 'stopped_early', 'save_comparison']
 
 # %% ../nbs/11_experiments.ipynb #cc3d67cd
 import ast
@@ -769,6 +769,11 @@ def run_method(store: Store, recipe: Recipe, method: Method, source: Domain, tar
     return train_method(store, recipe, method, source, target, seed, labels)
 
 
+def stored_facts(runs: dict[str, dict[int, Path]]) -> dict[str, dict[int, dict]]:
+    "What `run.json` of every run says, by row and seed."
+    return {m: {s: json.loads((r / "run.json").read_text(encoding="utf-8")) for s, r in seeds.items()} for m, seeds in runs.items()}
+
+
 def ssg_facts(runs: dict[str, dict[int, dict]]) -> dict:
     "The SSG recipes of a table's rows, and where a row's adaptation stopped before its last round; empty without such rows."
     rows = {m: seeds for m, seeds in runs.items() if next(iter(seeds.values()))["key"]["kind"] == "ssg"}
@@ -789,6 +794,7 @@ TABLE3_METHODS = ", ".join([*TABLE3_TRAINED.split(", "), *(f"{m}+BN^t" for m in 
 TABLE4_METHODS = "BL, BL+Attr^t, BL+BN^t, BL+Attr^t+BN^t"
 TABLE4_LABELS = ("PETA, soft", "PETA, one-hot", "RAP, soft")
 TABLE4_ROWS = ", ".join(["BL", *(f"BL+Attr^t ({l})" for l in TABLE4_LABELS), "BL+BN^t", *(f"BL+Attr^t+BN^t ({l})" for l in TABLE4_LABELS)])
+TABLE5_METHODS = "BL, BL+BN^t, PTL, PTL+BN^t, BL+SSG, PTL+SSG, PTL+SSG†"
 PAPER_COLUMNS = {"mAP_trapezoid": "mAP", "rank1": "rank1", "rank5": "rank5", "rank10": "rank10"}      # the paper's mAP is the trapezoid one
 MEASURES = {"mAP_trapezoid": "mAP (trapezoid)", "mAP": "mAP (step)", "rank1": "Rank-1", "rank5": "Rank-5", "rank10": "Rank-10"}
 
@@ -816,7 +822,7 @@ class Comparison:
     @property
     def stem(self) -> str:
         "File name of the results: what they are of, so that other seeds, variants or rows never overwrite them."
-        rows = {TABLE2_METHODS: "", TABLE2_ALL: "-all", TABLE3_METHODS: "", TABLE4_ROWS: ""}.get(", ".join(self.scores), "-rows-" + _slug(" ".join(self.scores)))
+        rows = {TABLE2_METHODS: "", TABLE2_ALL: "-all", TABLE3_METHODS: "", TABLE4_ROWS: "", TABLE5_METHODS: ""}.get(", ".join(self.scores), "-rows-" + _slug(" ".join(self.scores)))
         marks = ("-as-code" if self.recipe.variant == "as_code" else "") + ("-oracle-labels" if self.labels == "oracle labels" else "")
         standin = "standin-" if self.standin else "standin-labels-" if self.standin_labels else ""
         return f"{standin}{self.source.name}-{self.target.name}{marks}-seed{'s' * (len(self.seeds) > 1)}-{'-'.join(map(str, self.seeds))}{rows}"
@@ -972,10 +978,16 @@ def findings(comparison: Comparison, questions: dict[str, tuple[str, str]]) -> p
         rows.append({"question": question, "rows": f"{better} − {worse}", "points": 100 * d.value, "low": 100 * d.low, "high": 100 * d.high, "seeds_above": f"{above} of {len(ours)}", "in_miniature": verdict})
     return pd.DataFrame(rows)
 
+# %% ../nbs/11_experiments.ipynb #17b5c640
+def stopped_early(comparison: Comparison) -> pd.DataFrame:
+    "One row per adaptation by clusters that ended before its last round; empty where none did."
+    facts = ssg_facts(stored_facts(comparison.runs))
+    return pd.DataFrame([{"row": m, "seed": s, "round": f"{facts['ssg_rounds'][m][s]} of {facts['ssg'][m]['rounds']}", "why": why.split(";")[0]} for m, seeds in facts.get("ssg_stopped", {}).items() for s, why in seeds.items()])
+
 # %% ../nbs/11_experiments.ipynb #868d6779
 def save_comparison(comparison: Comparison, folder: Path, device: str = "cpu", **extra) -> list[Path]:
     "CSV of the summary, CSV by seed, JSON with recipe, data hashes, versions; returns the files."
-    stored = {m: {s: json.loads((r / "run.json").read_text(encoding="utf-8")) for s, r in runs.items()} for m, runs in comparison.runs.items()}
+    stored = stored_facts(comparison.runs)
     summary, seeds, facts = (folder / f"{comparison.stem}{end}" for end in (".csv", "-seeds.csv", ".json"))
     write_csv(summary, comparison.summary().round(4))
     write_csv(seeds, comparison.by_seed().round(6))

@@ -359,7 +359,7 @@ def makes_a_file(call: ast.Call) -> bool:
     name = call.func.attr if isinstance(call.func, ast.Attribute) else getattr(call.func, "id", "")
     mode = [a.value for a in [*call.args[:2], *(k.value for k in call.keywords if k.arg == "mode")] if isinstance(a, ast.Constant) and isinstance(a.value, str)]
     if name in ("open", "ZipFile", "TarFile"): return any(re.fullmatch(r"[wax]b?\+?|r\+b?|rb\+", m) for m in mode)
-    if name == "dump" and getattr(getattr(call.func, "value", None), "id", "") == "ast": return False
+    if f"{getattr(getattr(call.func, 'value', None), 'id', '')}.{name}" in ("ast.dump", "kept.save"): return False     # gives text; `trainer.Kept`, which writes inside `whole`
     return name in MAKES and not (name == "to_csv" and not call.args)        # without a file it gives text
 
 
