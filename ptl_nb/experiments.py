@@ -978,7 +978,7 @@ def findings(comparison: Comparison, questions: dict[str, tuple[str, str]]) -> p
         rows.append({"question": question, "rows": f"{better} − {worse}", "points": 100 * d.value, "low": 100 * d.low, "high": 100 * d.high, "seeds_above": f"{above} of {len(ours)}", "in_miniature": verdict})
     return pd.DataFrame(rows)
 
-# %% ../nbs/11_experiments.ipynb #17b5c640
+# %% ../nbs/11_experiments.ipynb #feef6bf9
 def stopped_early(comparison: Comparison) -> pd.DataFrame:
     "One row per adaptation by clusters that ended before its last round; empty where none did."
     facts = ssg_facts(stored_facts(comparison.runs))
