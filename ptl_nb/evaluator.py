@@ -145,7 +145,7 @@ def _ranks(
     "Ranks of the positives of all queries; several threads share a block."
     matches, ranks, threads = list(labels.matches()), [], os.cpu_count() or 1
     with ThreadPoolExecutor(threads) as pool:
-        for block in blocks:
+        for block in filter(len, blocks):       # a process may have no queries
             step = -(-len(block) // threads)
             shares = [slice(i, i + step) for i in range(0, len(block), step)]
             here = matches[len(ranks):len(ranks) + len(block)]

@@ -73,7 +73,7 @@ def train_parser(
     seed: int = 0,
     device: str = "cpu",
     progress: str | None = None,     # label of the progress bar; None: no bar
-    state: Path | None = None,       # file to go on from where it is there, and to save to; removed at the end
+    state: Path | None = None,       # file to go on from where it is there, and to save to; whoever saves the weights removes it then
     save_seconds: float = 20,        # time between two saves
 ) -> nn.Module:
     "A parser trained on labelled images."
@@ -168,7 +168,7 @@ def _loop(net, streams: list[_Stream], optimiser, schedule, iterations, recipe, 
         recent.add(i + 1, lr, losses)
         if (i + 1) % 10 == 0 or i + 1 == iterations: recent.means()
         kept.save(i + 1)
-    kept.end()
+    kept.end(iterations)
 
 # %% ../nbs/08_labellers.ipynb #a8baf495
 @torch.inference_mode()

@@ -41,10 +41,8 @@ class SharedStore(Store):
 
         def together(folder: Path) -> dict:
             agree("fill", self.ranks)
-            filled.append(True)
             return {**(fill(folder) or {}), "processes": self.ranks.size}
 
-        filled: list[bool] = []
         made = super().make(name, key, together)
         agree("made", self.ranks)
         return made

@@ -18,7 +18,7 @@ import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from itertools import chain
+from itertools import chain, count
 from pathlib import Path
 
 import numpy as np
@@ -109,6 +109,8 @@ class GalleryIndex:
 
     @cached_property
     def places(self) -> pd.Index: return pd.Index(self.rows["path"])       # finds the row of a path
+    @cached_property
+    def content(self) -> str: return content_hash(self)
     def __len__(self) -> int: return len(self.rows)
     def files(self, rows) -> list[Path]: return [self.root / path for path in self.places[np.asarray(rows, int)]]
     def take(self, rows) -> "GalleryIndex": return replace(self, features=self.features[rows], rows=self.rows.iloc[rows].reset_index(drop=True))
@@ -152,10 +154,12 @@ def _stream(file: Path, blocks: Iterable[np.ndarray], count: int, digest) -> int
     return block.shape[1]
 
 
-def _save(folder: Path, blocks: Iterable[np.ndarray], rows: pd.DataFrame, model: str, root: Path, standin: bool, cameras: dict[int, str] | None) -> Path:
-    "Write an index whose features come a block at a time, or replace the one that is there; the folder."
+def _save(folder: Path, blocks: Iterable[np.ndarray], rows: pd.DataFrame, model: str, root: Path, standin: bool, cameras: dict[int, str] | None, changed: np.ndarray | None = None) -> Path:
+    "Write an index whose features come a block at a time, or replace the one that is there, `changed` being the features of what it was made from; the folder."
     folder, digest = Path(folder), _digest(model, rows)
     with alone(folder / INDEX_FILE), naming(folder):
+        if (file := getattr(changed, "filename", None)) and Path(file).parent.resolve() == folder.resolve() and json.loads((folder / INDEX_FILE).read_text(encoding="utf-8"))["features"] != Path(file).name:
+            raise ValueError(f"the index in {folder} was changed by somebody else since it was read; load it again, and repeat the change")
         new = folder / f"features-{uuid.uuid4().hex}.npy"         # its name is known when all of it has been seen
         with whole(new) as draft: dimensions = _stream(draft, blocks, len(rows), digest)
         content = digest.hexdigest()[:12]
@@ -181,11 +185,16 @@ def load_index(
     "A saved index; FileNotFoundError where there is none, ValueError where it is of another model or its files do not fit."
     folder = Path(folder)
     if not (folder / INDEX_FILE).is_file(): raise FileNotFoundError(f"{folder} holds no {INDEX_FILE}: save an index there, or name the folder of one")
+    read, text = lambda: (folder / INDEX_FILE).read_text(encoding="utf-8"), None
     try:
-        facts = json.loads((folder / INDEX_FILE).read_text(encoding="utf-8"))
-        if model is not None: _same_model(facts["model"], model, f"the index in {folder}")
-        features = np.load(folder / facts["features"], mmap_mode="r", allow_pickle=False)
-        rows = full_rows(pd.read_csv(folder / facts["rows"], dtype={"path": str, "time": str}, keep_default_na=False, encoding="utf-8"))
+        while text != (text := read()):                # once more where another process has replaced the files meanwhile
+            facts = json.loads(text)
+            if model is not None: _same_model(facts["model"], model, f"the index in {folder}")
+            try:
+                features = np.load(folder / facts["features"], mmap_mode="r", allow_pickle=False)
+                rows = full_rows(pd.read_csv(folder / facts["rows"], dtype={"path": str, "time": str}, keep_default_na=False, encoding="utf-8"))
+            except FileNotFoundError:
+                if text == read(): raise
         stored = facts["images"], facts["dimensions"]
     except (KeyError, OSError, json.JSONDecodeError, pd.errors.ParserError) as error: raise ValueError(f"the index in {folder} cannot be read ({error!r}); build it anew") from error
     cameras = facts.get("cameras") and {int(camid): name for camid, name in facts["cameras"].items()}
@@ -246,7 +255,7 @@ def add_images(
     more: GalleryIndex,
     folder: Path | None = None,     # where both are saved and read back memory-mapped; None: in memory
 ) -> GalleryIndex:
-    "Both together; ValueError naming images that are there already, or where the models differ."
+    "Both together; ValueError naming images that are there already, or where the models differ or somebody else changed the saved index since it was read."
     _same_model(more.model, index.model, "what is to be added")
     camids, cameras = _same_cameras(index, more)
     rows = more.rows.assign(path=_seen_from(index.root, more), camid=camids)
@@ -255,15 +264,19 @@ def add_images(
     both = pd.concat(_same_times(index.rows, rows), ignore_index=True)
     facts = both, index.model, index.root, index.standin or more.standin, cameras
     if folder is None: return GalleryIndex(np.concatenate([index.features, more.features]), *facts)
-    return load_index(_save(folder, chain(_blocks(index.features), _blocks(more.features)), *facts), root=index.root)
+    return load_index(_save(folder, chain(_blocks(index.features), _blocks(more.features)), *facts, changed=index.features), root=index.root)
 
 
 def _same_cameras(index: GalleryIndex, more: GalleryIndex) -> tuple[pd.Series, dict[int, str] | None]:
-    "camids of `more` as `index` counts cameras, and the names of all; where one of them has no names, numbers are taken as they are."
+    "camids of `more` as `index` counts cameras, and the names of all; where one of them has no names, numbers are taken as they are. Cameras without a name among named ones keep their number where it is nobody's."
     if not index.cameras or not more.cameras: return more.rows["camid"], index.cameras and (more.cameras or {}) | index.cameras
+    nameless = [int(camid) for camid in more.rows["camid"].unique() if camid not in more.cameras]
+    taken = {*index.cameras, *index.rows["camid"], *nameless}
+    free = (n for n in count(max(index.cameras) + 1) if n not in taken)
     number = {name: camid for camid, name in index.cameras.items()}
-    for name in more.cameras.values(): number.setdefault(name, max(number.values()) + 1)
-    return more.rows["camid"].map({0: 0} | {camid: number[name] for camid, name in more.cameras.items()}), {camid: name for name, camid in number.items()}
+    for name in more.cameras.values(): number[name] = number[name] if name in number else next(free)
+    new = {camid: next(free) if camid in index.cameras else camid for camid in nameless} | {camid: number[name] for camid, name in more.cameras.items()}
+    return more.rows["camid"].map(new), {camid: name for name, camid in number.items()}
 
 
 def _same_times(*tables: pd.DataFrame) -> list[pd.DataFrame]:
@@ -285,14 +298,14 @@ def remove_images(
     paths: Sequence[str],
     folder: Path | None = None,     # where what is left is saved and read back memory-mapped; None: in memory
 ) -> GalleryIndex:
-    "The index without some images; ValueError naming paths that it does not hold, or where nothing would be left."
+    "The index without some images; ValueError naming paths that it does not hold, or where nothing would be left or somebody else changed the saved index since it was read."
     at = index.places.get_indexer(pd.Index(list(paths), dtype="str"))
     if (at < 0).any(): raise ValueError(f"{(at < 0).sum()} of {len(at)} images are not in the index, first {list(paths)[int((at < 0).argmax())]!r}")
     kept = np.setdiff1d(np.arange(len(index)), at)
     if not len(kept): raise ValueError("nothing would be left in the index; delete its folder instead")
     if folder is None: return index.take(kept)
     rows = index.rows.iloc[kept].reset_index(drop=True)
-    return load_index(_save(folder, _blocks(index.features, kept), rows, index.model, index.root, index.standin, index.cameras), root=index.root)
+    return load_index(_save(folder, _blocks(index.features, kept), rows, index.model, index.root, index.standin, index.cameras, index.features), root=index.root)
 
 # %% ../nbs/13_search.ipynb #da43b627
 def allowed_rows(
@@ -438,7 +451,7 @@ def result_figure(
     fig, axes = _axes(len(queries) * columns, columns, (.95, 2.05), _title(title, index.standin or queries.standin))
     for q, (left, *rest) in enumerate(np.array(axes).reshape(-1, columns)):
         for ax in (left, *rest): ax.axis("off")
-        _draw_image(left, frame_image(decode(queries.files([q])[0], size), QUERY), f"query\n{index.camera(queries.rows['camid'].iloc[q])}")
+        _draw_image(left, frame_image(decode(queries.files([q])[0], size), QUERY), f"query\n{queries.camera(queries.rows['camid'].iloc[q])}")
         for ax, answer in zip(rest, groups[q].itertuples() if q in groups else ()):
             framed = frame_image(decode(index.root / answer.path, size), colours[answer.same])
             _draw_image(ax, framed, f"{answer.similarity:.2f}\n{index.camera(answer.camid)}")
@@ -534,6 +547,7 @@ class Engine:
     def best(self, index: GalleryIndex, queries: np.ndarray, kept: np.ndarray, out: list[np.ndarray], top: int) -> tuple[np.ndarray, np.ndarray]:
         "As the exact search gives it, for what the codes find; ValueError where the gallery has changed since."
         if self.faiss.ntotal != len(index): raise ValueError(f"this engine knows {self.faiss.ntotal} images, the index holds {len(index)}; build it anew")
+        if self.content != index.content: raise ValueError(f"this engine is of an index {self.content}, asked is {index.content} with as many images; build it anew")
         best, rows = np.full((len(queries), top), -np.inf, np.float32), np.full((len(queries), top), -1, np.int64)
         for q, found in enumerate(self._candidates(queries, kept, out, top)):
             found = np.sort(found[found >= 0])
@@ -571,12 +585,11 @@ def approximate(
     lists = lists or max(1, min(int(4 * n**.5), n // 39))
     code = code or next(m for m in range(max(1, d // 8), 0, -1) if d % m == 0)
     if d % code: raise ValueError(f"code is {code} bytes for features of {d} dimensions; it must divide them")
-    content = content_hash(index)
-    file = Path(folder) / f"{kind}-{content}-{lists}-{code}-{seed}.faiss" if folder else None
+    file = Path(folder) / f"{kind}-{index.content}-{lists}-{code}-{seed}.faiss" if folder else None
     built = faiss.read_index(str(file)) if file and file.is_file() else _build(index, kind, lists, code, seed)
     if file and not file.is_file():
         with whole(file) as draft: faiss.write_index(built, str(draft))
-    return Engine(built, content, None if kind == "flat" else min(lists, probes or max(8, lists // 16)))
+    return Engine(built, index.content, None if kind == "flat" else min(lists, probes or max(8, lists // 16)))
 
 # %% ../nbs/13_search.ipynb #57e87289
 def _build(index: GalleryIndex, kind: str, lists: int, code: int, seed: int):

@@ -270,10 +270,11 @@ def load_state(path: Path, net: PTLNet, optimiser: torch.optim.Optimizer, genera
     "Put a saved state back in place and return its facts; ValueError for a file that is none or is another network's."
     try:
         with safe_open(path, "pt") as file: facts, tensors = json.loads(file.metadata()["facts"]), {k: file.get_tensor(k) for k in file.keys()}
+        states = [tensors[f"generator.{i}"] for i in range(len(generators))]
         net.load_state_dict({k.removeprefix("net."): v for k, v in tensors.items() if k.startswith("net.")})
     except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
         raise ValueError(f"{path} is not a training state of this network ({str(error)[:200]}); delete it to start anew") from error
-    for i, generator in enumerate(generators): generator.set_state(tensors[f"generator.{i}"])
+    for generator, drawn in zip(generators, states): generator.set_state(drawn)
     state = optimiser.state_dict()
     for p, parameter in enumerate(p for group in optimiser.param_groups for p in group["params"]):
         own = {k.rsplit(".", 1)[1]: v for k, v in tensors.items() if k.startswith(f"optimiser.{p}.")}
@@ -358,14 +359,17 @@ class Kept:
 
     def save(self, iteration: int, **facts) -> None:
         "After an iteration, if it is time; `facts` are JSON."
-        if not self.file or not self.ranks.first or self.recent.steps or time.monotonic() - self.saved < self.seconds: return
-        save_state(self.file, *self.parts, {"iteration": iteration, "scaler": self.scaler.state_dict(), **facts})
+        if self.recent.steps or time.monotonic() - self.saved < self.seconds: return
+        self._write(iteration, facts)
         self.saved = time.monotonic()
 
-    def end(self) -> None:
-        "The training is over: nothing is left."
-        if self.file and self.ranks.first:
-            for left in (self.file, self.recent.file): left.unlink(missing_ok=True)
+    def end(self, iteration: int, **facts) -> None:
+        "After the last iteration: the state stays for whoever saves the weights, who removes it then."
+        self._write(iteration, facts)
+        if self.file and self.ranks.first: self.recent.file.unlink(missing_ok=True)
+
+    def _write(self, iteration: int, facts: dict) -> None:
+        if self.file and self.ranks.first: save_state(self.file, *self.parts, {"iteration": iteration, "scaler": self.scaler.state_dict(), **facts})
 
 # %% ../nbs/06_trainer.ipynb #31fb8979
 def samplers(source: Images, target: Images | None, recipe: Recipe, method: Method, seed: int) -> tuple[int, Iterator, Iterator | None]:
@@ -388,7 +392,7 @@ def fit(
     progress: str | None = None,             # label of the progress bar; None: no bar
     every: int = 10,                         # iterations between rows of the history
     watch: Callable[[int], dict] | None = None,   # called at the end of each epoch with its number; adds columns to the history
-    state: Path | None = None,               # file to go on from where it is there, and to save to; removed at the end
+    state: Path | None = None,               # file to go on from where it is there, and to save to; whoever saves the weights removes it then
     save_seconds: float = 20,                # time between two saves
     ranks: Ranks = ALONE,                    # processes that train `net` together, each of which calls `fit` alike; the first one owns the state file
 ) -> pd.DataFrame:                           # one row per `every` iterations: iteration, lr, mean losses
@@ -418,7 +422,7 @@ def fit(
                 if extra and rows: rows[-1] |= extra
                 net.train()
             kept.save(i + 1, rows=rows)
-    kept.end()
+    kept.end(total, rows=rows)
     return pd.DataFrame(rows)
 
 # %% ../nbs/06_trainer.ipynb #abe40d9c

@@ -2,6 +2,7 @@
 import json
 import re
 import shutil
+import threading
 import tracemalloc
 from pathlib import Path
 
@@ -73,6 +74,23 @@ def test_an_interrupted_save_leaves_the_old_index(tmp_path, monkeypatch):
     save_index(new, tmp_path)
     assert np.array_equal(reader.features, old.features), "a reader's mapped features were changed under it"
     assert len(load_index(tmp_path)) == 50 and len(list(tmp_path.glob("[!.]*"))) == 3
+
+
+def test_an_index_is_read_while_another_process_replaces_it(tmp_path):
+    "The files of the index before are gone as soon as there is a new one: whoever was about to open them opens those."
+    rng, over, read = np.random.default_rng(0), threading.Event(), 0
+    made = gallery(30, 4, rng), gallery(50, 4, rng)
+    save_index(made[0], tmp_path)
+    def replace_it() -> None:
+        for i in range(150): save_index(made[i % 2 - 1], tmp_path)
+        over.set()
+    writer = threading.Thread(target=replace_it)
+    writer.start()
+    while not over.is_set():
+        assert len(load_index(tmp_path)) in (30, 50)
+        read += 1
+    writer.join()
+    assert read > 20
 
 
 def test_a_large_index_is_never_in_memory(tmp_path, monkeypatch):
