@@ -7,6 +7,7 @@ __all__ = ['ALONE', 'Ranks', 'start', 'share', 'span', 'gathered', 'add_gradient
            'shared_norms', 'join', 'agree']
 
 # %% ../nbs/05a_parallel.ipynb #3befdad5
+import atexit
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -51,6 +52,7 @@ def start(
     strategy = DDPStrategy(process_group_backend="nccl" if cuda else "gloo", timeout=timedelta(minutes=minutes))
     fabric = Fabric(accelerator="cuda" if cuda else "cpu", devices=processes, num_nodes=nodes, strategy=strategy)
     fabric.launch()
+    if not cuda: atexit.register(distributed.destroy_process_group)      # a thread of gloo that nobody has joined can abort a process that is through; for NCCL Fabric does the same
     return Ranks(fabric.global_rank, fabric.world_size, str(fabric.device))
 
 # %% ../nbs/05a_parallel.ipynb #a4cbe4ee
