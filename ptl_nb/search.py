@@ -185,21 +185,25 @@ def load_index(
     "A saved index; FileNotFoundError where there is none, ValueError where it is of another model or its files do not fit."
     folder = Path(folder)
     if not (folder / INDEX_FILE).is_file(): raise FileNotFoundError(f"{folder} holds no {INDEX_FILE}: save an index there, or name the folder of one")
-    read, text = lambda: (folder / INDEX_FILE).read_text(encoding="utf-8"), None
     try:
-        while text != (text := read()):                # once more where another process has replaced the files meanwhile
-            facts = json.loads(text)
-            if model is not None: _same_model(facts["model"], model, f"the index in {folder}")
-            try:
-                features = np.load(folder / facts["features"], mmap_mode="r", allow_pickle=False)
-                rows = full_rows(pd.read_csv(folder / facts["rows"], dtype={"path": str, "time": str}, keep_default_na=False, encoding="utf-8"))
-            except FileNotFoundError:
-                if text == read(): raise
+        facts, features, rows = _read_index(folder, model)
         stored = facts["images"], facts["dimensions"]
     except (KeyError, OSError, json.JSONDecodeError, pd.errors.ParserError) as error: raise ValueError(f"the index in {folder} cannot be read ({error!r}); build it anew") from error
     cameras = facts.get("cameras") and {int(camid): name for camid, name in facts["cameras"].items()}
     if features.shape != stored: raise ValueError(f"the index in {folder} has features {features.shape}, its {INDEX_FILE} says {stored}; build it anew")
     return GalleryIndex(features, rows, facts["model"], Path(root or facts["root"]), facts["standin"], cameras)
+
+
+def _read_index(folder: Path, model: str | None, missing: dict | None = None) -> tuple[dict, np.ndarray, pd.DataFrame]:     # missing: facts whose files were not there
+    "What the three files hold; read again where another process has replaced them meanwhile."
+    facts = json.loads((folder / INDEX_FILE).read_text(encoding="utf-8"))
+    if model is not None: _same_model(facts["model"], model, f"the index in {folder}")
+    try:
+        features = np.load(folder / facts["features"], mmap_mode="r", allow_pickle=False)
+        return facts, features, full_rows(pd.read_csv(folder / facts["rows"], dtype={"path": str, "time": str}, keep_default_na=False, encoding="utf-8"))
+    except FileNotFoundError:
+        if facts == missing: raise
+    return _read_index(folder, model, facts)
 
 
 def _same_model(one: str, other: str, what: str) -> None:
@@ -274,7 +278,8 @@ def _same_cameras(index: GalleryIndex, more: GalleryIndex) -> tuple[pd.Series, d
     taken = {*index.cameras, *index.rows["camid"], *nameless}
     free = (n for n in count(max(index.cameras) + 1) if n not in taken)
     number = {name: camid for camid, name in index.cameras.items()}
-    for name in more.cameras.values(): number[name] = number[name] if name in number else next(free)
+    for name in more.cameras.values():
+        if name not in number: number[name] = next(free)
     new = {camid: next(free) if camid in index.cameras else camid for camid in nameless} | {camid: number[name] for camid, name in more.cameras.items()}
     return more.rows["camid"].map(new), {camid: name for name, camid in number.items()}
 
@@ -305,7 +310,7 @@ def remove_images(
     if not len(kept): raise ValueError("nothing would be left in the index; delete its folder instead")
     if folder is None: return index.take(kept)
     rows = index.rows.iloc[kept].reset_index(drop=True)
-    return load_index(_save(folder, _blocks(index.features, kept), rows, index.model, index.root, index.standin, index.cameras, index.features), root=index.root)
+    return load_index(_save(folder, _blocks(index.features, kept), rows, index.model, index.root, index.standin, index.cameras, changed=index.features), root=index.root)
 
 # %% ../nbs/13_search.ipynb #da43b627
 def allowed_rows(

@@ -76,7 +76,7 @@ def test_an_interrupted_save_leaves_the_old_index(tmp_path, monkeypatch):
     assert len(load_index(tmp_path)) == 50 and len(list(tmp_path.glob("[!.]*"))) == 3
 
 
-def test_an_index_is_read_while_another_process_replaces_it(tmp_path):
+def test_an_index_is_read_while_it_is_replaced(tmp_path):
     "The files of the index before are gone as soon as there is a new one: whoever was about to open them opens those."
     rng, over, read = np.random.default_rng(0), threading.Event(), 0
     made = gallery(30, 4, rng), gallery(50, 4, rng)
