@@ -14,7 +14,7 @@ PAPERMILL = {"table1", "table2", "table3", "table4", "table5", "fig1", "fig3", "
 
 
 def notebooks() -> list[Path]:
-    return sorted((ROOT / "nbs").glob("*.ipynb"))
+    return sorted((ROOT / "nbs").rglob("*.ipynb"))
 
 
 def check_notebook(path: Path) -> list[str]:
@@ -72,7 +72,7 @@ def check_readme() -> list[str]:
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     wrong = [] if readme() == text else ["README.md: a table differs from its file in results/: run python tests/check_repo.py --write-readme"]
     wrong += [f"README.md: dead link {link}" for link in re.findall(r"\]\(([^)#]+)\)", text) if "://" not in link and not (ROOT / link).exists()]
-    return wrong + [f"README.md does not name nbs/{p.name}" for p in notebooks() if f"nbs/{p.name}" not in text]
+    return wrong + [f"README.md does not name {p.relative_to(ROOT)}" for p in notebooks() if p.relative_to(ROOT).as_posix() not in text]
 
 
 def check_imports() -> list[str]:

@@ -1,4 +1,4 @@
-"""Several processes on one training: a process that dies ends the run, which goes on to the same weights; a table finds what they trained. That their number changes no result is shown in 05a_parallel and 11c_multi."""
+"""Several processes on one training: a process that dies ends the run, which goes on to the same weights; a table finds what they trained. That their number changes no result is shown in parallel and multi."""
 import hashlib
 import json
 import os

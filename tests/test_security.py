@@ -52,14 +52,14 @@ def test_the_scan_passes_what_is_safe():
 def sources() -> dict[str, str]:
     "All code of modules, notebooks and tests."
     out = {p.relative_to(ROOT).as_posix(): p.read_text(encoding="utf-8") for folder in ("ptl_nb", "tests") for p in sorted((ROOT / folder).glob("*.py"))}
-    for p in sorted((ROOT / "nbs").glob("*.ipynb")):
+    for p in sorted((ROOT / "nbs").rglob("*.ipynb")):
         for i, cell in enumerate(json.loads(p.read_text(encoding="utf-8"))["cells"]):
             code = re.sub(r"^\s*[%!].*$", "", "".join(cell["source"]), flags=re.M) if cell["cell_type"] == "code" else ""
             out[f"{p.relative_to(ROOT).as_posix()}, cell {i}"] = code
     return out
 
 
-COMPARED = ("nbs/00a_matfile.ipynb", "nbs/01a_renderer.ipynb", "nbs/03a_label_data.ipynb", "tests/")     # read what they have written themselves, with SciPy's reader
+COMPARED = ("nbs/lib/matfile.ipynb", "nbs/lib/renderer.ipynb", "nbs/lib/label_data.ipynb", "tests/")     # read what they have written themselves, with SciPy's reader
 
 
 def test_no_code_does():

@@ -9,10 +9,10 @@ import nbformat
 import pytest
 from bs4 import BeautifulSoup
 
-from ptl_nb.site import Addresses, SiteError, build_site, check_site, definitions, navigation, read_page
+from ptl_nb.site import Addresses, SiteError, all_notebooks, build_site, check_site, definitions, navigation, read_page
 
 ROOT = Path(__file__).resolve().parents[1]
-CHOSEN = ["05_losses", "06_trainer", "table2"]
+CHOSEN = {"05_losses": "method/05_losses", "08_trainer": "method/08_trainer", "table2": "table2"}
 SCHEME = re.compile(r"^(\w+:)?//|^(?!data:)\w+:")
 
 
@@ -20,12 +20,12 @@ SCHEME = re.compile(r"^(\w+:)?//|^(?!data:)\w+:")
 def repository(tmp_path_factory) -> Path:
     "Three real notebooks, the real README cut down to links among them, and the picture they share."
     root = tmp_path_factory.mktemp("repository")
-    (root / "nbs").mkdir()
-    for name in CHOSEN: shutil.copy(ROOT / "nbs" / f"{name}.ipynb", root / "nbs")
+    (root / "nbs" / "method").mkdir(parents=True)
+    for path in CHOSEN.values(): shutil.copy(ROOT / "nbs" / f"{path}.ipynb", root / "nbs" / f"{path}.ipynb")
     shutil.copy(ROOT / "nbs" / "framework.svg", root / "nbs")
     shutil.copy(ROOT / "ptl_nb" / "standin_data" / "DATASHEET.md", root)
     text = (ROOT / "README.md").read_text(encoding="utf-8").split("## Two commands")[0]
-    (root / "README.md").write_text(text + "".join(f"[{n}](nbs/{n}.ipynb) " for n in CHOSEN) + "[datasheet](DATASHEET.md)\n", encoding="utf-8")
+    (root / "README.md").write_text(text + "".join(f"[{n}](nbs/{path}.ipynb) " for n, path in CHOSEN.items()) + "[datasheet](DATASHEET.md)\n", encoding="utf-8")
     return root
 
 
@@ -42,7 +42,7 @@ def test_pages_and_links(site, pages):
     assert check_site(site) == []
     assert {f"{n}.html" for n in CHOSEN} <= {a["href"] for a in pages["index.html"].select("main a")}
     assert (site / pages["index.html"].select_one("main img")["src"]).read_bytes() == (ROOT / "nbs" / "framework.svg").read_bytes()
-    assert "05_losses.html" in {a["href"] for a in pages["06_trainer.html"].select(".highlight a")}      # from ptl_nb.losses import ...
+    assert "05_losses.html" in {a["href"] for a in pages["08_trainer.html"].select(".highlight a")}      # from ptl_nb.losses import ...
 
 
 def test_nothing_is_fetched(site, pages):
@@ -63,7 +63,7 @@ def test_a_cdn_is_found(repository, tmp_path):
 
 
 def test_equations(site, pages):
-    notebook = (ROOT / "nbs" / "05_losses.ipynb").read_text(encoding="utf-8")
+    notebook = (ROOT / "nbs" / "method" / "05_losses.ipynb").read_text(encoding="utf-8")
     assert len(pages["05_losses.html"].select(".math.wide")) == notebook.count("$$") // 2 > 0
     assert "$$" not in pages["05_losses.html"].get_text()
     assert (site / "mathjax" / "MathJax.js").is_file() and list((site / "mathjax").rglob("*.woff"))
@@ -71,7 +71,7 @@ def test_equations(site, pages):
 
 def test_order(pages):
     around = [(pages[n].select_one("a[rel=prev]"), pages[n].select_one("a[rel=next]")) for n in ("index.html", *(f"{n}.html" for n in CHOSEN))]
-    assert [(b and b["href"], a and a["href"]) for b, a in around] == [(None, "05_losses.html"), ("index.html", "06_trainer.html"), ("05_losses.html", "table2.html"), ("06_trainer.html", None)]
+    assert [(b and b["href"], a and a["href"]) for b, a in around] == [(None, "05_losses.html"), ("index.html", "08_trainer.html"), ("05_losses.html", "table2.html"), ("08_trainer.html", None)]
     headings = [h["id"] for h in pages["05_losses.html"].select("main :is(h2, h3)")]
     assert [a["href"] for a in pages["05_losses.html"].select(".contents a")] == [f"#{i}" for i in headings] != []
     assert [a["href"] for a in pages["table2.html"].select("[aria-current]")] == ["table2.html"]
@@ -80,15 +80,15 @@ def test_order(pages):
 def test_names(pages):
     assert "def attribute_loss" in pages["05_losses.html"].find(id="ptl_nb.losses.attribute_loss").find_parent("div").get_text()
     assert "#| export" not in pages["05_losses.html"].get_text() and pages["05_losses.html"].select(".celltag_exported")
-    defined = definitions(sorted((ROOT / "nbs").glob("*.ipynb")))
+    defined = definitions(all_notebooks(ROOT))
     for module in (ROOT / "ptl_nb").glob("[a-z]*.py"): assert f"ptl_nb.{module.stem}" in defined
 
 
 def test_every_notebook_is_in_the_side_bar():
-    notebooks = sorted((ROOT / "nbs").glob("*.ipynb"))
+    notebooks = all_notebooks(ROOT)
     groups = navigation(notebooks)
     assert sorted(sum(groups.values(), [])) == notebooks
-    assert all(p.stem[0].isdigit() == (group == "Method") for group, members in groups.items() for p in members)
+    assert all((p.parent.name == "method") == (group == "Method") for group, members in groups.items() for p in members)
     addresses = [read_page(p).address for p in notebooks]
     assert len(set(addresses)) == len(addresses) and "index.html" not in addresses
 
