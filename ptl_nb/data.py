@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['OPERATIONS', 'OPTIONS', 'ZERO', 'HALF', 'ONE', 'LOG2', 'EXP2', 'DARKEST', 'ROOT_BITS', 'MANTISSA', 'BIAS', 'REACH',
-           'TAPS', 'MEAN', 'STD', 'decode', 'pixels', 'Images', 'identity_classes', 'short_identities',
-           'identity_epoch', 'random_epoch', 'forever', 'brightness', 'contrast', 'saturation', 'gamma', 'blur',
-           'Draws', 'flip_some', 'Augment', 'change', 'normalise', 'to_tensor', 'fused', 'on_device', 'ready', 'batch',
-           'batches']
+           'TAPS', 'MEAN', 'STD', 'decode', 'pixels', 'Images', 'LabelledImages', 'identity_classes',
+           'short_identities', 'identity_epoch', 'random_epoch', 'forever', 'brightness', 'contrast', 'saturation',
+           'gamma', 'blur', 'Draws', 'flip_some', 'Augment', 'change', 'normalise', 'to_tensor', 'fused', 'on_device',
+           'ready', 'batch', 'batches']
 
 # %% ../nbs/method/02_data.ipynb #8b4eae3a
 import hashlib
@@ -15,7 +15,7 @@ import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
@@ -69,19 +69,25 @@ def _write_pixels(target: Path, files: list[Path], size: tuple[int, int]) -> Non
 # %% ../nbs/method/02_data.ipynb #32d3cbbb
 @dataclass(frozen=True)
 class Images:
-    "Pixels with whatever labels they have; all arrays have the same first length N."
-    pixels: np.ndarray                          # (N, H, W, 3) uint8 RGB
-    classes: np.ndarray | None = None           # (N,) int64, 0 … C−1
-    parts: np.ndarray | None = None             # (N, h, w) uint8 part classes
-    attributes: np.ndarray | None = None        # (N, A, M) float32 soft labels
+    "Pixels without identities, with whatever other labels they have; all arrays have the same first length N."
+    pixels: np.ndarray                                            # (N, H, W, 3) uint8 RGB
+    parts: np.ndarray | None = field(default=None, kw_only=True)        # (N, h, w) uint8 part classes
+    attributes: np.ndarray | None = field(default=None, kw_only=True)   # (N, A, M) float32 soft labels
+    camids: np.ndarray | None = field(default=None, kw_only=True)       # (N,) int64 cameras
 
     def __post_init__(self):
-        for name in ("classes", "parts", "attributes"):
-            value = getattr(self, name)
+        for name, value in vars(self).items():
             if value is not None and len(value) != len(self.pixels):
-                raise ValueError(f"{name} holds {len(value)} rows for {len(self.pixels)} images; both must come from the same table")
+                raise ValueError(f"{name} holds {len(value)} rows for {len(self.pixels)} images; "
+                                 "both must come from the same table")
 
     def __len__(self) -> int: return len(self.pixels)
+
+
+@dataclass(frozen=True)
+class LabelledImages(Images):
+    "Images of a source: the only ones that can carry identities."
+    classes: np.ndarray                                           # (N,) int64, 0 … C−1
 
 
 def identity_classes(pids: np.ndarray) -> np.ndarray:
@@ -422,10 +428,11 @@ def batch(
     generator: torch.Generator | None = None,    # for the augmentation, on the CPU
     device: torch.device | str = "cpu",
     mine: slice = slice(None),                   # rows whose pixels are wanted; draws and labels are always those of the whole batch
-) -> dict[str, Tensor]:                          # x (B, 3, H, W) and, where there are labels, classes (B,) on the CPU, parts (B, h, w), attributes (B, A, M)
+) -> dict[str, Tensor]:    # x (B, 3, H, W); index (B,); where there are such labels, classes and camids (B,), parts (B, h, w),
+                           # attributes (B, A, M); x, parts and attributes on the device
     "One batch, ready for the network; making it does not wait for a GPU."
-    labels = (("classes", images.classes), ("parts", images.parts), ("attributes", images.attributes))
-    out = {name: torch.from_numpy(value[index]) for name, value in labels if value is not None}
+    labels = {name: value for name, value in vars(images).items() if name != "pixels" and value is not None}
+    out = {"index": torch.from_numpy(index)} | {name: torch.from_numpy(value[index]) for name, value in labels.items()}
     draws = augment.draw(len(index), generator) if augment else None
     if draws and "parts" in out: out["parts"] = flip_some(out["parts"], draws.flip)
     out |= {name: on_device(out[name], device) for name in ("parts", "attributes") if name in out}

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import difflib
-from types import MappingProxyType
 from typing import Mapping, Sequence
 
 import torch
@@ -16,7 +15,7 @@ from torch import Tensor
 from .model import _full
 
 # %% auto #0
-__all__ = ['WEIGHTS', 'id_loss', 'hardest_pairs', 'batch_hard_triplet', 'parsing_loss', 'attribute_loss', 'total_loss']
+__all__ = ['id_loss', 'hardest_pairs', 'batch_hard_triplet', 'parsing_loss', 'attribute_loss', 'total_loss']
 
 # %% ../nbs/method/05_losses.ipynb #d70d1d7c
 def id_loss(
@@ -147,17 +146,10 @@ def attribute_loss(
     for j, (z, p) in enumerate(zip(logits, soft_labels)): _check_soft(z, p, f"attribute {j}")
     return torch.stack([_soft_cross_entropy(z, p).mean() for z, p in zip(logits, soft_labels)]).mean()
 
-# %% ../nbs/method/05_losses.ipynb #06f745fb
-WEIGHTS: Mapping[str, float] = MappingProxyType({  # the paper's Eq. 6
-    "id": 1.0, "triplet": 1.0,     # source batch, Eq. 1 and 2-3
-    "HP^t": 0.1, "Attr^t": 1.0,    # target batch, Eq. 4 and 5
-    "HP^s": 0.1, "Attr^s": 1.0,    # source batch, the same heads
-})
-
 # %% ../nbs/method/05_losses.ipynb #1788f518
 def total_loss(
     losses: Mapping[str, Tensor], # scalar losses by name, any subset of the names in weights
-    weights: Mapping[str, float] = WEIGHTS, # weight of each name
+    weights: Mapping[str, float], # weight of each name, as `Recipe.loss_weights`
 ) -> Tensor: # scalar
     "Weighted sum of the named losses (paper, Eq. 6)."
     if not losses: raise ValueError(f"no losses to add up: give at least one of {', '.join(weights)}.")
