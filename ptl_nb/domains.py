@@ -14,10 +14,11 @@ import json
 import os
 import posixpath
 import re
+import unicodedata
 import warnings
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from functools import lru_cache
 from pathlib import Path
@@ -26,6 +27,7 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
+from .disk import short_name
 from .matfile import read_mat
 
 # %% ../nbs/method/01_domains.ipynb #227de7ba
@@ -43,11 +45,17 @@ class Domain:
     standin: bool = False  # rendered, not recorded
     stands_for: str | None = None  # the dataset a stand-in takes the place of
     cameras: dict[int, str] | None = None  # names of the cameras by camid, where they have names
+    own: bool = False  # read from a path of the user's, not by a known name
 
     @property
     def title(self) -> str:
         "The name as tables and figures show it."
         return f"{self.name} (rendered stand-in for {self.stands_for})" if self.standin else self.name
+
+    @property
+    def slug(self) -> str:
+        "The name as file names have it: with 8 digits of the data's hash, unless it is a known dataset's or stand-in's."
+        return _file_name(self)
 
     def files(self, table: pd.DataFrame) -> list[Path]:
         "The image files of one of the tables."
@@ -64,6 +72,12 @@ class Domain:
         return f"Domain({self.title}: {len(self.train):,} train, {len(self.query):,} query, {len(self.gallery):,} gallery)"
 
 # %% ../nbs/method/01_domains.ipynb #bc0177da
+def _file_name(domain: Domain) -> str:
+    "The name of a known domain; of others a beginning of the name and 8 digits of the hash, for two folders may be called alike."
+    known = domain.name in (*LAYOUTS, *STANDS_FOR) and not domain.own
+    return domain.name if known else f"{short_name(domain.name, 50)}-{domain.data_hash()[:8]}"
+
+
 def _need(domain: Domain, splits: tuple[str, ...]) -> Domain:
     "`domain`, or ValueError naming the splits that are empty."
     empty = [split for split in splits if getattr(domain, split).empty]
@@ -498,9 +512,10 @@ def _times(values) -> np.ndarray:
 
 # %% ../nbs/method/01_domains.ipynb #5713c694
 def _own_name(path: Path) -> str:
-    "A name for a path of the user's, never that of a known dataset, and no longer than file names made of it can be."
-    name = (path.parent.name if path.name == "domain.csv" else path.stem if path.suffix == ".csv" else path.name)[:40]
-    return f"{name}-files" if name in LAYOUTS or name in STANDS_FOR else name
+    "A name for a path of the user's, never that of a known dataset, of which file names can be made."
+    name = path.parent.name if path.name == "domain.csv" else path.stem if path.suffix == ".csv" else path.name
+    plain = "".join(c if c.isprintable() and c not in "*?[]\\" else "_" for c in unicodedata.normalize("NFC", name))
+    return f"{plain[:40]}-files" if plain in (*LAYOUTS, *STANDS_FOR) else plain[:40]
 
 
 def read_csv(path: Path, camera: str = "", time: str = "") -> Domain:
@@ -603,7 +618,7 @@ def _load_path(text: str, origin: str, camera: str, time: str) -> Domain:
                                 "give a path to a domain.csv or to a folder of images")
     if path.is_file() and path.suffix.lower() != ".csv":
         raise ValueError(f"{path} is a file, but not a .csv: give a domain.csv, or a folder of images")
-    return (read_csv if path.is_file() else read_folder)(path, camera, time)
+    return replace((read_csv if path.is_file() else read_folder)(path, camera, time), own=True)
 
 # %% ../nbs/method/01_domains.ipynb #49a9072e
 def _load_named(name: str, root: Path, origin: str) -> Domain:

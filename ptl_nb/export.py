@@ -11,7 +11,7 @@ import copy
 import json
 import warnings
 from dataclasses import asdict, fields
-from importlib.metadata import version
+
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +19,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
+import ptl_nb
 from .data import MEAN, STD, normalise
 from .disk import draft_folder, whole
 from .domains import Domain
@@ -63,7 +64,7 @@ def write_model(
     state, identity = _test_state(net), model_hash(net, recipe.size)
     with whole(folder / WEIGHTS_FILE) as draft: draft.write_bytes(save(state))      # `save_file` makes a file that only its owner may read
     how = {"height": recipe.height, "width": recipe.width, "colour": "RGB", "resize": "bilinear", "scale": "[0, 1]", "mean": MEAN, "std": STD, "layout": "N, C, H, W"}
-    told = {"model": identity, "ptl_nb": version("ptl_nb"), "input": how, "output": {"feature": state["reid.neck.weight"].numel(), "norm": "L2", "distance": "cosine"},
+    told = {"model": identity, "ptl_nb": ptl_nb.__version__, "input": how, "output": {"feature": state["reid.neck.weight"].numel(), "norm": "L2", "distance": "cosine"},
             "backbone": recipe.backbone, "head": "embedding" if "reid.linear.weight" in state else "neck",
             "weights": {"file": WEIGHTS_FILE, "sha256": sha256(folder / WEIGHTS_FILE), "parameters": sum(v.numel() for v in state.values())},
             "recipe": asdict(recipe) | {"weights": recipe.weights and Path(recipe.weights).name}, **facts}          # no path of this machine

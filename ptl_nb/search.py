@@ -20,6 +20,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import chain, count
 from pathlib import Path
+from unicodedata import normalize
 
 import numpy as np
 import pandas as pd
@@ -510,12 +511,15 @@ def camera_numbers(
     text: str,                            # names or numbers of cameras, separated by commas; empty: all
     cameras: dict[int, str] | None,       # their names by camid, if they have names
 ) -> list[int] | None:                    # camids; None: all
-    "Cameras as a person names them; ValueError for a name that none of them has."
-    number, text = {name: camid for camid, name in (cameras or {}).items()}, str(text).strip()
+    "Cameras as a person names them; ValueError for a name that none of them has, or a number that may be another's name."
+    number, text = {normalize("NFC", name): camid for camid, name in (cameras or {}).items()}, normalize("NFC", str(text).strip())
     parts = [text] if text in number else [p.strip() for p in text.split(",") if p.strip()]
-    lacking = [p for p in parts if p not in number and not p.isdecimal()]
-    if lacking: raise ValueError(f"no camera is called {lacking[0]!r}; give " + (f"one of {', '.join(map(repr, number))}" if number else "numbers, such as 1,3, for these cameras have no names"))
-    return [number.get(p) or int(p) for p in parts] or None
+    for part in (p for p in parts if p not in number):
+        if not part.isdecimal() or number and int(part) not in cameras:
+            raise ValueError(f"no camera is called {part!r}; give " + (f"one of {', '.join(map(repr, number))}" if number else "numbers, such as 1,3, for these cameras have no names"))
+        alike = [name for name, camid in number.items() if name.isdecimal() and int(name) == int(part) != camid]
+        if alike: raise ValueError(f"camera {part} is the number of {cameras[int(part)]!r}, and may be meant for {alike[0]!r}, whose zeros papermill's -p drops; give a name by -r camera {alike[0]}")
+    return [number[p] if p in number else int(p) for p in parts] or None
 
 
 def open_gallery(

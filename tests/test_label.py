@@ -29,8 +29,10 @@ def label(tmp_path, monkeypatch):
     def run(*parameters):
         smoke_run("label", tmp_path / "out.ipynb", *parameters)
         results = next(tmp_path.glob("ptl-smoke-*"))
-        facts = json.loads(next((results / "smoke/label").glob("*.json")).read_text())
-        return outputs(tmp_path / "out.ipynb"), results / "smoke/label", results / "runs" / facts["labels"], facts
+        assert not (results / "smoke/label").exists(), "pictures of people who are not known to be rendered"
+        folder = results / "own/smoke/label"
+        facts = json.loads(next(folder.glob("*.json")).read_text())
+        return outputs(tmp_path / "out.ipynb"), folder, results / "runs" / facts["labels"], facts
     return run
 
 
@@ -51,9 +53,10 @@ def test_plain_folder(label, crops, tmp_path):
     shown, folder, store, facts = label(f"domain={crops[0]}", "images=2")
     assert "40 images (train)" in shown and "40 of 40 images have both kinds" in shown and "no truth to measure with" in shown
     assert facts["standin"] and "trained on rendered stand-ins" in facts["title"] and facts["images"]["both"] == 40
-    assert sorted(p.name.removeprefix("standin-shop") for p in folder.iterdir()) == sorted(
+    stem = f"with-standins-shop-{load_domain(crops[0]).data_hash()[:8]}"
+    assert sorted(p.name.removeprefix(stem) for p in folder.iterdir()) == sorted(
         ["-attributes.csv", "-doubtful.csv", "-doubtful.png", "-parts.csv", "-people.png", "-statistics.png", ".json"])
-    listed = pd.read_csv(folder / "standin-shop-doubtful.csv").path
+    listed = pd.read_csv(folder / f"{stem}-doubtful.csv").path
     assert listed.str.fullmatch(r"cam[01]/\d{3}\.jpg").all()
     for file in folder.iterdir(): assert str(tmp_path).encode() not in file.read_bytes(), f"{file.name} names a path of this machine"
     assert read_parts(store, ["cam0/000.jpg"]).shape == (1, 110, 50) and read_parts(store, ["cam1/001.jpg"]).shape == (1, 128, 64)
@@ -74,7 +77,7 @@ def test_labels_of_another_model(label, crops, tmp_path):
     assert "parser on" not in shown and "attributes on" not in shown, "something was trained"
     assert (read_parts(store, names[1:30]) == true[1:30]).all() and not part_file(store, names[35]).exists()
     assert read_attributes(store, names[:35])[1][0, :, 1].tolist() == [.75, .25]
-    assert not facts["standin"] and facts["provenance"]["parts"]["predicted_by"] == "somebody" and (out / "shop-imported.json").is_file()
+    assert not facts["standin"] and facts["provenance"]["parts"]["predicted_by"] == "somebody" and (out / f"shop-{load_domain(folder).data_hash()[:8]}-imported.json").is_file()
 
 
 def test_bad_splits_are_refused(tmp_path):

@@ -1,0 +1,187 @@
+"What papermill hands on to the notebooks, where results go and what they are called: numbers for texts, slips, other repositories, people of one's own."
+import ast
+import io
+import json
+import logging
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tokenize
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from papermill import inspect_notebook
+
+from ptl_nb import disk, experiments
+from ptl_nb.domains import load_domain
+from ptl_nb.experiments import Comparison, Store, check_parameters, git_revision, people_folder, repository_root, standin_mark
+from ptl_nb.search import camera_numbers
+from test_repo import ROOT
+
+
+def parameters_cell(notebook: Path) -> str:
+    cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
+    return next(("".join(c["source"]) for c in cells if "parameters" in c["metadata"].get("tags", [])), "")
+
+
+PAPERMILL = {file.stem: cell for file in sorted((ROOT / "nbs").glob("*.ipynb")) if (cell := parameters_cell(file))}
+DECLARED = {name: {n.target.id: (n.annotation.id, ast.get_source_segment(cell, n.value)) for n in ast.parse(cell).body} for name, cell in PAPERMILL.items()}
+NUMBERS = {"seeds", "lengths", "since", "until", "find camera"}      # where a number's text is unambiguous
+
+
+def checked(notebook: str, **given) -> dict:
+    "The globals of a notebook after its first three code cells' calls of `check_parameters`, with values as papermill injects them."
+    space = {name: ast.literal_eval(value) for name, (_, value) in DECLARED[notebook].items()}
+    called = next(c for c in json.loads((ROOT / "nbs" / f"{notebook}.ipynb").read_text(encoding="utf-8"))["cells"] if "check_parameters(" in "".join(c["source"]) and c["source"][0].startswith("check"))
+    line = next(line for line in called["source"] if line.startswith("check_parameters("))
+    space |= given | {"In": ["", PAPERMILL[notebook], "# Parameters\n" + "\n".join(f"{k} = {v!r}" for k, v in given.items())]}
+    exec(line, space | {"check_parameters": check_parameters, "globals": lambda: space})
+    return space
+
+
+# papermill reads them all
+
+@pytest.mark.parametrize("notebook", PAPERMILL)
+def test_papermill_reads_every_parameter(notebook, caplog):
+    with caplog.at_level(logging.WARNING): seen = inspect_notebook(str(ROOT / "nbs" / f"{notebook}.ipynb"))
+    assert not [r.message for r in caplog.records if "Unable to parse" in r.message]
+    told = {t.start[0]: t.string.lstrip("# ") for t in tokenize.generate_tokens(io.StringIO(PAPERMILL[notebook]).readline) if t.type == tokenize.COMMENT}
+    lines = {n.target.id: told[n.lineno] for n in ast.parse(PAPERMILL[notebook]).body}
+    assert {n: (p["inferred_type_name"], p["default"], p["help"]) for n, p in seen.items()} == {n: (*DECLARED[notebook][n], lines[n]) for n in lines}
+
+
+# numbers for texts
+
+@pytest.mark.parametrize("value", [7, 202405, 1000.0, float("nan"), True, None])
+@pytest.mark.parametrize("notebook", PAPERMILL)
+def test_a_number_for_a_text_is_refused_or_is_its_text(notebook, value):
+    for name, (kind, _) in DECLARED[notebook].items():
+        if kind != "str": continue
+        if {name, f"{notebook} {name}"} & NUMBERS and value not in (True, None) and value == value:
+            assert checked(notebook, **{name: value})[name] == str(value)
+        else:
+            with pytest.raises(ValueError, match=re.escape(f"parameter {name} is {value!r}; it must be str")) as refused: checked(notebook, **{name: value})
+            assert f"-r {name}" in str(refused.value) and "./007" in str(refused.value)
+
+
+def test_cameras_by_a_number_that_could_be_another_name():
+    assert camera_numbers("2", {1: "door", 2: "till"}) == [2] and camera_numbers("7", {7: "007", 8: "8"}) == [7] and camera_numbers("2", None) == [2]
+    with pytest.raises(ValueError, match="no camera is called '3'"): camera_numbers("3", {1: "door", 2: "till"})
+    with pytest.raises(ValueError, match="-r camera 002"): camera_numbers("2", {1: "002", 2: "till"})
+    assert camera_numbers("in\u0306", {1: "i\u006e\u0306"}) == [1] and camera_numbers("caf\u00e9", {1: "cafe\u0301"}) == [1]
+
+
+@pytest.mark.parametrize("notebook", PAPERMILL)
+def test_texts_that_must_not_be_empty(notebook):
+    for name, (kind, default) in DECLARED[notebook].items():
+        if kind != "str" or not ast.literal_eval(default) or (notebook, name) == ("table1", "labels"): continue
+        with pytest.raises(ValueError, match=f"parameter {name} is ' '; it must not be empty"): checked(notebook, **{name: " "})
+
+
+# a session of one's own
+
+def test_slips_and_cells_of_ones_own_are_passed_over():
+    cells = ["%matplotlib inline", 'source: str = "market"\nsmoke: bool = None', "for", "x = (1 % 2\n% 3)", "'a\0b'", "# Parameters of a plot\nwidth = 3", "# Parameters\nimport os\nos.environ['A'] = 'b'\na, b = 1, 2\nsource = 'duke'"]
+    check_parameters({"In": cells, "source": "duke", "smoke": None})
+    with pytest.raises(ValueError, match="unknown parameter 'sorce'; did you mean 'source'"): check_parameters({"In": [*cells, "# Parameters\nimport os\nsorce = 'duke'"], "source": "duke", "smoke": None})
+    check_parameters({"In": ['sorce: str = "market"\nsmoke: bool = None', 'source: str = "market"\nsmoke: bool = None', "# Parameters\nsource = 'duke'"], "source": "duke", "sorce": "market", "smoke": None})
+
+
+# other repositories
+
+def git(folder, *words): return subprocess.run(("git", "-C", str(folder), "-c", "user.name=a", "-c", "user.email=a@b.c", *words), capture_output=True, text=True, check=True).stdout.strip()
+
+
+def repository(folder: Path) -> str:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "mine.txt").write_text("mine")
+    git(folder, "init", "-q"); git(folder, "add", "mine.txt"); git(folder, "commit", "-qm", "mine")
+    return git(folder, "rev-parse", "HEAD")
+
+
+def revision(path: Path, cwd: Path, **env) -> str:
+    "What the package that lies in `path` says, started in `cwd`."
+    done = subprocess.run([sys.executable, "-c", "import ptl_nb.experiments as e; print(e.__file__, e.git_revision())"], cwd=cwd, capture_output=True, text=True, check=True,
+                          env={**os.environ, "PYTHONPATH": str(path), **env})
+    file, said = done.stdout.split()
+    assert Path(file).is_relative_to(path)
+    return said
+
+
+def test_the_revision_is_that_of_the_packages_own_checkout(tmp_path, monkeypatch):
+    theirs = repository(tmp_path / "theirs")
+    mine = git(ROOT, "rev-parse", "HEAD")
+    monkeypatch.chdir(tmp_path / "theirs")
+    assert git_revision().removesuffix("+changes") == mine != theirs
+    monkeypatch.setenv("GIT_DIR", str(tmp_path / "theirs/.git"))
+    assert git_revision().removesuffix("+changes") == mine
+
+
+def test_the_revision_of_an_installed_package_is_its_version(tmp_path):
+    theirs, place = repository(tmp_path / "theirs"), tmp_path / "theirs/venv/site-packages"
+    shutil.copytree(ROOT / "ptl_nb", place / "ptl_nb", ignore=shutil.ignore_patterns("__pycache__", "standin_data"))
+    (tmp_path / "elsewhere").mkdir()
+    for cwd in (tmp_path / "theirs", tmp_path / "elsewhere"): assert revision(place, cwd) == experiments.ptl_nb.__version__
+    shutil.copyfile(ROOT / "settings.ini", place / "settings.ini")        # a copy of the sources, unpacked in a repository of the user's
+    assert revision(place, tmp_path / "theirs") == experiments.ptl_nb.__version__
+    own = repository(place)
+    assert revision(place, tmp_path / "theirs").removesuffix("+changes") == own != theirs
+
+
+@pytest.mark.parametrize("settings", ["[DEFAULT]\nlib_name = other\n", "lib_name = ptl_nb", "[DEFAULT]\nrepo = ptl_nb\n", "\udcff"])
+def test_another_nbdev_project_is_not_taken_for_this_one(tmp_path, monkeypatch, settings):
+    (tmp_path / "nbs").mkdir()
+    (tmp_path / "settings.ini").write_text(settings, errors="surrogateescape")
+    monkeypatch.chdir(tmp_path / "nbs")
+    assert repository_root() == tmp_path / "nbs"
+    monkeypatch.chdir(ROOT / "nbs")
+    assert repository_root() == ROOT
+
+
+# names of files
+
+def folder_of(domain, place: Path, count: int = 3) -> Path:
+    for path in domain.train.path[:count]:
+        (place / "a").mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(domain.root / path, place / "a" / Path(path).name)
+    return place
+
+
+def test_two_folders_called_alike_have_two_names(tmp_path):
+    plaza, campus = load_domain("plaza"), load_domain("campus")
+    one, other = (load_domain(folder_of(d, tmp_path / d.name / "crops")) for d in (plaza, campus))
+    assert one.name == other.name == "crops" and one.slug != other.slug and one.slug == f"crops-{one.data_hash()[:8]}"
+    assert plaza.slug == "plaza" and campus.slug == "campus"
+    named = [Comparison(plaza, d, experiments.RECIPES["smoke"], {"BL": {0: None}}, {}).stem for d in (one, other, campus)]
+    assert len(set(named)) == 3 and named[2] == "standin-plaza-campus-seed-0-rows-BL"
+    shutil.copytree(plaza.root, tmp_path / "copy", ignore=shutil.ignore_patterns("truth"))
+    part = load_domain(tmp_path / "copy/bounding_box_train")            # a stand-in's images under its name, and others than the stand-in's
+    assert part.name == "plaza" and part.standin and part.slug != "plaza"
+
+
+@pytest.mark.parametrize("name", ["камера " * 30, "監視" * 40, "é" * 100, "e\u0301" * 80, "x" * 250, "a\nb", "[a]*?"])
+def test_names_of_any_length_and_letters_make_files(tmp_path, name):
+    place = tmp_path / name.encode()[:250].decode("utf-8", "ignore")
+    domain = load_domain(folder_of(load_domain("plaza"), place))
+    x = Comparison(domain, domain, experiments.RECIPES["smoke"], {f"BL {i} ü": {s: None for s in range(60)} for i in range(30)}, {}, "oracle labels", True)
+    for stem in (x.stem, domain.slug):
+        with disk.whole(tmp_path / "out" / f"{stem}-embeddings-tsne-100000.png") as draft: draft.write_text("x")
+        assert stem.isprintable() and not set(stem) & set("*?[]")
+    by_hand = replace(load_domain("plaza"), name=name * 3)
+    made = Store(tmp_path / "runs", progress=False).make(f"labels {by_hand.name}", {"a": 1}, lambda folder: {})
+    assert made.is_dir() and made.name.isascii()
+    other = replace(x, scores={f"{m}!": s for m, s in x.scores.items()})
+    assert other.stem != x.stem
+
+
+def test_pictures_of_people_who_are_not_rendered_stay_out_of_git(tmp_path):
+    assert people_folder(tmp_path, True) == tmp_path and not list(tmp_path.iterdir())
+    own = people_folder(tmp_path, False)
+    repository(tmp_path)
+    (own / "people.png").write_text("x")
+    assert own == tmp_path / "own" and git(tmp_path, "status", "--porcelain") == ""
+    assert [standin_mark(*x) for x in ((True, True), (False, True), (False, False))] == ["standin-", "with-standins-", ""]
