@@ -139,6 +139,7 @@ def check_parameters(namespace: dict) -> None:
     for name, kind in known.items():
         allowed = {"str": (str, int), "int": int, "float": (int, float), "bool": (bool, type(None))}[kind]
         if not isinstance(namespace[name], allowed) or (kind != "bool" and isinstance(namespace[name], bool)) or kind == "float" and not np.isfinite(namespace[name]): raise ValueError(f"parameter {name} is {namespace[name]!r}; it must be {kind}")
+        if kind == "str": namespace[name] = str(namespace[name])      # papermill makes a number of -p until 0
     asked = namespace.get("recipe", "auto")
     if namespace.get("smoke") and asked not in ("auto", "smoke"): raise ValueError(f"smoke=True runs the recipe 'smoke', and recipe={asked!r} asks for another; give one of the two")
 
