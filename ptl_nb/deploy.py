@@ -19,8 +19,9 @@ from .model import PTLNet
 def load_deploy(
     folder: str | Path,
 ) -> tuple[PTLNet, dict]:  # the network in test mode, what recipe.json holds
-    "A deployed model; errors as `export.read_model`."
+    "A deployed model; errors as `export.read_model`, and FileNotFoundError for a run that is none."
     net, _ = read_model(Path(folder))
+    if not (Path(folder) / RECIPE_FILE).is_file(): raise FileNotFoundError(f"{folder} holds a run, not a deployed model with its {RECIPE_FILE}: name the folder that adapt or write_model wrote")
     return net, json.loads((Path(folder) / RECIPE_FILE).read_text(encoding="utf-8"))
 
 # %% ../nbs/lib/deploy.ipynb #fbb5f488
@@ -63,7 +64,7 @@ def model_card(
     mark = "\n\n**Rendered stand-ins have a part in this model (see Data): its numbers are not comparable with those of real datasets.**" if standin else ""
     columns = [c for c in evidence if not c.startswith("vs ")]
     parts = {f"Model card: {name}": f"A re-identification model: an image of a person becomes a feature; the cosine of two features says how alike they look.{mark}",
-             "Data": _items(data), "Training": _items(training), "What was measured": "\n\n".join(verdict), "Without labels": markdown_table(evidence[columns]),
+             "Data": _items(data), "Training": _items(training), "What was measured": "\n\n".join(verdict), "Without labels": markdown_table(evidence[columns].astype(object).where(evidence[columns].notna(), "not measured")),
              "Scores": markdown_table(scores) if scores is not None else "None: no labelled query and gallery images were given.",
              "Intended use": USE, "Limits": LIMITS, "Privacy and consent": PRIVACY,
              "Files": f"`{WEIGHTS_FILE}` (weights), `{RECIPE_FILE}` (input, network, data hashes, versions), this card.\n\n```python\nfrom ptl_nb.deploy import load_deploy\nnet, told = load_deploy(\".\")\n```"}

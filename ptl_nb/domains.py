@@ -4,9 +4,10 @@
 
 # %% auto #0
 __all__ = ['SPLITS', 'IMAGE_ENDINGS', 'STANDIN_MARKER', 'LAYOUTS', 'TREE', 'CUHK03_SPLIT', 'CUHK03_IMAGES', 'MOST', 'STANDS_FOR',
-           'ORIGINS', 'PAPER_COUNTS', 'Domain', 'list_images', 'walk_images', 'Layout', 'parse_names', 'read_tree',
-           'read_cuhk03', 'find_dataset', 'FilesRefused', 'number_cameras', 'read_csv', 'refuse_files', 'read_folder',
-           'load_domain', 'table1']
+           'UNKNOWN', 'ORIGINS', 'PAPER_COUNTS', 'Domain', 'list_images', 'walk_images', 'Layout', 'parse_names',
+           'read_tree', 'read_cuhk03', 'find_dataset', 'read_columns', 'FilesRefused', 'plain_name', 'number_cameras',
+           'parse_times', 'span', 'own_times', 'read_csv', 'refuse_files', 'read_folder', 'own_csv', 'load_domain',
+           'table1']
 
 # %% ../nbs/method/01_domains.ipynb #6c7dd556
 import hashlib
@@ -19,6 +20,7 @@ import warnings
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from datetime import datetime
 from difflib import get_close_matches
 from functools import lru_cache
 from pathlib import Path
@@ -240,6 +242,8 @@ def _mat_lists(path: Path) -> dict[str, np.ndarray]:
     if absent:
         raise ValueError(f"{path} has no {', '.join(absent)}: this is not the new-protocol split of CUHK03")
     lists = {"filelist": np.array(_strings(content["filelist"]), dtype=object)} | {name: _integers(content[name], f"{path}: {name}") for name in names[1:]}
+    tested = np.isin(np.arange(1, len(lists["labels"]) + 1), np.concatenate([lists["train_idx"], lists["query_idx"]]))
+    if (lists["labels"][tested] == 0).any(): lists["labels"] += 1        # it has no distractors: people counted from 0
     for name, least in (("labels", 0), ("camId", 1)):
         if (lists[name] < least).any():
             raise ValueError(f"{path}: {name} holds {lists[name].min()}, counted from {least}: fetch the split file again")
@@ -344,6 +348,10 @@ def _check_tables(tables: dict[str, pd.DataFrame], source, disjoint: bool) -> No
     for split, other in (("query", "gallery"), ("gallery", "query")):
         if tables[split].empty and len(tables[other]):
             raise ValueError(f"{source} has {other} images but no {split} images: testing needs both")
+    for split in ("train", "query"):
+        if (nobody := int((tables[split]["pid"] == 0).sum())):
+            raise ValueError(f"{source} has pid 0 in {split} ({nobody} images), which marks distractors, a gallery's: "
+                             "count people from 1")
     for split in ("train", "gallery"):
         people = tables[split]["pid"].unique()
         if len(people) == 1 and people[0] >= 0:
@@ -390,8 +398,15 @@ def _read_dataset(name: str, folder: Path, reader: Callable) -> Domain:
 
 # %% ../nbs/method/01_domains.ipynb #44ac8b75
 def _csv_rows(path: Path, camera: str = "", time: str = "") -> pd.DataFrame:
-    "The four columns, and `time`, as text, blank lines dropped; ValueError where the file is no such table."
-    columns = {"path": "path", "pid": "pid", camera or "camid": "camid", "split": "split"} | ({time: "time"} if time else {})
+    "The four columns, and `time`, as text; errors as `read_columns`'s."
+    return read_columns(path, {"path": "path", "pid": "pid", "camid": camera or "camid", "split": "split"} | ({"time": time} if time else {}))
+
+
+def read_columns(
+    path: Path,  # CSV in UTF-8, with or without a byte-order mark
+    columns: dict[str, str],  # what they are called here, first the paths: what they are called in the file
+) -> pd.DataFrame:
+    "Some columns as text, blank lines dropped and blanks around all but paths; ValueError where the file is no such table."
     options = dict(dtype=str, keep_default_na=False, encoding="utf-8-sig", skip_blank_lines=False, index_col=False)
     try:
         header, table = pd.read_csv(path, header=None, nrows=1, **options), pd.read_csv(path, **options)
@@ -399,16 +414,16 @@ def _csv_rows(path: Path, camera: str = "", time: str = "") -> pd.DataFrame:
         raise ValueError(f"{path} cannot be read as a UTF-8 table with commas: {error}") from error
     given = [str(name).strip() for name in header.iloc[0]]
     table = table.fillna("").rename(columns=str.strip)
-    for column in columns:
+    for column in columns.values():
         if given.count(column) > 1:  # pandas would take the first and call the others pid.1
             raise ValueError(f"{path} has a column {column!r} twice: keep one of them")
         if column not in table:
             close = get_close_matches(column, table.columns, 1)
             hint = f" (is {close[0]!r} meant for it?)" if close else ""
-            raise ValueError(f"{path} has no column {column!r}{hint}: it needs {', '.join(columns)}")
-    table = table.loc[(table != "").any(axis=1), list(columns)].set_axis(list(columns.values()), axis=1)
+            raise ValueError(f"{path} has no column {column!r}{hint}: it needs {', '.join(columns.values())}")
+    table = table.loc[(table != "").any(axis=1), list(columns.values())].set_axis(list(columns), axis=1)
     if table.empty:
-        raise ValueError(f"{path} lists no images")
+        raise ValueError(f"{path} lists no images: write a line for each")
     return table.assign(**{column: table[column].str.strip() for column in table.columns[1:]})
 
 # %% ../nbs/method/01_domains.ipynb #936f9737
@@ -444,6 +459,8 @@ def _csv_numbers(table: pd.DataFrame, faults: dict[int, str], named: bool) -> pd
     _accuse(faults, table, table["pid"] < -1, "pid", "is negative: -1 marks junk or unlabelled images")
     nobody = (split == "query") & (table["pid"] < 0)
     _accuse(faults, table, nobody, "pid", "cannot be a query: junk and unlabelled images ask for nobody")
+    distractor = split.isin(["train", "query"]) & (table["pid"] == 0)
+    _accuse(faults, table, distractor, "pid", "marks a distractor, which only a gallery has: count people from 1")
     read = (split == "train") & ~table.index.isin(list(faults))
     mixed = read & (table["pid"] < 0)
     if mixed.sum() not in (0, read.sum()):
@@ -470,6 +487,18 @@ def _state(base: str, path: str, listings: dict) -> str:
     return "" if file else "odd" if os.path.exists(whole) else "missing"
 
 # %% ../nbs/method/01_domains.ipynb #59e52ef4
+def _alike(base: str, path: str) -> str:
+    "A file inside `base` whose path looks like another, but has other bytes; empty where there is none."
+    found = ""
+    for part in path.split("/"):
+        here = os.path.join(base, found)
+        names = sorted(os.listdir(here)) if os.path.isdir(here) and not os.path.islink(here) else []
+        same = part if part in names else next((n for n in names if plain_name(n) == plain_name(part)), "")
+        if not same: return ""
+        found = posixpath.join(found, same)
+    return found
+
+
 def _csv_paths(path: Path, table: pd.DataFrame, faults: dict[int, str]) -> pd.DataFrame:
     "The same table with normal paths, each of them an image file inside the folder of the csv."
     _accuse(faults, table, table["path"] == "", "path", "is empty")
@@ -481,6 +510,9 @@ def _csv_paths(path: Path, table: pd.DataFrame, faults: dict[int, str]) -> pd.Da
     _accuse(faults, table, state == "outside", "path", "leaves the folder of the csv: copy the images next to it")
     slashes = table["path"][state == "missing"].str.contains("\\", regex=False).any()
     hint = " (write paths with forward slashes)" if slashes else ""
+    for row in table.index[state == "missing"][:MOST]:
+        if alike := _alike(base, table["path"][row]):
+            _accuse(faults, table, table.index == row, "path", f"does not exist, but {alike!a} looks the same: write it with the same letters and blanks")
     _accuse(faults, table, state == "missing", "path", f"does not exist{hint}: place the image there or drop the line")
     _accuse(faults, table, state == "odd", "path", "is not a file: name an image file")
     other = ~table["path"].str.lower().str.endswith(IMAGE_ENDINGS)
@@ -493,45 +525,115 @@ STANDS_FOR = {"plaza": "market", "campus": "duke", "corridor": "cuhk03",
               "studio": "densepose", "street": "peta", "mall": "rap"}  # stand-in: dataset
 
 # %% ../nbs/method/01_domains.ipynb #beca8069
+def plain_name(text: str) -> str:
+    "A name as a person sees it: composed letters (NFC), single blanks, no byte-order mark or other letter without width."
+    return " ".join(re.sub("[\ufeff\u200b]", "", unicodedata.normalize("NFC", text)).split())
+
+
 def number_cameras(
     names,  # name of each image's camera
 ) -> tuple[np.ndarray, dict[int, str]]:  # camid of each image, name of each camera
-    "Cameras as numbers from 1: their own where all names are different whole numbers, else in sorted order."
-    names = pd.Series(list(names), dtype="str")
+    "Cameras as numbers from 1: their own where all names are different whole numbers, else in sorted order; names that look alike are one camera's."
+    spelled = pd.Series(list(names), dtype="str")
+    names = spelled.map({name: plain_name(name) or name for name in spelled.unique()}).astype("str")
     different = sorted(names.unique())
+    if spelled.nunique() > len(different):
+        several = spelled.groupby(names).unique()[lambda g: g.map(len) > 1]
+        warnings.warn(f"names that look alike are taken for one camera: {', '.join(map(ascii, several.iloc[0]))}", stacklevel=3)
     own = names.str.fullmatch(r"\d{1,9}").all() and len({int(n) for n in different} - {0}) == len(different)
     numbers = {n: int(n) if own else i for i, n in enumerate(different, start=1)}
     return names.map(numbers).to_numpy(np.int64), {number: name for name, number in sorted(numbers.items(), key=lambda pair: pair[1])}
 
 
-def _times(values) -> np.ndarray:
-    "Numbers where all values are, else text."
-    values = pd.Series(list(values), dtype="str")
-    numbers = pd.to_numeric(values, errors="coerce")
-    return (values if numbers.isna().any() else numbers).to_numpy()
+# %% ../nbs/method/01_domains.ipynb #5d1c9a03
+UNKNOWN = ("", "na", "n/a", "nan", "nat", "none", "null")  # what tables write where they know nothing
+_MOMENT = re.compile(r"(?:\d{4}[-/]?\d{2}[-/]?\d{2}|\d{4}[-/]\d{1,2}[-/]\d{1,2}|(?P<month>\d{4}[-/]\d{1,2})|\d{4})"
+                     r"(?:[T ](?P<hour>\d{2})(?P<minute>:?\d{2}(?P<second>:?\d{2}(?P<fraction>[.,]\d{1,9})?)?)?(?: ?(?:Z|[+-]\d{2}(?::?\d{2})?))?)?", re.ASCII)
+
+
+def _dates(text: pd.Series) -> pd.Series:
+    "ISO 8601 as datetime64[us] in UTC without zone, NaT where it is none; 24:00 is the end of its day."
+    shaped = text.where(text.str.fullmatch(_MOMENT)).str.replace(",", ".", regex=False)
+    late = shaped.str.contains(r"[T ]24:?(?:00)?(?::?00)?(?:\.0+)?(?: ?[Z+-]|$)", regex=True, na=False)
+    shaped = shaped.where(~late, shaped.str.replace(r"([T ])24", r"\g<1>00", n=1, regex=True))
+    dates = pd.to_datetime(shaped, format="ISO8601", utc=True, errors="coerce").dt.tz_localize(None).dt.as_unit("us")
+    return dates.where(~late, dates + pd.Timedelta(days=1))
+
+
+def _moments(
+    values,  # sequence of text, timestamps or numbers
+) -> tuple[pd.Series, pd.Series, str]:  # times, which values are none, why
+    "Times as `parse_times` gives them, and what is wrong with the others."
+    values = pd.Series(values).reset_index(drop=True)
+    if values.dtype.kind == "M" and values.dt.tz is None: return values.dt.as_unit("us"), values.isna() & False, ""
+    text = values.astype("str").str.strip()
+    known = values.notna() & ~text.str.casefold().isin(UNKNOWN)
+    text = text.where(known)
+    numbers = pd.to_numeric(text, errors="coerce").astype(np.float64)
+    numbers, dates = numbers.where(np.isfinite(numbers)), _dates(text)
+    count = numbers.notna().sum()
+    numeric = count and (count == known.sum() or count > dates.notna().sum())
+    times = numbers if numeric else dates
+    return times, times.isna() & known, "is not a number, as others are" if numeric else "is not ISO 8601, such as 2024-05-01T13:45:00"
+
+
+def parse_times(
+    values,              # sequence of ISO 8601 text, timestamps or numbers; empty or missing: unknown
+) -> pd.Series:          # datetime64[us] in UTC without zone, NaT where unknown; or float64, NaN where unknown
+    "Times of images; ValueError naming the first that is none."
+    times, bad, why = _moments(values)
+    if bad.any(): raise ValueError(f"time {pd.Series(values).reset_index(drop=True)[bad].iloc[0]!r} {why} ({bad.sum()} such values)")
+    return times
+
+
+def span(
+    value,  # as one of `parse_times`
+) -> tuple:  # first and last moment, timestamps or numbers
+    "What a moment covers: a date its whole day, a month, an hour, a minute or a second the whole of it; a number or a timestamp itself. ValueError where it is none."
+    first = parse_times([value])[0]
+    if pd.isna(first): raise ValueError(f"time {value!r} is unknown; give a number, or ISO 8601 such as 2024-05-01T13:45:00")
+    told = _MOMENT.fullmatch(str(value).strip())
+    if not isinstance(first, pd.Timestamp) or isinstance(value, datetime) or not told or told["hour"] == "24": return first, first
+    if told["fraction"]: length = pd.Timedelta(max(1, 10 ** (7 - len(told["fraction"]))), "us")
+    elif told["hour"]: length = pd.Timedelta(1, "s" if told["second"] else "min" if told["minute"] else "h")
+    else: length = pd.DateOffset(months=1) if told["month"] else pd.DateOffset(days=1)
+    return first, first + length - pd.Timedelta(1, "us")
+
+
+def own_times(values) -> tuple[pd.Series, pd.Series, str]:
+    "The same for tables and paths of the user's, where text that is neither number nor date throughout is a label of a moment."
+    times, bad, why = _moments(values)
+    if not bad.any() or times.notna().any(): return times, bad, why
+    return pd.Series(values, dtype="str").str.strip().reset_index(drop=True).where(bad), bad & False, ""
 
 # %% ../nbs/method/01_domains.ipynb #5713c694
 def _own_name(path: Path) -> str:
     "A name for a path of the user's, never that of a known dataset, of which file names can be made."
-    name = path.parent.name if path.name == "domain.csv" else path.stem if path.suffix == ".csv" else path.name
+    name = path.parent.name if path.name == "domain.csv" else path.stem if path.suffix.lower() == ".csv" else path.name
     plain = "".join(c if c.isprintable() and c not in "*?[]\\" else "_" for c in unicodedata.normalize("NFC", name))
-    return f"{plain[:40]}-files" if plain in (*LAYOUTS, *STANDS_FOR) else plain[:40]
+    if plain in (*LAYOUTS, *STANDS_FOR): return f"{plain}-files"
+    return short_name(plain[:40], 80) or "files"
 
 
 def read_csv(path: Path, camera: str = "", time: str = "") -> Domain:
     "A domain from a `domain.csv`; ValueError naming line and value of all that does not fit."
     faults = {}
     table = _csv_paths(path, _csv_numbers(_csv_rows(path, camera, time), faults, bool(camera)), faults)
+    if time:
+        times, odd, why = own_times(table["time"].tolist())
+        _accuse(faults, table, odd.set_axis(table.index), "time", f"{why}: mend it, or leave it empty where it is unknown")
     if faults:
         lines = [faults[row] for row in sorted(faults)]
         message = f"{path}, " + "\n".join(lines[:MOST]) + (f"\n... and {len(lines) - MOST} lines more" if len(lines) > MOST else "")
         raise FilesRefused(message, path.parent, table["path"][~table.index.isin(list(faults))].tolist())
     names = None
     if camera: camids, names = number_cameras(table["camid"]); table = table.assign(camid=camids)
-    if time: table = table.assign(time=_times(table["time"]))
+    if time: table = table.assign(time=times.set_axis(table.index))
     table = table[(table["split"] != "gallery") | (table["pid"] >= 0)]
     columns = ("path", "pid", "camid", *["time"] * bool(time))
     tables = {split: _table(*(table.loc[table["split"] == split, c] for c in columns)) for split in SPLITS}
+    if not any(map(len, tables.values())):
+        raise ValueError(f"{path} lists no images besides junk (pid -1 in gallery): unlabelled images to adapt to are train")
     _check_tables(tables, path, disjoint=False)
     marker = _marker(path.parent, path.parent.parent)
     return Domain(**({"name": _own_name(path.resolve())} | marker), root=path.parent, cameras=names, **tables)
@@ -571,6 +673,14 @@ def _found(paths: list[str], pattern: str, what: str, folder: Path) -> list[str]
     return list(found.values())
 
 
+def _path_times(paths: list[str], pattern: str, folder: Path) -> pd.Series:
+    "Times that a regular expression finds in paths; ValueError naming the paths whose time does not go with the others."
+    found = _found(paths, pattern, "time", folder)
+    times, odd, why = own_times(found)
+    refuse_files(f"{folder} with time={pattern!r}", {p: f"time {value!r} {why}: rename it, or change the expression" for p, value, bad in zip(paths, found, odd) if bad})
+    return times
+
+
 def read_folder(
     folder: Path,
     camera: str = "",  # regular expression with one group, searched in the path; empty: the first sub-folder
@@ -587,7 +697,7 @@ def read_folder(
         warnings.warn(f"{folder} is a labelled dataset, but a path to a folder reads all of its images, test images too, "
                       "as unlabelled: load_domain('market', root=...) and its like read the labels", stacklevel=3)
     camids, cameras = number_cameras(_found(paths, camera, "camera", folder) if camera else [p.split("/")[0] if "/" in p else "." for p in paths])
-    train = _table(paths, np.full(len(paths), -1), camids, _times(_found(paths, time, "time", folder)) if time else None)
+    train = _table(paths, np.full(len(paths), -1), camids, _path_times(paths, time, folder) if time else None)
     named = {"name": _own_name(folder.resolve())} | _marker(folder, folder.parent)
     return Domain(**named, root=folder, train=train, query=train[:0], gallery=train[:0], cameras=cameras)
 
@@ -607,8 +717,14 @@ def _load_standin(name: str) -> Domain:
     return _read_dataset(dataset, folder, read_cuhk03 if dataset == "cuhk03" else read_tree)
 
 
+def own_csv(path: Path) -> Path | None:
+    "The table that a path of the user's means: the file itself, or the domain.csv in a folder; None for a folder without one."
+    table = path / "domain.csv" if path.is_dir() else path
+    return table if table.is_file() else None
+
+
 def _load_path(text: str, origin: str, camera: str, time: str) -> Domain:
-    "A domain from a path: a csv, or a folder of unlabelled images."
+    "A domain from a path: a csv, a folder that holds a domain.csv, or a folder of unlabelled images."
     path = Path(text).expanduser()
     if origin == "standin":
         raise ValueError(f"origin 'standin' does not go with the path {text}: leave origin out, "
@@ -618,7 +734,11 @@ def _load_path(text: str, origin: str, camera: str, time: str) -> Domain:
                                 "give a path to a domain.csv or to a folder of images")
     if path.is_file() and path.suffix.lower() != ".csv":
         raise ValueError(f"{path} is a file, but not a .csv: give a domain.csv, or a folder of images")
-    return replace((read_csv if path.is_file() else read_folder)(path, camera, time), own=True)
+    if not (table := own_csv(path)): return replace(read_folder(path, camera, time), own=True)
+    if path.is_dir() and (odd := [text for text in (camera, time) if re.search(r"[()\\]", text)]):
+        raise ValueError(f"{table} is read where its folder is named, so that camera and time name its columns, not {odd[0]!r}: "
+                         "name columns, or move the table out of the folder")
+    return replace(read_csv(table, camera, time), own=True)
 
 # %% ../nbs/method/01_domains.ipynb #49a9072e
 def _load_named(name: str, root: Path, origin: str) -> Domain:
@@ -637,7 +757,7 @@ def _load_named(name: str, root: Path, origin: str) -> Domain:
 
 def _is_path(name: str) -> bool:
     "Whether a name that is no known domain is meant as a path."
-    marked = "/" in name or os.sep in name or name.startswith((".", "~")) or name.endswith(".csv")
+    marked = "/" in name or os.sep in name or name.startswith((".", "~")) or name.lower().endswith(".csv")
     return marked or bool(name) and Path(name).exists()
 
 # %% ../nbs/method/01_domains.ipynb #bafb6e77
@@ -645,11 +765,12 @@ def load_domain(
     name: str | Path,  # market, duke, cuhk03; a stand-in, as in STANDS_FOR; or a path to a domain.csv or a folder
     root: str | Path = "data",  # folder that holds the real datasets
     origin: str = "auto",  # real, standin, or auto: real where found, else the stand-in, with a warning
-    camera: str = "",  # of a path: another column of the csv; or a regular expression in place of a folder's sub-folders
+    camera: str = "",  # of a path: another column of the csv; or a regular expression in place of a folder's sub-folders (of a folder that holds a domain.csv: a column)
     time: str = "",  # of a path: a column of the csv, or a regular expression, that says when an image was taken
 ) -> Domain:
     "Load a domain; FileNotFoundError where data is missing or half-extracted, ValueError where name or content does not fit."
-    name, root, known = str(name), Path(root).expanduser(), [*LAYOUTS, *STANDS_FOR]
+    name, camera, time = str(name), str(camera), str(time)  # papermill makes a number of a column that is called 3
+    root, known = Path(root).expanduser(), [*LAYOUTS, *STANDS_FOR]
     if origin not in ORIGINS:
         raise ValueError(f"unknown origin {origin!r}: one of {', '.join(ORIGINS)}")
     if (camera or time) and name in known:

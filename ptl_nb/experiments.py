@@ -51,15 +51,17 @@ from tqdm import tqdm
 
 import ptl_nb
 from .data import Images, identity_classes, pixels, short_identities
-from .disk import alone, naming, short_name, whole, writable      # the last for whoever fills a folder of results
+from .disk import alone, naming, short_name, whole, writable
 from .domains import Domain
 from .evaluator import Interval, Scores, bootstrap_difference, evaluate, extract, reestimate_bn
 from .image_files import upright_size
 from .label_data import LabelSet, images, load_labels
 from .label_import import import_attributes, import_parts
 from .labellers import parser_network, predict_attributes, predict_parts, train_attributes, train_parser
-from .labels import (ATTRIBUTES_FILE, KINDS, PARTS, PROVENANCE_FILE, Vocabulary, attribute_auc, one_hot, part_file, part_iou, read_attributes, read_parts, read_provenance, resize_parts,
-                           select_attributes, write_attributes, write_parts, write_provenance)
+from .labels import (
+    ATTRIBUTES_FILE, KINDS, PARTS, PROVENANCE_FILE, Vocabulary, attribute_auc, one_hot, part_file, part_iou,
+    read_attributes, read_parts, read_provenance, resize_parts, select_attributes, write_attributes, write_parts,
+    write_provenance)
 from .model import PTLNet, backbone
 from .parallel import ALONE, Ranks, agree
 from .ssg import AdaptedMethod, EmbeddingHead, SSGRecipe, adapt, parse_adapted, variant

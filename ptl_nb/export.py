@@ -23,7 +23,8 @@ import ptl_nb
 from .data import MEAN, STD, normalise
 from .disk import draft_folder, whole
 from .domains import Domain
-from .experiments import LabelSources, Store, label_folders, labelled_domains, ready_net, reid_net, run_method, write_json
+from .experiments import (
+    LabelSources, Store, label_folders, labelled_domains, ready_net, reid_net, run_method, write_json)
 from .model import PTLNet
 from .search import model_hash
 from .standins import sha256

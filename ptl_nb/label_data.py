@@ -24,9 +24,11 @@ from tqdm import tqdm
 
 from .data import Images, decode
 from .disk import alone, naming, new_array, whole, whole_folder
-from .domains import IMAGE_ENDINGS, ORIGINS, STANDIN_MARKER, STANDS_FOR, _check_links, _integers, _marker, _strings, load_domain
+from .domains import (
+    IMAGE_ENDINGS, ORIGINS, STANDIN_MARKER, STANDS_FOR, _check_links, _integers, _marker, _strings, load_domain)
+from .labels import (
+    Vocabulary, _first, _repeated, _threads, read_attributes, read_parts, select_attributes, split_attributes)
 from .matfile import read_mat
-from .labels import Vocabulary, _first, _repeated, _threads, read_attributes, read_parts, select_attributes, split_attributes
 from .standins import CACHE, cache_dir, truth
 
 # %% auto #0

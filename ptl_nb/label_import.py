@@ -21,8 +21,9 @@ from .disk import alone, draft_folder
 from .domains import IMAGE_ENDINGS, SPLITS, Domain, _check_links
 from .image_files import upright_size
 from .label_data import DP_PARTS, PATCH_PARTS
-from .labels import (ATTRIBUTES_FILE, PARTS, PROVENANCE_FILE, Vocabulary, _first, _read_rows, _repeated, _threads, _to_number, _write_part_map, check_attributes,
-                           part_file, split_attributes, write_attributes, write_provenance)
+from .labels import (
+    ATTRIBUTES_FILE, PARTS, PROVENANCE_FILE, Vocabulary, _first, _read_rows, _repeated, _threads, _to_number,
+    _write_part_map, check_attributes, part_file, split_attributes, write_attributes, write_provenance)
 
 # %% auto #0
 __all__ = ['MAPPINGS', 'lacking_parts', 'mapping_table', 'Coverage', 'import_parts', 'import_attributes']

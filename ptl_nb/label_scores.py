@@ -10,7 +10,8 @@ from typing import Sequence
 import numpy as np
 import pandas as pd
 
-from .labels import PARTS, Vocabulary, _check_classes, attribute_auc, join_attributes, one_hot, part_iou, select_attributes
+from .labels import (
+    PARTS, Vocabulary, _check_classes, attribute_auc, join_attributes, one_hot, part_iou, select_attributes)
 
 # %% auto #0
 __all__ = ['part_scores', 'attribute_scores', 'part_statistics', 'attribute_statistics', 'doubtful']

@@ -26,13 +26,16 @@ from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile, record_function
 
 from .data import Augment, Images, batch, identity_classes, pixels
+from .disk import writable
 from .domains import Domain, load_domain
-from .experiments import (Experiment, LabelSources, Store, attribute_run, attribute_sizes, choose_ssg, given_labels, label_domain, label_folders, label_run, label_sources, labelled_domains,
-                                parse_methods, parser_run, run_method, run_of, score_model, train_attributes_once, train_parser_once, writable)
+from .experiments import (
+    Experiment, LabelSources, Store, attribute_run, attribute_sizes, choose_ssg, given_labels, label_domain,
+    label_folders, label_run, label_sources, labelled_domains, parse_methods, parser_run, run_method, run_of,
+    score_model, train_attributes_once, train_parser_once)
 from .label_data import images
 from .labellers import train_attributes, train_parser
 from .labels import PARTS
-from .model import AttributeHeads, ParsingHead, PTLNet, ReIDHead, backbone
+from .model import AttributeHeads, PTLNet, ParsingHead, ReIDHead, backbone
 from .ssg import AdaptedMethod, SSGRecipe, erase, set_head, ssg_optimiser, ssg_step
 from .trainer import Method, Recipe, autocast, loss_scaler, samplers, train_step
 

@@ -17,9 +17,12 @@ import pandas as pd
 import torch
 
 from .data import Images
+from .disk import writable
 from .domains import load_domain
 from .evaluator import evaluate, extract, reestimate_bn
-from .experiments import (Store, check_domains, choose_device, choose_recipe, label_folders, label_sources, parse_methods, repository_root, score_model, train_method, writable)
+from .experiments import (
+    Store, check_domains, choose_device, choose_recipe, label_folders, label_sources, parse_methods, repository_root,
+    score_model, train_method)
 from .model import PTLNet
 from .parallel import ALONE, Ranks, agree, start
 from .ssg import AdaptedMethod

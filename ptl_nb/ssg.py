@@ -25,12 +25,15 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm import tqdm
 
-from .clustering import MAX_EDGES, JaccardDistance, PlainDistance, dbscan, eps_from_rho, jaccard_similarity, source_distance
+from .clustering import (
+    MAX_EDGES, JaccardDistance, PlainDistance, dbscan, eps_from_rho, jaccard_similarity, source_distance)
 from .data import Augment, Images, batch, batches, identity_epoch, on_device
 from .disk import whole
 from .losses import batch_hard_triplet
 from .model import PTLNet
-from .trainer import STOPPED_FILE, UNSCALED, Method, Recent, autocast, check_types, load_state, loss_scaler, parse_method, resolve_precision, save_state
+from .trainer import (
+    STOPPED_FILE, UNSCALED, Method, Recent, autocast, check_types, load_state, loss_scaler, parse_method,
+    resolve_precision, save_state)
 
 # %% ../nbs/method/10_ssg.ipynb #0a43801c
 @dataclass(frozen=True)

@@ -14,8 +14,9 @@ from ptl_nb.data import fused, pixels
 from ptl_nb.deploy import write_card
 from ptl_nb.domains import load_domain
 from ptl_nb.evaluator import evaluate
-from ptl_nb.experiments import (SSG_RECIPES, Experiment, Store, choose_recipe, compare, label_domain, label_sources, load_reid, parse_methods, save_comparison, score_model, train_attributes_once, train_method, train_parser_once, train_ssg,
-                                write_json)
+from ptl_nb.experiments import (
+    SSG_RECIPES, Experiment, Store, choose_recipe, compare, label_domain, label_sources, load_reid, parse_methods,
+    save_comparison, score_model, train_attributes_once, train_method, train_parser_once, train_ssg, write_json)
 from ptl_nb.export import export_int8, export_onnx, write_model
 from ptl_nb.labels import read_attributes, write_provenance
 from ptl_nb.launch import label_model_times, per_iteration, training_step

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from ptl_nb.clustering import JaccardDistance, PlainDistance, dbscan, eps_from_rho, jaccard_similarity, neighbours, rerank, source_distance
+from ptl_nb.clustering import (
+    JaccardDistance, PlainDistance, dbscan, eps_from_rho, jaccard_similarity, neighbours, rerank, source_distance)
 
 ROOT = Path(__file__).resolve().parents[1]
 IMAGES = 6000

@@ -31,9 +31,11 @@ from ptl_nb.domains import load_domain
 from ptl_nb.evaluator import evaluate
 from ptl_nb.experiments import RECIPES, Store, save_net, score_model, write_csv, write_json
 from ptl_nb.export import export_int8, export_onnx, write_model
-from ptl_nb.label_data import crops, export_densepose, export_peta_mat, export_peta_tree, export_rap, load_labels, part_maps
+from ptl_nb.label_data import (
+    crops, export_densepose, export_peta_mat, export_peta_tree, export_rap, load_labels, part_maps)
 from ptl_nb.label_import import import_attributes, import_parts
-from ptl_nb.labels import ATTRIBUTES_FILE, Vocabulary, read_provenance, write_attributes, write_parts, write_provenance
+from ptl_nb.labels import (
+    ATTRIBUTES_FILE, Vocabulary, read_provenance, write_attributes, write_parts, write_provenance)
 from ptl_nb.model import PTLNet
 from ptl_nb.plots import write_figure
 from ptl_nb.search import GalleryIndex, approximate, full_rows, save_index

@@ -11,9 +11,11 @@ import pytest
 submitit = pytest.importorskip("submitit")
 
 from ptl_nb.domains import load_domain
-from ptl_nb.experiments import Experiment, Store, choose_recipe, compare, compare_labels, label_sources, parse_methods, train_method
-from ptl_nb.launch import STAGES, Job, Places, estimate, failures, job_executor, launch_runs, parse_launch, run_jobs, stage_jobs
+from ptl_nb.experiments import (
+    Experiment, Store, choose_recipe, compare, compare_labels, label_sources, parse_methods, train_method)
 from ptl_nb.labels import read_attributes, write_attributes, write_provenance
+from ptl_nb.launch import (
+    STAGES, Job, Places, estimate, failures, job_executor, launch_runs, parse_launch, run_jobs, stage_jobs)
 from ptl_nb.standins import truth
 from test_repo import ENV, outputs, smoke_run
 

@@ -17,7 +17,8 @@ from ptl_nb.domains import load_domain
 from ptl_nb.experiments import RECIPES
 from ptl_nb.export import write_model
 from ptl_nb.model import PTLNet
-from ptl_nb.search import GalleryIndex, add_images, build_index, full_rows, load_index, named_gallery, remove_images, save_index, search
+from ptl_nb.search import (
+    GalleryIndex, add_images, build_index, full_rows, load_index, named_gallery, remove_images, save_index, search)
 
 
 def gallery(n: int, d: int, rng: np.random.Generator, levels: int = 3) -> GalleryIndex:

@@ -9,7 +9,8 @@ import nbformat
 import pytest
 from bs4 import BeautifulSoup
 
-from ptl_nb.site import Addresses, SiteError, all_notebooks, build_site, check_site, definitions, navigation, read_page
+from ptl_nb.site import (
+    Addresses, SiteError, all_notebooks, build_site, check_site, definitions, navigation, read_page)
 
 ROOT = Path(__file__).resolve().parents[1]
 CHOSEN = {"05_losses": "method/05_losses", "08_trainer": "method/08_trainer", "table2": "table2"}

@@ -16,8 +16,9 @@ from safetensors.torch import save_file
 from ptl_nb import experiments
 from ptl_nb.disk import FullDisk, writable
 from ptl_nb.domains import load_domain
-from ptl_nb.experiments import (Store, check_parameters, choose_recipe, load_attribute_model, load_parser, load_reid, parse_methods, parse_seeds, save_net, score_model, train_method,
-                                write_csv, write_json)
+from ptl_nb.experiments import (
+    Store, check_parameters, choose_recipe, load_attribute_model, load_parser, load_reid, parse_methods, parse_seeds,
+    save_net, score_model, train_method, write_csv, write_json)
 
 RECIPE, BL = choose_recipe("smoke"), parse_methods("BL")[0]
 
