@@ -437,10 +437,10 @@ class FilesRefused(ValueError):
         self.root, self.rest, self.faults = root, rest, faults  # folder, the images in it with which nothing is wrong so far, and why the others are refused
 
 
-def _accuse(faults: dict[int, str], table: pd.DataFrame, bad: pd.Series, column: str, why: str) -> None:
-    "Add what is wrong with the bad rows, by row; the first fault of a row counts."
+def _accuse(faults: dict[int, str], table: pd.DataFrame, bad: pd.Series, column: str, why: str | pd.Series) -> None:
+    "Add what is wrong with the bad rows, by row, the same for all or each its own; the first fault of a row counts."
     for row in table.index[bad]:
-        faults.setdefault(row, f"line {row + 2}: {column} {str(table[column][row])!r} {why}")
+        faults.setdefault(row, f"line {row + 2}: {column} {str(table[column][row])!r} {why if isinstance(why, str) else why[row]}")
 
 # %% ../nbs/method/01_domains.ipynb #8411fb9a
 def _csv_numbers(table: pd.DataFrame, faults: dict[int, str], named: bool) -> pd.DataFrame:
@@ -452,7 +452,9 @@ def _csv_numbers(table: pd.DataFrame, faults: dict[int, str], named: bool) -> pd
         _accuse(faults, table, split == wrong, "split", f"is unknown{hint}: use train, query or gallery")
     for column in ("pid",) if named else ("pid", "camid"):
         number = table[column].str.fullmatch(r"-?[0-9]{1,18}")
-        _accuse(faults, table, ~number, column, "is not an integer")
+        point = table[column].str.fullmatch(r"-?[0-9]{1,18}\.0*")       # as a table program writes a column with gaps
+        _accuse(faults, table, point, column, "is not an integer: write " + table[column].str.partition(".")[0])
+        _accuse(faults, table, ~number, column, "is not an integer: write a whole number, such as 12")
         table = table.assign(**{column: table[column].where(number, "1").astype(np.int64)})
     if named: _accuse(faults, table.rename(columns={"camid": "camera"}), table["camid"] == "", "camera", "is empty")
     else: _accuse(faults, table, table["camid"] < 1, "camid", "is not a camera number: count from 1")

@@ -245,6 +245,14 @@ def test_contradictory_parameters_are_refused(data, tmp_path):
     assert not (tmp_path / "runs").exists(), "something was made first"
 
 
+def test_lists_that_papermills_python_api_gives():
+    cell = 'source: str = "market"\nseeds: str = "0"\nmethods: str = ""\nlengths: str = "2"'
+    given = {"source": "market", "seeds": [0, 1], "methods": ["BL", "PTL"], "lengths": [2, 4]}
+    check_parameters({"In": [cell, f"# Parameters\nseeds = {given['seeds']}\nmethods = {given['methods']}\n"], **given})
+    assert parse_seeds(given["seeds"]) == [0, 1] and [m.name for m in parse_methods(given["methods"])] == ["BL", "PTL"]
+    with pytest.raises(ValueError, match="parameter source is"): check_parameters({"In": [cell], **given, "source": ["market"]})
+
+
 # several at once
 
 def test_threads_make_a_run_once(tmp_path):
