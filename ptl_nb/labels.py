@@ -9,6 +9,7 @@ import csv
 import difflib
 import json
 import os
+import posixpath
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -330,12 +331,18 @@ def _read_rows(
                                 f"or name the folder that holds {ATTRIBUTES_FILE}.")
     try:
         with file.open(newline="", encoding="utf-8-sig") as lines: header, *rows = list(csv.reader(lines, strict=True)) or [[]]
+        header = [column.strip() for column in header]
     except (UnicodeDecodeError, csv.Error) as error: raise ValueError(f"{file} is not a UTF-8 table ({error}): save it as CSV in UTF-8.") from error
     if header[:1] != ["path"]: raise ValueError(f"{file}: the first column is {header[:1]}, expected 'path'.")
     if (twice := _repeated(header)) is not None: raise ValueError(f"{file}: column '{twice}' appears twice.")
-    for i, row in enumerate(rows):
+    lines = [(i, row) for i, row in enumerate(rows, 2) if any(cell.strip() for cell in row)]      # others are blank, or commas
+    for i, row in lines:
         if len(row) != len(header):
-            raise ValueError(f"{file}, line {i + 2}: {len(row)} fields, the header has {len(header)}. Write the table again.")
+            raise ValueError(f"{file}, line {i}: {len(row)} fields, the header has {len(header)}. "
+                             "Write the table again.")
+        if not row[0].strip():
+            raise ValueError(f"{file}, line {i}: the path is empty. Name the image, or drop the line.")
+    rows = [[posixpath.normpath(path), *cells] for _, (path, *cells) in lines]
     if (twice := _repeated([row[0] for row in rows])) is not None:
         raise ValueError(f"{file}: image '{twice}' appears twice. Keep one of its rows.")
     return header[1:], rows

@@ -30,7 +30,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from .data import MEAN, STD, batches, decode, pixels
-from .disk import alone, naming, whole
+from .disk import alone, expanded, naming, whole
 from .domains import SPLITS, Domain, load_domain
 from .evaluator import BLOCK_BYTES, check_labels, extract
 from .experiments import Store, write_csv, write_json
@@ -473,7 +473,7 @@ def query_rows(
         table = domain.query if len(domain.query) else domain.train
         if not text[4:].isdecimal() or int(text[4:]) >= len(table): raise ValueError(f"query is {text!r}; {domain.title} has rows row:0 to row:{len(table) - 1}")
         return domain.root, table[int(text[4:]):][:1], domain.standin
-    path = Path(text).expanduser()
+    path = expanded(text)
     if path.is_dir():
         images = load_domain(str(path.resolve()))
         return images.root, images.train[["path"]].assign(camid=camera), images.standin
@@ -491,13 +491,15 @@ def named_gallery(
     time: str = "",                       # of a path, see `load_domain`; a domain.csv may have a column time all the same
 ) -> tuple[Path | Domain, pd.Series | None]:     # what `open_gallery` takes; times by path
     "A gallery by name; errors as `load_domain`'s."
-    saved = text == "target" or (Path(text).expanduser() / INDEX_FILE).is_file()
+    place = expanded(text)
+    saved = text == "target" or (place / INDEX_FILE).is_file()
     if saved and (camera or time): raise ValueError(f"expressions for camera and time go with the path of a domain.csv or a folder; the gallery {text!r} knows its own")
-    if saved: return (target if text == "target" else Path(text).expanduser()), None
+    if saved: return (target if text == "target" else place), None
     domain = load_domain(text, root, origin, camera, time)
     if time: return domain, _domain_times(domain)
-    timed = text.endswith(".csv") and "time" in pd.read_csv(text, nrows=0, encoding="utf-8-sig").columns.str.strip()
-    return domain, read_times(Path(text)) if timed else None
+    table = place.suffix.lower() == ".csv" and place.is_file()
+    timed = table and "time" in pd.read_csv(place, nrows=0, encoding="utf-8-sig").columns.str.strip()
+    return domain, read_times(place) if timed else None
 
 
 def _domain_times(domain: Domain) -> pd.Series:
