@@ -66,7 +66,7 @@ class LabelSet:
     def split(self, *names: str, of: str | None = None) -> LabelSet: return _take(self, _split_rows(self, names, of))
     def select(self, names: Sequence[str]) -> LabelSet: return _select(self, names)
     def constant(self) -> list[str]: return _constant(self)
-    def varying(self) -> LabelSet: return _select(self, [n for n in self.vocabulary.names if n not in set(_constant(self))])
+    def varying(self) -> LabelSet: return _varying(self)
     def grouped(self, groups: dict[str, Sequence[str]]) -> LabelSet: return _grouped(self, groups)
     def data_hash(self) -> str: return _hash(self)
 
@@ -112,10 +112,17 @@ def _constant(
     labels: LabelSet,
 ) -> list[str]: # attributes of which all persons have the same class
     "Attributes that nothing can be learned about here: they stay in the vocabulary, so that it is the dataset's own, and are named here."
+    if labels.vocabulary is None: raise ValueError(f"{labels.title} has part masks, no attributes: name PETA or RAP.")
     each = labels.attributes if isinstance(labels.attributes, list) else np.moveaxis(labels.attributes, 1, 0)
     return [n for n, a in zip(labels.vocabulary.names, each) if len(a) and (a.max(0) == a.min(0)).all()]
 
 # %% ../nbs/03a_label_data.ipynb #b1329f04
+def _varying(labels: LabelSet) -> LabelSet:
+    "Without the attributes that `constant` names; all where there is nobody."
+    constant = set(_constant(labels))
+    return _select(labels, [n for n in labels.vocabulary.names if n not in constant])
+
+
 def _grouped(
     labels: LabelSet,
     groups: dict[str, Sequence[str]], # new attribute -> its two-way members
@@ -190,6 +197,7 @@ def _stored(
     cache: str | Path | None, # None: the package's cache folder
 ) -> np.ndarray: # uint8, memory-mapped read-only
     "An array made once ever; it appears whole or not at all."
+    if min(shape[1:3]) < 1: raise ValueError(f"size is {shape[1:3]}: height and width are at least 1 pixel.")
     folder = Path(cache) if cache else cache_dir().parent / "label_data"
     key = hashlib.sha256(f"{labels.data_hash()} {what} {shape}".encode()).hexdigest()[:24]
     target = folder / f"{labels.name}-{what}-{shape[1]}x{shape[2]}-{key}.npy"
@@ -298,6 +306,7 @@ def part_maps(
     cache: str | Path | None = None, # None: the package's cache folder
 ) -> np.ndarray: # (N, H, W) uint8 classes 0..7, memory-mapped read-only
     "Part map of every person at one size, by nearest neighbour, aligned with `crops`."
+    if labels.masks is None: raise ValueError(f"{labels.title} has no part masks: those of DensePose do.")
     edges = _crop_boxes(labels)
 
     def one(i: int) -> np.ndarray:
@@ -500,6 +509,7 @@ def _standin(
 ): # domain, paths
     "A label stand-in and the images of it to write."
     if STANDS_FOR.get(name) != stands_for: raise ValueError(f"{name!r} is no stand-in for {stands_for}: {next(s for s, d in STANDS_FOR.items() if d == stands_for)!r} is.")
+    if limit is not None and limit < 1: raise ValueError(f"limit is {limit}: write at least 1 image.")
     domain = load_domain(name)
     paths = domain.train.path.to_numpy(object)
     return domain, paths if limit is None else paths[np.linspace(0, len(paths) - 1, min(limit, len(paths))).astype(int)]
@@ -531,6 +541,7 @@ def export_densepose(
     persons: int = 1, # side by side in an image; more than one: PNG instead of copies
 ) -> Path: # the folder
     "A stand-in as COCO DensePose 2014: nine tenths in train, every tenth person in minival; marked as a stand-in."
+    if persons < 1: raise ValueError(f"persons is {persons}: an image shows at least 1.")
     domain, paths = _standin(name, "densepose", limit)
     minival = np.arange(len(paths)) % 10 == 9
     with _new_folder(folder) as new:

@@ -265,6 +265,7 @@ def write_archive(
 ) -> str:  # SHA-256
     "Writes a stand-in's archive, whole or not at all."
     path = Path(path)
+    if not images: raise ValueError(f'{path}: no images to write an archive of.')
     small = {'standin.json': json.dumps(marker, indent=1).encode(), **others,
              'truth/attributes.csv': attributes_csv(list(images), attributes), 'truth/parts.png': stacked_png(parts)}
     with whole(path) as draft, zipfile.ZipFile(draft, 'w') as z:

@@ -29,9 +29,12 @@ from scipy.io import loadmat, savemat
 from scipy.sparse import csr_array
 
 import ptl_nb
-from ptl_nb import clustering, evaluator, experiments, label_data, label_import, labels, losses, model, ssg, standins, trainer
+from ptl_nb import clustering, evaluator, experiments, label_data, label_import, label_scores, labels, losses, model, ssg, standins, trainer
 from ptl_nb.data import Images, decode, identity_classes, identity_epoch, pixels, random_epoch
 from ptl_nb.domains import CUHK03_SPLIT, LAYOUTS, STANDIN_MARKER, load_domain, parse_names
+from ptl_nb.image_files import examine
+from ptl_nb.matfile import read_mat
+from ptl_nb.standins import truth
 
 from test_domains import DUKE, MARKET, csv, mat, touch, tree
 
@@ -635,6 +638,34 @@ for name, values, paths, *words in [
 for name, columns, *words in [("a name twice", ["hat=no", "hat=yes", "bag=no", "bag=yes", "hat=maybe"], "column 'hat=maybe' stands apart"), ("no columns", [], "0 attributes"), ("a line break", ["hat\n=no", "hat\n=yes"], "cannot be a name"), ("a class twice", ["hat=no", "hat=no"], "all different")]:
     bad("vocabulary", name, call(labels.Vocabulary.from_columns, columns), *words)
 bad("vocabulary", "an unknown attribute", call(labels.select_attributes, HAT, soft([0, 1]), ["hut"]), "unknown attribute 'hut'", "Did you mean 'hat'")
+
+
+# arrays of other kinds, and nothing at all
+
+SOFT, MAPS = np.array([[[0, 1]]] * 2, np.float32), np.zeros((2, 8, 4), np.uint8)
+for kind in (bool, float, np.float16, object, complex, str):
+    for f in (labels.colour_parts, label_scores.part_statistics, functools.partial(labels.part_iou, MAPS), functools.partial(label_scores.doubtful, ["a", "b"])):
+        bad("array", f"part maps of {np.dtype(kind)} for {getattr(f, 'func', f).__name__}", call(f, MAPS.astype(kind)), "expected integer classes")
+for kind in (object, complex, str): bad("array", f"probabilities of {np.dtype(kind)}", call(labels.join_attributes, SOFT.astype(kind)), "expected numbers")
+bad("array", "NaN made hard", call(labels.one_hot, SOFT * np.nan), "a probability is NaN")
+for f in (functools.partial(label_scores.attribute_statistics, HAT), functools.partial(label_scores.doubtful, ["a", "b"], None, HAT)):
+    bad("array", f"NaN for {f.func.__name__}", call(f, SOFT * np.nan), "a probability is NaN", "predict these labels again")
+bad("array", "known of a half", call(label_scores.attribute_scores, HAT, SOFT, SOFT, np.full((2, 1), .5)), "known holds other values")
+bad("array", "probabilities without vocabulary", call(label_scores.doubtful, ["a", "b"], None, None, SOFT), "without their vocabulary")
+for f in (functools.partial(labels.read_parts, "store"), functools.partial(labels.read_attributes, truth("corridor"))): bad("array", f"one path for {f.func.__name__}", call(f, "a.jpg"), "paths is 'a.jpg'", "a list of paths")
+bad("array", "letters for paths of attributes", call(labels.write_attributes, "store", "ab", HAT, SOFT), "paths is 'ab'", "a list of paths")
+bad("array", "letters for paths of part maps", call(labels.write_parts, "store", "ab", MAPS), "paths is 'ab'", "a list of paths")
+bad("array", "letters for doubtful paths", call(label_scores.doubtful, "ab", MAPS), "paths is 'ab'", "a list of paths")
+bad("array", "a path that is no UTF-8", lambda f: functools.partial(labels.write_attributes, f, ["\udcff.jpg"], HAT, SOFT[:1]), "'\\udcff.jpg' is not text in UTF-8", "rename the image")
+bad("array", "no images to score", call(label_scores.attribute_statistics, HAT, SOFT[:0]), "attributes are a table of (0, 2)")
+bad("array", "no splits to look at", lambda f: functools.partial(examine, load_domain(csv(f)), ()), "splits are []", "train, query, gallery")
+bad("array", "an archive of nothing", lambda f: functools.partial(standins.write_archive, f / "a.zip", {}, {}, MAPS[:0], []), "no images to write")
+bad("array", "a MATLAB file that is not there", lambda f: functools.partial(read_mat, f / "a.mat"), "a.mat is not there", error=FileNotFoundError)
+bad("array", "no images of a stand-in", lambda f: functools.partial(label_data.export_rap, f / "rap", limit=0), "limit is 0", "at least 1")
+bad("array", "nobody in an image", lambda f: functools.partial(label_data.export_densepose, f / "dp", limit=2, persons=0), "persons is 0", "at least 1")
+bad("array", "attributes of DensePose", lambda f: label_data.read_densepose(written("densepose")).varying, "no attributes")
+bad("array", "part maps of RAP", lambda f: functools.partial(label_data.part_maps, label_data.read_rap(written("rap")), (8, 4), f), "no part masks")
+bad("array", "crops of no size", lambda f: functools.partial(label_data.crops, label_data.read_rap(written("rap")), (0, 4), f), "size is (0, 4)", "at least 1 pixel")
 
 
 def provenance(text: str | bytes) -> Callable:

@@ -16,7 +16,8 @@ import ptl_nb.label_data as ld
 import ptl_nb.label_import as li
 from ptl_nb import experiments
 from ptl_nb.domains import STANDIN_MARKER, load_domain
-from ptl_nb.labels import read_attributes, read_parts, read_provenance
+from ptl_nb.label_scores import attribute_scores
+from ptl_nb.labels import Vocabulary, attribute_auc, part_iou, read_attributes, read_parts, read_provenance, write_attributes
 from ptl_nb.standins import truth
 
 
@@ -555,3 +556,27 @@ def test_a_table_and_a_disk_may_spell_accents_otherwise(tmp_path, disk, table):
     assert read_parts(tmp_path / "store", domain.train.path).shape == (1, 6, 4) and read_attributes(tmp_path / "store", domain.train.path)[1].max() == 1
     (tmp_path / "a.csv").write_text(f"path,hat\n{ACCENT[table]}.jpg,1\n{ACCENT[disk]}.jpg,0\n", encoding="utf-8")
     with pytest.raises(ValueError, match="two rows are of the image"): li.import_attributes(tmp_path / "a.csv", domain, tmp_path / "second", "me")
+
+
+def test_nothing_at_all_is_nothing(tmp_path):
+    hat, none = Vocabulary.two_way(["hat"]), np.zeros((0, 1, 2), np.float32)
+    write_attributes(tmp_path, [], hat, none)
+    assert (tmp_path / "attributes.csv").read_text() == "path,hat=no,hat=yes\n" and read_attributes(tmp_path, [])[1].shape == (0, 1, 2)
+    with pytest.raises(ValueError, match="lacks 1 of 1 images, the first 'a.jpg'"): read_attributes(tmp_path, ["a.jpg"])
+    assert attribute_auc(hat, none, none).auc.isna().all()
+    nobody = ld.load_labels("rap", origin="standin").take([])
+    assert nobody.constant() == [] and len(nobody.varying().vocabulary) == len(nobody.vocabulary) and ld.crops(nobody, (8, 4), tmp_path).shape == (0, 8, 4, 3)
+
+
+def test_nobody_is_known_of_one_attribute(tmp_path):
+    two, soft = Vocabulary.two_way(["hat", "bag"]), np.array([[[0, 1], [1, 0]], [[1, 0], [0, 1]]], np.float32)
+    for known in ([[True, False]] * 2, np.array([[1, 0]] * 2)):
+        overall, table = attribute_scores(two, soft, soft, known)
+        assert table.auc.isna().tolist() == [False, True] and overall["mA"] == 1
+
+
+def test_part_maps_of_any_integer_type_and_order_score_alike():
+    truth_, guess = np.random.default_rng(0).integers(0, 8, (2, 3, 8, 4))
+    wanted = part_iou(guess, truth_)
+    for kind in ("u1", ">i4", "u8", "<i2"):
+        for made in (guess.astype(kind), np.asfortranarray(guess.astype(kind)), guess[::-1].astype(kind)[::-1]): pd.testing.assert_series_equal(part_iou(made, truth_.astype(kind)), wanted)
