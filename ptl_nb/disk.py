@@ -219,7 +219,7 @@ NO_LOCKS = {errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP}     # e
 
 
 def _lock(file: TextIO, wait: bool) -> None:
-    "The system's lock on an open file, free when it is closed; BlockingIOError where another has it and `wait` is False."
+    "The system's lock on an open file, free when it is closed; BlockingIOError where it is taken and `wait` is False."
     if fcntl: return fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
     while True:                              # Windows
         file.seek(0)
@@ -241,13 +241,13 @@ def _locked(place: Path) -> TextIO:
     except OSError as error:
         lock.close()
         if error.errno not in NO_LOCKS: raise
-        raise _refused(error.errno, f"the disk of the folder {place.parent} has no file locks ({error.strerror}), without "
-                       f"which two processes could make {place.name} at once. Mount it with locks (Lustre: -o flock; "
+        raise _refused(error.errno, f"the disk of the folder {place.parent} has no file locks ({error.strerror}), "
+                       f"without which two processes could make {place.name} at once. Mount it with locks (Lustre: -o flock; "
                        "NFS: with its lock service), or give a folder on another disk") from error
     return lock
 
 
 @contextmanager
 def alone(place: Path) -> Iterator[None]:
-    "One process, and one thread, at a time for what is made at a place; OSError where its lock file cannot be written or locked."
+    "One process, and one thread, at a time for what is made at a place; OSError where its lock file cannot be locked."
     with _locked(Path(place)): yield

@@ -100,7 +100,7 @@ def alike(path: str) -> str:
 
 
 def _entries(folder: str | Path) -> tuple[set[str], dict[str, str | None]]:
-    "Names in a folder, and the one for each spelling of `alike`, None where two share it; empty where it cannot be listed."
+    "Names in a folder, and the one for each spelling of `alike`, None where two share it; empty without a listing."
     try: there = set(os.listdir(folder))
     except OSError: return set(), {}
     keys = [(alike(name), name) for name in there]
@@ -309,7 +309,7 @@ DEEPEST = 4  # folders below root that a dataset may be nested in
 
 
 def _places(root: Path, layout: Layout) -> list[Path]:
-    "Folders that may hold the dataset: understood names under root (stand-ins last), in them and below, then root itself."
+    "Folders that may hold the dataset: understood names under root (stand-ins last), in them and below, then root."
     def named(parent: Path, extra: tuple[str, ...] = ()) -> list[Path]:
         plain = lambda p: re.sub(r"[^a-z0-9]", "", p.name.lower())
         found = (p for p in parent.iterdir() if p.is_dir() and plain(p) in layout.folders + extra)
@@ -325,7 +325,7 @@ def _places(root: Path, layout: Layout) -> list[Path]:
 
 
 def _buried(root: Path, layout: Layout) -> Path | None:
-    "A folder that holds the dataset's three folders under a name that is not understood, below one that is; None without one."
+    "A folder with the dataset's three folders whose own name is not understood, below one that is; None without one."
     places = [p for p in _places(root, layout) if p != root]
     level = [q for p in places for q in _folders(p) if q not in places]
     for _ in range(DEEPEST):
@@ -387,7 +387,8 @@ def find_dataset(
     if partial:
         folder, form = max(partial, key=lambda p: sum(map(bool, p[1].values())))
         counts = ", ".join(f"{part}: {'missing' if n is None else f'{n:,} images' if n else 'empty'}" for part, n in form.items())
-        raise FileNotFoundError(f"{LAYOUTS[name].title} in {folder} is half-extracted ({counts}): extract the archive again")
+        raise FileNotFoundError(f"{LAYOUTS[name].title} in {folder} is half-extracted ({counts}): "
+                                "extract the archive again")
     if place := _buried(root, LAYOUTS[name]):
         raise FileNotFoundError(f"{LAYOUTS[name].title} seems to be in {place}: "
                                 f"move this folder to {root / LAYOUTS[name].archive}")

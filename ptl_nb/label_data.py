@@ -116,13 +116,13 @@ def _constant(
     each = labels.attributes if isinstance(labels.attributes, list) else np.moveaxis(labels.attributes, 1, 0)
     return [n for n, a in zip(labels.vocabulary.names, each) if len(a) and (a.max(0) == a.min(0)).all()]
 
-# %% ../nbs/03a_label_data.ipynb #b1329f04
+
 def _varying(labels: LabelSet) -> LabelSet:
     "Without the attributes that `constant` names; all where there is nobody."
     constant = set(_constant(labels))
     return _select(labels, [n for n in labels.vocabulary.names if n not in constant])
 
-
+# %% ../nbs/03a_label_data.ipynb #b1329f04
 def _grouped(
     labels: LabelSet,
     groups: dict[str, Sequence[str]], # new attribute -> its two-way members
@@ -458,7 +458,8 @@ def read_densepose(
         elif splits: raise FileNotFoundError(f"{places[0]} is not there, nor in annotations/: place DensePose's annotations in {root}.")
     if not found:
         published, others = (", ".join(name.format(s) for s in DP_SPLITS) for name in DP_FILES)
-        raise FileNotFoundError(f"{root} holds none of {published}, nor of {others}: place DensePose's annotations there.")
+        raise FileNotFoundError(f"{root} holds none of {published}, nor of {others}: "
+                                "place DensePose's annotations there.")
     tables, report, starts = [], {}, {}
     for split, file in found.items():
         table, counted = _persons(file)
@@ -934,7 +935,8 @@ def read_peta(
     readers = {form: reader for form, reader, signs in there if any(any(Path(folder).glob(s)) for s in signs)}
     if first not in ("tree", "mat"): raise ValueError(f"first is {first!r}: 'tree' or 'mat'.")
     if not readers:
-        raise FileNotFoundError(f"{folder} holds none of {', '.join(PETA_SIGNS)}: place PETA there, in one of its forms.")
+        raise FileNotFoundError(f"{folder} holds none of {', '.join(PETA_SIGNS)}: "
+                                "place PETA there, in one of its forms.")
     return readers.get(first, next(iter(readers.values())))(folder, **options)
 
 
@@ -960,7 +962,7 @@ def _dataset(
 
 # %% ../nbs/03a_label_data.ipynb #7fc2602c
 def load_labels(
-    name: str, # densepose, peta (of both forms the tree), peta-mat (of both PETA.mat), rap; or a stand-in: studio, street, mall
+    name: str, # densepose, peta (of both forms the tree), peta-mat (of both PETA.mat), rap; or studio, street, mall
     root: str | Path = "data", # folder that holds the real datasets
     origin: str = "auto", # real, standin, or auto: real where found, else the stand-in, with a warning
     **options, # of the reader

@@ -362,7 +362,7 @@ def _read_rows(
     except (UnicodeDecodeError, csv.Error) as error: raise ValueError(f"{file} is not a UTF-8 table ({error}): save it as CSV in UTF-8.") from error
     if header[:1] != ["path"]: raise ValueError(f"{file}: the first column is {header[:1]}, expected 'path'.")
     if (twice := _repeated(header)) is not None: raise ValueError(f"{file}: column '{twice}' appears twice.")
-    lines = [(i, row) for i, row in enumerate(rows, 2) if any(cell.strip() for cell in row)]      # others are blank, or commas
+    lines = [(i, row) for i, row in enumerate(rows, 2) if any(cell.strip() for cell in row)]      # not blank
     for i, row in lines:
         if len(row) != len(header):
             raise ValueError(f"{file}, line {i}: {len(row)} fields, the header has {len(header)}. "
@@ -451,7 +451,8 @@ def one_hot(
 ) -> np.ndarray | list[np.ndarray]: # same shape, float32, 1 for the most probable class (the first of equals)
     "Soft attributes as hard ones of the same shape (paper, Table 4)."
     if not isinstance(probabilities, np.ndarray): return [one_hot(np.asarray(p)) for p in probabilities]
-    if np.isnan(_real(probabilities)).any(): raise ValueError("a probability is NaN, of which none is the most probable.")
+    if np.isnan(_real(probabilities)).any():
+        raise ValueError("a probability is NaN, of which none is the most probable.")
     return np.eye(probabilities.shape[-1], dtype=np.float32)[probabilities.argmax(-1)]
 
 # %% ../nbs/03_labels.ipynb #7153ea7c
@@ -484,7 +485,8 @@ def part_iou(
     _check_classes(predicted, "predicted parts")
     _check_classes(truth, "true parts")
     k = len(PARTS)
-    n = np.bincount(truth.ravel().astype(np.int64) * k + predicted.ravel().astype(np.int64), minlength=k * k).reshape(k, k)
+    pairs = truth.ravel().astype(np.int64) * k + predicted.ravel().astype(np.int64)
+    n = np.bincount(pairs, minlength=k * k).reshape(k, k)
     union = n.sum(0) + n.sum(1) - np.diag(n)
     iou = pd.Series(np.where(union > 0, np.diag(n) / np.maximum(union, 1), np.nan), index=list(PARTS), name="IoU")
     return pd.concat([iou, pd.Series({"mean": iou.mean()}, name="IoU")])

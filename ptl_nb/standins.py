@@ -138,7 +138,7 @@ def cached(
     target: Path,  # file or folder in the cache folder
     make: Callable,  # makes it, whole
 ) -> Path:  # the same
-    "What is made once ever, by one of several processes while the others wait; errors of the cache folder name PTL_CACHE."
+    "What is made once ever, by one of several processes; errors of the cache folder name PTL_CACHE."
     with naming(target, CACHE):
         if not target.exists():
             with alone(target):
