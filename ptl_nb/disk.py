@@ -242,8 +242,8 @@ def _locked(place: Path) -> TextIO:
         lock.close()
         if error.errno not in NO_LOCKS: raise
         raise _refused(error.errno, f"the disk of the folder {place.parent} has no file locks ({error.strerror}), "
-                       f"without which two processes could make {place.name} at once. Mount it with locks (Lustre: -o flock; "
-                       "NFS: with its lock service), or give a folder on another disk") from error
+                       f"without which two processes could make {place.name} at once. Mount it with locks "
+                       "(Lustre: -o flock; NFS: with its lock service), or give a folder on another disk") from error
     return lock
 
 

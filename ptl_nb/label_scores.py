@@ -109,7 +109,8 @@ def attribute_scores(
     "The scores of pedestrian attribute recognition; all in [0, 1]."
     f, y, rows = _binary(vocabulary, probabilities), _binary(vocabulary, truth), _rows(vocabulary)
     known = None if known is None else np.asarray(known)
-    if known is not None and not np.isin(known, (0, 1)).all(): raise ValueError("known holds other values than yes and no.")
+    if known is not None and not np.isin(known, (0, 1)).all():
+        raise ValueError("known holds other values than yes and no.")
     known = None if known is None else known.astype(bool)
     if known is not None and np.shape(known) != (len(y), len(vocabulary)): raise ValueError(f"known has shape {np.shape(known)}, expected {(len(y), len(vocabulary))}: images and attributes.")
     table = _areas(vocabulary, probabilities, truth, known)
@@ -168,7 +169,8 @@ def _measures(
         counts = _counts(maps)
         there = counts > 0
         columns |= {"person": 1 - counts[:, 0] / counts.sum(1), "parts": there[:, 1:].sum(1), "head": there[:, 1], "torso": there[:, 2]}
-    if probabilities is not None and vocabulary is None: raise ValueError("probabilities without their vocabulary: give both.")
+    if probabilities is not None and vocabulary is None:
+        raise ValueError("probabilities without their vocabulary: give both.")
     if probabilities is not None: columns["confidence"] = _confidence(vocabulary, join_attributes(probabilities)).mean(1)
     return pd.DataFrame(columns)
 
