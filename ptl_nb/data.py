@@ -27,10 +27,10 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
-from .disk import alone, naming, new_array, whole
+from .disk import new_array, read_array, whole
 from .domains import SPLITS, Domain
 from .image_files import open_rgb
-from .standins import CACHE, cache_dir
+from .standins import cache_dir, cached
 
 # %% ../nbs/method/02_data.ipynb #15e9948a
 def decode(
@@ -55,10 +55,8 @@ def pixels(
     folder = Path(cache) if cache else cache_dir().parent / "pixels"
     key = hashlib.sha256(f"{domain.data_hash()} {split} {size}".encode()).hexdigest()[:24]
     target = folder / f"{domain.name}-{split}-{size[0]}x{size[1]}-{key}.npy"
-    if not target.exists():
-        with naming(target, CACHE), alone(target):
-            if not target.exists(): _write_pixels(target, domain.files(getattr(domain, split)), size)      # else another process made it meanwhile
-    return np.load(target, mmap_mode="r", allow_pickle=False)
+    files = domain.files(getattr(domain, split))
+    return read_array(cached(target, lambda: _write_pixels(target, files, size)), (len(files), *size, 3))
 
 
 def _write_pixels(target: Path, files: list[Path], size: tuple[int, int]) -> None:

@@ -9,16 +9,17 @@ __all__ = ['RECIPES', 'PARAMETER_TYPES', 'LISTS', 'LABEL_FIELDS', 'USED_BY', 'TR
            'MEASURES', 'choose_device', 'in_test', 'choose_recipe', 'longer', 'parse_seeds', 'parse_methods',
            'check_parameters', 'plain_warnings', 'short_hash', 'label_recipe_key', 'training_recipe_key', 'code_hash',
            'labels_hash', 'read_run', 'key_differences', 'Store', 'fill_run', 'other_versions', 'write_json',
-           'write_csv', 'people_folder', 'standin_mark', 'is_repository', 'repository_root', 'git_revision',
-           'environment', 'LabelSources', 'label_sources', 'parser_run', 'train_parser_once', 'load_parser',
-           'read_weights', 'put_weights', 'save_net', 'save_trained', 'attribute_run', 'train_attributes_once',
-           'load_attribute_model', 'label_run', 'label_domain', 'image_sized', 'true_labels', 'label_quality',
-           'import_labels', 'joined_labels', 'labelled_paths', 'oracle_labels', 'given_labels', 'labels_used',
-           'attribute_sizes', 'method_run', 'train_method', 'labelled_images', 'reid_net', 'load_reid', 'ready_net',
-           'score_net', 'score_model', 'read_scores', 'own_domain_curve', 'choose_ssg', 'ssg_run', 'ssg_key',
-           'train_ssg', 'ssg_start', 'run_of', 'run_method', 'stored_facts', 'ssg_facts', 'in_percent', 'Comparison',
-           'mean_scores', 'display_table', 'Experiment', 'compare', 'check_domains', 'check_test', 'labelled_domains',
-           'label_folders', 'compare_labels', 'one_hot_labels', 'findings', 'stopped_early', 'save_comparison']
+           'write_csv', 'people_folder', 'standin_mark', 'is_repository', 'repository_root', 'from_root',
+           'git_revision', 'peak_memory', 'environment', 'LabelSources', 'label_sources', 'parser_run',
+           'train_parser_once', 'load_parser', 'read_weights', 'put_weights', 'save_net', 'save_trained',
+           'attribute_run', 'train_attributes_once', 'load_attribute_model', 'label_run', 'label_domain', 'image_sized',
+           'true_labels', 'label_quality', 'import_labels', 'joined_labels', 'labelled_paths', 'oracle_labels',
+           'given_labels', 'labels_used', 'attribute_sizes', 'method_run', 'train_method', 'labelled_images',
+           'reid_net', 'load_reid', 'ready_net', 'score_net', 'score_model', 'read_scores', 'own_domain_curve',
+           'choose_ssg', 'ssg_run', 'ssg_key', 'train_ssg', 'ssg_start', 'run_of', 'run_method', 'stored_facts',
+           'ssg_facts', 'in_percent', 'Comparison', 'mean_scores', 'display_table', 'Experiment', 'compare',
+           'check_domains', 'check_test', 'labelled_domains', 'label_folders', 'compare_labels', 'one_hot_labels',
+           'findings', 'stopped_early', 'save_comparison']
 
 # %% ../nbs/lib/experiments.ipynb #cc3d67cd
 import ast
@@ -29,7 +30,6 @@ import math
 import os
 import platform
 import re
-import resource
 import shutil
 import subprocess
 import time
@@ -49,15 +49,18 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from tqdm import tqdm
 
+try: import resource
+except ImportError: resource = None      # Windows
+
 import ptl_nb
 from .data import Images, identity_classes, pixels, short_identities
-from .disk import alone, naming, short_name, whole, writable
+from .disk import alone, expanded, naming, short_name, whole
 from .domains import Domain
 from .evaluator import (
     Interval, Scores, bootstrap_difference, evaluate, extract, matched_identities, reestimate_bn)
 from .image_files import upright_size
 from .label_data import LabelSet, images, load_labels
-from .label_import import import_attributes, import_parts
+from .label_import import import_attributes, import_parts, is_part_map
 from .labellers import parser_network, predict_attributes, predict_parts, train_attributes, train_parser
 from .labels import (
     ATTRIBUTES_FILE, KINDS, PARTS, PROVENANCE_FILE, Vocabulary, attribute_auc, one_hot, part_file, part_iou,
@@ -386,6 +389,11 @@ def repository_root() -> Path:
     return next((p for p in (here, *here.parents) if is_repository(p)), here)
 
 
+def from_root(place: str | Path) -> Path:
+    "A folder as a parameter names it: from the repository's root, unless it is a whole path or begins with `~`."
+    return repository_root() / expanded(place)
+
+
 def git_revision() -> str:
     "Commit of the checkout that this package lies in, '+changes' where its files differ; else the package's version."
     root, unknown = Path(str(files("ptl_nb"))).resolve().parent, getattr(ptl_nb, "__version__", "unknown")
@@ -396,6 +404,13 @@ def git_revision() -> str:
     except OSError: return unknown
     if head.returncode or dirty.returncode or Path(top.stdout.removesuffix("\n")).resolve() != root: return unknown
     return head.stdout.strip() + ("+changes" if dirty.stdout.strip() else "")
+
+
+def peak_memory() -> int | None:
+    "The most memory this process has held, in MB; None on Windows."
+    if resource is None: return None
+    held = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss      # bytes on macOS, else kilobytes
+    return round(held / (1 << 20 if platform.system() == "Darwin" else 1 << 10))
 
 
 def environment(device: str) -> dict:
@@ -593,9 +608,13 @@ def import_labels(
 ) -> Path:                                  # a label store with the kinds given; run.json counts what is missing or foreign
     "Labels made elsewhere as a run of the store, checked and translated once."
     if not parts_from and not attributes_from: raise ValueError("nothing to import: give a folder of part maps, a CSV of attributes, or both")
-    files = [*sorted(Path(parts_from).rglob("*.png") if parts_from else ()), *([Path(attributes_from)] if attributes_from else ())]
+    parts_from, attributes_from = (expanded(given) if given else None for given in (parts_from, attributes_from))
+    maps = [f for f in parts_from.rglob("*") if is_part_map(f)] if parts_from else []
+    files = [*sorted(maps), *([attributes_from] if attributes_from else [])]
     content = hashlib.sha256()
-    for file in (f for f in files if f.is_file()): content.update(f"{file.relative_to(parts_from) if file.suffix == '.png' else file.name}\0".encode() + hashlib.sha256(file.read_bytes()).digest())
+    for file in (f for f in files if f.is_file()):
+        name = file.name if file == attributes_from else file.relative_to(parts_from).as_posix()
+        content.update(os.fsencode(name) + b"\0" + hashlib.sha256(file.read_bytes()).digest())
     key = {"kind": "imported labels", "content": content.hexdigest(), "parts": bool(parts_from), "attributes": bool(attributes_from), "mapping": mapping, "made by": made_by,
            "domain": domain.data_hash(), "splits": splits}
 
@@ -1110,5 +1129,5 @@ def save_comparison(comparison: Comparison, folder: Path, device: str = "cpu", *
                        "runs": {m: {s: r.name for s, r in runs.items()} for m, runs in comparison.runs.items()}, **ssg_facts(stored),
                        "training_seconds": {m: {s: run["seconds"] for s, run in runs.items()} for m, runs in stored.items()},
                        "training_git": sorted({run["git"] for runs in stored.values() for run in runs.values()}),
-                       "peak_memory_MB": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024), **environment(device), **extra})
+                       "peak_memory_MB": peak_memory(), **environment(device), **extra})
     return [summary, seeds, facts]

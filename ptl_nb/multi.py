@@ -22,8 +22,8 @@ from .disk import writable
 from .domains import load_domain
 from .evaluator import evaluate, extract, reestimate_bn
 from .experiments import (
-    Store, check_domains, choose_device, choose_recipe, label_folders, label_sources, parse_methods, parse_seeds,
-    repository_root, score_model, train_method)
+    Store, check_domains, choose_device, choose_recipe, from_root, label_folders, label_sources, parse_methods,
+    parse_seeds, score_model, train_method)
 from .model import PTLNet
 from .parallel import ALONE, Ranks, agree, share, start
 from .ssg import AdaptedMethod
@@ -110,13 +110,13 @@ def check_shares(recipe: Recipe, method: Method, processes: int) -> None:
 
 def train(given: argparse.Namespace) -> None:
     "One cell of a table: labels, if it needs any, the training, its scores."
-    root, device, (method,), (seed,) = repository_root(), choose_device(given.device), parse_methods([given.method]), parse_seeds(given.seed, "seed")
+    device, (method,), (seed,) = choose_device(given.device), parse_methods([given.method]), parse_seeds(given.seed, "seed")
     if isinstance(method, AdaptedMethod): raise ValueError(f"{method.name} ends with SSG, which runs in one process; train {method.start.name} here, and let the notebook of the table adapt it")
-    data = os.path.relpath(root / given.data_root)
+    data = os.path.relpath(from_root(given.data_root))
     source, target = (load_domain(name, data, given.origin) for name in (given.source, given.target))
     recipe = choose_recipe(given.recipe, source, target, device=device, variant=given.variant)
     check_shares(recipe, method, given.processes * given.nodes)
-    needs, runs = check_domains(recipe, source, target, [method]), writable(root / given.results_root / "runs")
+    needs, runs = check_domains(recipe, source, target, [method]), writable(from_root(given.results_root) / "runs")
     labels = label_folders(Store(runs, device), recipe, needs, label_sources(data, given.origin, given.attributes), [method]) if needs else {}
     ranks = start(given.processes, device, given.nodes, given.minutes)
     store = SharedStore(runs, ranks.device, progress=ranks.first, ranks=ranks)

@@ -31,7 +31,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from .data import MEAN, STD, batches, decode, pixels
-from .disk import alone, naming, whole
+from .disk import alone, expanded, naming, whole
 from .domains import (
     LAYOUTS, SPLITS, STANDS_FOR, Domain, load_domain, own_csv, parse_times, plain_name, read_columns, span)
 from .evaluator import BLOCK_BYTES, Labels, extract
@@ -480,7 +480,7 @@ def query_rows(
         table = domain.query if len(domain.query) else domain.train
         if not text[4:].isdecimal() or int(text[4:]) >= len(table): raise ValueError(f"query is {text!r}; {domain.title} has rows row:0 to row:{len(table) - 1}")
         return domain.root, table[int(text[4:]):][:1], domain.standin
-    path = Path(text).expanduser()
+    path = expanded(text)
     if path.is_dir():
         images = load_domain(str(path.resolve()))
         if not own_csv(path): return images.root, images.train[["path"]].assign(camid=camera), images.standin
@@ -500,12 +500,13 @@ def named_gallery(
     time: str = "",                       # of a path, see `load_domain`; a domain.csv may have a column time all the same
 ) -> tuple[Path | Domain, pd.Series | None]:     # what `open_gallery` takes; times by path
     "A gallery by name; errors as `load_domain`'s."
-    saved = text == "target" or (Path(text).expanduser() / INDEX_FILE).is_file()
+    place = expanded(text)
+    saved = text == "target" or (place / INDEX_FILE).is_file()
     if saved and (camera or time): raise ValueError(f"expressions for camera and time go with the path of a domain.csv or a folder; the gallery {text!r} knows its own")
-    if saved: return (target if text == "target" else Path(text).expanduser()), None
+    if saved: return (target if text == "target" else place), None
     domain = load_domain(text, root, origin, camera, time)
     if time: return domain, _domain_times(domain)
-    table = None if text in (*LAYOUTS, *STANDS_FOR) else own_csv(Path(text).expanduser())
+    table = None if text in (*LAYOUTS, *STANDS_FOR) else own_csv(expanded(text))
     timed = table is not None and "time" in pd.read_csv(table, nrows=0, encoding="utf-8-sig").columns.str.strip()
     return domain, read_times(table) if timed else None
 

@@ -33,7 +33,7 @@ from .disk import whole
 from .losses import attribute_loss, batch_hard_triplet, id_loss, parsing_loss, total_loss
 from .model import PTLNet
 from .parallel import ALONE, Ranks, add_gradients, agree, gathered, share, shared_norms, spread
-from .standins import cache_dir
+from .standins import CACHE, cache_dir
 
 # %% ../nbs/method/08_trainer.ipynb #f4ba8629
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -326,7 +326,9 @@ def stopped(
     kept = f"its batch is in {recent.file} (open it with safetensors.torch.load_file; the trainer's notebook draws one)"
     try:
         with whole(recent.file) as draft: save_file({n: v.contiguous() for n, v in tensors.items()}, draft)
-    except (OSError, SafetensorError) as error: kept = f"its batch could not be saved in {recent.file} ({error})"
+    except (OSError, SafetensorError) as error: 
+        remedy = f"; {CACHE}" if recent.file.is_relative_to(cache_dir().parent) else ""
+        kept = f"its batch could not be saved in {recent.file} ({error}{remedy})"
     return (f"the {name} loss is {losses[name][k]:.4g} at iteration {iteration}, lr {lr:.3g}, so the training was stopped; {kept}. "
             "Where images and labels are as they should be, lower the learning rate or use precision 'fp32'")
 

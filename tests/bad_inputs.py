@@ -31,7 +31,12 @@ from scipy.sparse import csr_array
 import ptl_nb
 from ptl_nb import clustering, evaluator, experiments, label_data, label_import, labellers, labels, launch, losses, model, multi, parallel, ssg, standins, trainer
 from ptl_nb.data import Images, batches, decode, identity_classes, identity_epoch, pixels, random_epoch
+from ptl_nb import clustering, evaluator, experiments, label_data, label_import, label_scores, labels, losses, model, ssg, standins, trainer
+from ptl_nb.data import Images, decode, identity_classes, identity_epoch, pixels, random_epoch
 from ptl_nb.domains import CUHK03_SPLIT, LAYOUTS, STANDIN_MARKER, load_domain, parse_names
+from ptl_nb.image_files import examine
+from ptl_nb.matfile import read_mat
+from ptl_nb.standins import truth
 
 from test_domains import DUKE, MARKET, csv, mat, touch, tree
 
@@ -288,7 +293,7 @@ for name, changes, *words in [
     ("no labels", {"labels": None}, "has no labels"), ("a row 0", {"query_idx": u16(0, 1)}, "query_idx runs from 0"), ("a row beyond the list", {"train_idx": u16(1, 25)}, "images 1 to 24"),
     ("lists of other lengths", {"labels": u16(1)}, "differ in length"), ("no training rows", {"train_idx": np.zeros((0, 1), np.uint16)}, "no train images"), ("an image in two splits", {"gallery_idx": u16(13, 14)}, "more than once"),
     ("NaN labels", {"labels": np.full((24, 1), np.nan)}, "labels", "whole numbers"), ("fractions", {"train_idx": np.array([[1.5], [2]])}, "train_idx", "whole numbers"), ("text as labels", {"labels": np.array(["one"])}, "labels"),
-    ("cells as labels", {"labels": np.array([[1], "x"] * 12, dtype=object)}, "labels", "whole numbers"), ("cameras from 0", {"camId": np.zeros((24, 1), np.uint8)}, "camId", "from 1"),
+    ("cells as labels", {"labels": np.array([[1], "x"] * 12, dtype=object)}, "labels", "whole numbers"), ("cameras below 0", {"camId": np.full((24, 1), -1)}, "camId", "from 0 or 1"),
     ("negative identities", {"labels": np.full((24, 1), -5)}, "labels", "-5"), ("a list of numbers", {"filelist": np.arange(24)[:, None]}, "12 of the 12 train images", "first '0'"), ("empty names", {"filelist": np.array([""] + ["x"] * 23, dtype=object)[:, None]}, "12 of the 12 train images", "first ''"),
     ("labels beyond 64 bits", {"labels": np.full((24, 1), 1e30)}, "labels"), ("a structure for a list", {"camId": {"a": 1}}, "camId"),
 ]: bad("CUHK03 .mat", name, protocol(**changes), "cuhk03", *words)
@@ -493,6 +498,15 @@ bad("label data", "an unknown name", load_labels("pets"), "unknown label data 'p
 bad("label data", "a near name", load_labels("densepos"), "is 'densepose' meant")
 bad("label data", "an unknown origin", load_labels("rap", origin="reel"), "unknown origin 'reel'")
 bad("label data", "a real stand-in", load_labels("mall", origin="real"), "there is no real one")
+
+
+def peta_of_no_form(folder):
+    (folder / "PETA").mkdir()
+    return functools.partial(label_data.read_peta, folder / "PETA")
+
+
+bad("label data", "PETA in no form", peta_of_no_form, "Label.txt", "PETA.mat", "place PETA there", error=FileNotFoundError)
+bad("label data", "PETA, an unknown form first", lambda f: functools.partial(label_data.read_peta, written("peta"), "csv"), "first is 'csv'", "'tree' or 'mat'")
 for name in ("densepose", "peta", "peta-mat", "rap"): bad("label data", f"{name} that is not there", load_labels(name, origin="real"), f"{name} is not under", "place it in", error=FileNotFoundError)
 
 
@@ -562,6 +576,12 @@ for name, content, options, *words in [
 bad("imported parts", "no folder", lambda f: functools.partial(label_import.import_parts, f / "gone", "parts", load_domain(csv(f)), f / "store", "me"), "gone is not a folder", error=FileNotFoundError)
 
 
+bad("imported parts", "no PNG", lambda f: functools.partial(label_import.import_parts, f, "parts", load_domain(csv(f / "own")) if touch(f / "a.jpg") else 0, f / "store", "me") if not [
+    p.rename(p.with_suffix(".jpg")) for p in f.rglob("*.png")] else None, "holds no PNG", "class numbers")
+bad("imported parts", "two for one image", imported(lambda file: [GOOD_MAP.save(file.with_name(name), format="png") for name in ("extra.png", "extra.PNG")]),
+    "'crops/extra.PNG' and 'crops/extra.png' for the same image", "keep one")
+
+
 def twice(folder):
     make = imported(GOOD_MAP)(folder)
     make()
@@ -595,8 +615,8 @@ ROWS = [
     ("above one", T + "a.jpg,2,0\n", "is 2.0: is above one"), ("percentages", T + "a.jpg,30,70\n", "is above one"), ("a sum of 0.9", T + "a.jpg,0.5,0.4\n", "columns of 'hat' sum to 0.9, not to one", "Divide them by their sum"), ("all zeros", T + "a.jpg,0,0\n", "sum to 0, not to one"),
     ("text", T + "a.jpg,yes,no\n", "column 'hat=no' is 'yes': is not a number"), ("an empty cell", T + "a.jpg,,1\n", "column 'hat=no' is '': is not a number"), ("a formula", T + "a.jpg,=1+1,0\n", "is '=1+1': is not a number"), ("a decimal comma", T + 'a.jpg,"0,5","0,5"\n', "is '0,5': is not a number"),
     ("an image twice", T + "a.jpg,0,1\na.jpg,1,0\n", "image 'a.jpg' appears twice", "Keep one"), ("a field too many", T + "a.jpg,0,1,1\n", "line 2: 4 fields, the header has 3"), ("a field too few", T + "a.jpg,0\n", "line 2: 2 fields, the header has 3"),
-    ("a blank line between", T + "a.jpg,0,1\n\nb.jpg,0,1\n", "line 3: 0 fields"), ("an open quote", T + '"a.jpg,0,1\n', "attributes.csv"), ("a field of 200,000 letters", T + "a" * 200_000 + ",0,1\n", "attributes.csv"), ("empty", "", "the first column is [], expected 'path'"), ("no path column", "name,hat=no,hat=yes\nx,0,1\n", "the first column is ['name']"),
-    ("an image without a name, twice", T + ",0,1\n,1,0\n", "image '' appears twice"), ("a column without a name, twice", "path,,\na.jpg,0,1\n", "column '' appears twice"), ("a column twice", "path,hat=no,hat=no\na.jpg,0,1\n", "column 'hat=no' appears twice"), ("one class alone", "path,hat=yes\na.jpg,1\n", "'hat' has classes ['yes']", "at least two"), ("classes apart", "path,hat=no,bag=no,hat=yes,bag=yes\na.jpg,0,0,1,1\n", "stands apart", "side by side"),
+    ("an open quote", T + '"a.jpg,0,1\n', "attributes.csv"), ("a field of 200,000 letters", T + "a" * 200_000 + ",0,1\n", "attributes.csv"), ("empty", "", "the first column is [], expected 'path'"), ("no path column", "name,hat=no,hat=yes\nx,0,1\n", "the first column is ['name']"),
+    ("an image without a name", T + ",0,1\n,1,0\n", "line 2: the path is empty"), ("a column without a name, twice", "path,,\na.jpg,0,1\n", "column '' appears twice"), ("a column twice", "path,hat=no,hat=no\na.jpg,0,1\n", "column 'hat=no' appears twice"), ("one class alone", "path,hat=yes\na.jpg,1\n", "'hat' has classes ['yes']", "at least two"), ("classes apart", "path,hat=no,bag=no,hat=yes,bag=yes\na.jpg,0,0,1,1\n", "stands apart", "side by side"),
     ("an empty name", "path,=no,=yes\na.jpg,0,1\n", "cannot be a name"), ("Latin-1", (T + "é.jpg,0,1\n").encode("latin-1"), "UTF-8"), ("UTF-16", (T + "a.jpg,0,1\n").encode("utf-16"), "UTF-8"), ("a picture", encoded("PNG"), "UTF-8"), ("NUL bytes", bytes(50), "attributes.csv"), ("semicolons", "path;hat=no;hat=yes\na.jpg;0;1\n", "the first column is"),
 ]
 for name, text, *words in ROWS:
@@ -621,6 +641,34 @@ for name, values, paths, *words in [
 for name, columns, *words in [("a name twice", ["hat=no", "hat=yes", "bag=no", "bag=yes", "hat=maybe"], "column 'hat=maybe' stands apart"), ("no columns", [], "0 attributes"), ("a line break", ["hat\n=no", "hat\n=yes"], "cannot be a name"), ("a class twice", ["hat=no", "hat=no"], "all different")]:
     bad("vocabulary", name, call(labels.Vocabulary.from_columns, columns), *words)
 bad("vocabulary", "an unknown attribute", call(labels.select_attributes, HAT, soft([0, 1]), ["hut"]), "unknown attribute 'hut'", "Did you mean 'hat'")
+
+
+# arrays of other kinds, and nothing at all
+
+SOFT, MAPS = np.array([[[0, 1]]] * 2, np.float32), np.zeros((2, 8, 4), np.uint8)
+for kind in (bool, float, np.float16, object, complex, str):
+    for f in (labels.colour_parts, label_scores.part_statistics, functools.partial(labels.part_iou, MAPS), functools.partial(label_scores.doubtful, ["a", "b"])):
+        bad("array", f"part maps of {np.dtype(kind)} for {getattr(f, 'func', f).__name__}", call(f, MAPS.astype(kind)), "expected integer classes")
+for kind in (object, complex, str): bad("array", f"probabilities of {np.dtype(kind)}", call(labels.join_attributes, SOFT.astype(kind)), "expected numbers")
+bad("array", "NaN made hard", call(labels.one_hot, SOFT * np.nan), "a probability is NaN")
+for f in (functools.partial(label_scores.attribute_statistics, HAT), functools.partial(label_scores.doubtful, ["a", "b"], None, HAT)):
+    bad("array", f"NaN for {f.func.__name__}", call(f, SOFT * np.nan), "a probability is NaN", "predict these labels again")
+bad("array", "known of a half", call(label_scores.attribute_scores, HAT, SOFT, SOFT, np.full((2, 1), .5)), "known holds other values")
+bad("array", "probabilities without vocabulary", call(label_scores.doubtful, ["a", "b"], None, None, SOFT), "without their vocabulary")
+for f in (functools.partial(labels.read_parts, "store"), functools.partial(labels.read_attributes, truth("corridor"))): bad("array", f"one path for {f.func.__name__}", call(f, "a.jpg"), "paths is 'a.jpg'", "a list of paths")
+bad("array", "letters for paths of attributes", call(labels.write_attributes, "store", "ab", HAT, SOFT), "paths is 'ab'", "a list of paths")
+bad("array", "letters for paths of part maps", call(labels.write_parts, "store", "ab", MAPS), "paths is 'ab'", "a list of paths")
+bad("array", "letters for doubtful paths", call(label_scores.doubtful, "ab", MAPS), "paths is 'ab'", "a list of paths")
+bad("array", "a path that is no UTF-8", lambda f: functools.partial(labels.write_attributes, f, ["\udcff.jpg"], HAT, SOFT[:1]), "'\\udcff.jpg' is not text in UTF-8", "rename the image")
+bad("array", "no images to score", call(label_scores.attribute_statistics, HAT, SOFT[:0]), "attributes are a table of (0, 2)")
+bad("array", "no splits to look at", lambda f: functools.partial(examine, load_domain(csv(f)), ()), "splits are []", "train, query, gallery")
+bad("array", "an archive of nothing", lambda f: functools.partial(standins.write_archive, f / "a.zip", {}, {}, MAPS[:0], []), "no images to write")
+bad("array", "a MATLAB file that is not there", lambda f: functools.partial(read_mat, f / "a.mat"), "a.mat is not there", error=FileNotFoundError)
+bad("array", "no images of a stand-in", lambda f: functools.partial(label_data.export_rap, f / "rap", limit=0), "limit is 0", "at least 1")
+bad("array", "nobody in an image", lambda f: functools.partial(label_data.export_densepose, f / "dp", limit=2, persons=0), "persons is 0", "at least 1")
+bad("array", "attributes of DensePose", lambda f: label_data.read_densepose(written("densepose")).varying, "no attributes")
+bad("array", "part maps of RAP", lambda f: functools.partial(label_data.part_maps, label_data.read_rap(written("rap")), (8, 4), f), "no part masks")
+bad("array", "crops of no size", lambda f: functools.partial(label_data.crops, label_data.read_rap(written("rap")), (0, 4), f), "size is (0, 4)", "at least 1 pixel")
 
 
 def provenance(text: str | bytes) -> Callable:

@@ -392,3 +392,82 @@ def test_real_pixels():
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # whatever is no image
         assert sizes(load_domain(folder)) == [361, 18, 207] and sizes(load_domain(folder / "crops")) == [586, 0, 0]
+
+
+# forms that the datasets come in
+
+@pytest.mark.parametrize("name, folder, pattern", [
+    ("market", "market1501/Market-1501-v15.09.15/Market-1501-v15.09.15", MARKET), ("duke", "dukemtmc-reid/DukeMTMC-reID/DukeMTMC-reID/duke", DUKE),
+    ("cuhk03", "cuhk03/cuhk03-np/detected", NP)])
+def test_trees_in_trees(tmp_path, name, folder, pattern):
+    tree(tmp_path / folder, pattern)
+    assert sizes(load_domain(name, root=tmp_path)) == [12, 3, 10]
+
+
+def test_a_tree_below_a_name_that_is_not_understood_is_named(tmp_path):
+    tree(tmp_path / "market/downloads/unpacked")
+    with pytest.raises(FileNotFoundError, match="seems to be in .*market/downloads/unpacked: move this folder to"): load_domain("market", root=tmp_path)
+
+
+def test_cuhk03_with_cameras_from_0(tmp_path):
+    tree(tmp_path / "tree/cuhk03", "{:04d}_c{}_{:d}.png")
+    for file in sorted((tmp_path / "tree").rglob("*.png")): file.rename(file.with_name(file.name.replace("_c1_", "_c0_").replace("_c2_", "_c1_")))
+    mat(tmp_path / "mat/cuhk03", camId=np.array([[c] for _ in range(6) for c in (0, 0, 1, 1)], np.uint8))
+    for root in ("tree", "mat"):
+        domain = load_domain("cuhk03", root=tmp_path / root)
+        assert {c for s in SPLITS for c in getattr(domain, s)["camid"]} == {1, 2}
+
+
+def torchreid(folder):
+    (mat(folder) / CUHK03_SPLIT).unlink()
+    (folder / "splits_new_detected.json").write_text("[]")
+
+
+def by_hand(folder):
+    (mat(folder) / CUHK03_SPLIT).rename(folder / "cuhk03_new_protocol_config_labeled.mat")
+    (folder / CUHK03_IMAGES).rename(folder / "images_labeled")
+
+
+def first_release(folder):
+    folder.mkdir()
+    (folder / "cuhk-03.mat").touch()
+
+
+@pytest.mark.parametrize("make, says", [
+    (torchreid, "splits_new_detected.json is a split as torchreid writes it"), (by_hand, "config_labeled.mat is of the boxes drawn by hand"),
+    (lambda folder: tree(folder / "labeled", NP), "cuhk03/labeled is of the boxes drawn by hand"), (first_release, "cuhk-03.mat is the first release")])
+@pytest.mark.parametrize("origin", ["real", "auto"])
+def test_other_forms_of_cuhk03_are_named(tmp_path, make, says, origin):
+    make(tmp_path / "cuhk03")
+    with pytest.raises(FileNotFoundError, match=f"{says}.*: needed are images_detected and cuhk03_new_protocol_config_detected.mat"):
+        load_domain("cuhk03", root=tmp_path, origin=origin)
+
+
+def test_detected_beside_labelled_is_read(tmp_path):
+    tree(tmp_path / "cuhk03-np/detected", NP), tree(tmp_path / "cuhk03-np/labeled", NP)
+    assert load_domain("cuhk03", root=tmp_path).root.name == "detected"
+
+
+def test_a_table_named_in_capitals(tmp_path, monkeypatch):
+    csv(tmp_path / "shop").rename(tmp_path / "shop/DOMAIN.CSV")
+    monkeypatch.chdir(tmp_path / "shop")
+    assert [load_domain(where).name for where in ("DOMAIN.CSV", tmp_path / "shop/DOMAIN.CSV")] == ["shop", "shop"]
+    (tmp_path / "shop/crops/0.jpg").rename(tmp_path / "shop/crops/0.JPG")
+    assert load_domain("DOMAIN.CSV").train["path"].tolist() == ["crops/0.JPG", "crops/1.jpg"]
+
+
+def test_an_archive_in_capitals_is_seen(tmp_path):
+    (tmp_path / "MARKET-1501.ZIP").touch()
+    with pytest.raises(FileNotFoundError, match="MARKET-1501.ZIP lies there, but is not extracted"): load_domain("market", root=tmp_path, origin="real")
+
+
+def test_a_name_is_cut_by_bytes(tmp_path):
+    name = load_domain(touch(tmp_path / ("駅" * 60) / "a.jpg").parent).name
+    assert 5 <= len(name) and len(name.encode()) <= 60
+
+
+def test_tilde_is_the_home_folder(tmp_path, monkeypatch):
+    tree(tmp_path / "sets/market"), csv(tmp_path / "shop")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert sizes(load_domain("market", root="~/sets")) == [12, 3, 10] and load_domain("~/shop/domain.csv").name == "shop"
+    with pytest.raises(ValueError, match="'~nobody-here/sets' begins with ~, but its home folder is not known.*write the whole path"): load_domain("market", root="~nobody-here/sets")

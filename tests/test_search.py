@@ -142,12 +142,15 @@ def test_a_damaged_index_is_refused(tmp_path, break_it, says):
     assert says in str(error.value)
 
 
-def test_times_of_a_csv_reach_the_index(tmp_path):
+@pytest.mark.parametrize("table", ["domain.csv", "DOMAIN.CSV", "~"])
+def test_times_of_a_csv_reach_the_index(tmp_path, monkeypatch, table):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    place, table = ("~", "domain.csv") if table == "~" else (tmp_path, table)
     campus = load_domain("campus")
     for file in campus.files(campus.gallery[:3]): shutil.copy(file, tmp_path)
     names = sorted(p.name for p in tmp_path.iterdir())
-    (tmp_path / "domain.csv").write_text("path,pid,camid,split,time\n" + "".join(f"{n},-1,{i + 1},train,{t}\n" for i, (n, t) in enumerate(zip(names, ("2024-05-01T08:00", "", "2024-05-01T09:00")))))
-    domain, times = named_gallery(str(tmp_path / "domain.csv"), campus)
+    (tmp_path / table).write_text("path,pid,camid,split,time\n" + "".join(f"{n},-1,{i + 1},train,{t}\n" for i, (n, t) in enumerate(zip(names, ("2024-05-01T08:00", "", "2024-05-01T09:00")))))
+    domain, times = named_gallery(f"{place}/{table}", campus)
     torch.manual_seed(0)
     index = build_index(PTLNet(3, backbone_name="mini"), RECIPES["smoke"], domain, times=times)
     assert search(index, index.take([0]), since="2024-05-01").path.tolist() == [names[2]]
