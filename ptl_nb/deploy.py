@@ -27,10 +27,10 @@ def load_deploy(
 # %% ../nbs/13b_deploy.ipynb #fbb5f488
 def markdown_table(table: pd.DataFrame) -> str:
     "A small table, index first, numbers to three places."
-    show = lambda v: "" if v is None or v != v else f"{v:.3f}" if isinstance(v, float) else str(v)
+    show = lambda v: "" if v is None or v != v else f"{v:.3f}" if isinstance(v, float) else " ".join(str(v).replace("|", "\\|").split())
     flat = table.reset_index()
-    rows = [list(flat.columns), ["---"] * len(flat.columns), *([show(v) for v in row] for row in flat.itertuples(index=False))]
-    return "\n".join("| " + " | ".join(map(str, row)) + " |" for row in rows)
+    rows = [list(flat.columns), ["---"] * len(flat.columns), *flat.itertuples(index=False)]
+    return "\n".join("| " + " | ".join(map(show, row)) + " |" for row in rows)
 
 
 def _items(values: dict) -> str: return "\n".join(f"- {name}: {value}" for name, value in values.items())
@@ -76,7 +76,7 @@ def write_card(
     text: str,  # from `model_card`
 ) -> Path:  # the file that was written
     "A card in a model's folder; beside the one that is there where that differs."
-    file = folder / CARD_FILE
-    if file.exists() and file.read_text(encoding="utf-8") != text: file = file.with_suffix(".new.md")
+    file = Path(folder) / CARD_FILE
+    if file.exists() and file.read_bytes() != text.encode(): file = file.with_suffix(".new.md")
     with whole(file) as draft: draft.write_text(text, encoding="utf-8")
     return file

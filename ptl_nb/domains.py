@@ -394,6 +394,7 @@ def read_columns(
     columns: dict[str, str],  # what they are called here, first the paths: what they are called in the file
 ) -> pd.DataFrame:
     "Some columns as text, blank lines dropped and blanks around all but paths; ValueError where the file is no such table."
+    if not path.is_file(): raise FileNotFoundError(f"{path} is no file: give the path of a table")
     options = dict(dtype=str, keep_default_na=False, encoding="utf-8-sig", skip_blank_lines=False, index_col=False)
     try:
         header, table = pd.read_csv(path, header=None, nrows=1, **options), pd.read_csv(path, **options)

@@ -78,8 +78,9 @@ def read_times(
     file: Path,   # CSV with the columns path and time, paths relative to it
 ) -> pd.Series:   # time by path
     "When images were taken; ValueError naming the file where it has no such columns or a time is none."
-    table = read_columns(file, {"path": "path", "time": "time"})
+    table = read_columns(Path(file), {"path": "path", "time": "time"})
     paths = table["path"].map(posixpath.normpath)
+    if (table["path"] == "").any(): raise ValueError(f"{file} has a time without a path, {table['time'][table['path'] == ''].iloc[0]!r}; name the image, or drop the line")
     if paths.duplicated().any(): raise ValueError(f"{file} says more than once when {paths[paths.duplicated()].iloc[0]!r} was taken; keep one of the lines")
     try: return parse_times(table["time"]).set_axis(paths)
     except ValueError as error: raise ValueError(f"{file}: {error}") from None
@@ -140,14 +141,16 @@ def content_hash(index: GalleryIndex) -> str:
 def _stream(file: Path, blocks: Iterable[np.ndarray], count: int, digest) -> int:    # D
     "Features as .npy, a block at a time; ValueError where they are not as many as the images."
     with open(file, "wb") as out:
-        seen = 0
+        seen, dimensions = 0, 0
         for block in map(np.ascontiguousarray, blocks):
+            dimensions = dimensions or block.shape[1]
+            if block.shape[1] != dimensions: raise ValueError(f"features of {dimensions} and of {block.shape[1]} dimensions; an index holds those of one model")
             if not out.tell(): np.lib.format.write_array_header_1_0(out, {"descr": np.lib.format.dtype_to_descr(block.dtype), "fortran_order": False, "shape": (count, block.shape[1])})
             out.write(block.data)
             digest.update(block)
             seen += len(block)
     if seen != count: raise ValueError(f"{seen} features for {count} images; both must come from the same table")
-    return block.shape[1]
+    return dimensions
 
 
 def _save(folder: Path, blocks: Iterable[np.ndarray], rows: pd.DataFrame, model: str, root: Path, standin: bool, cameras: dict[int, str] | None, changed: np.ndarray | None = None) -> Path:
@@ -182,24 +185,24 @@ def load_index(
     folder = Path(folder)
     if not (folder / INDEX_FILE).is_file(): raise FileNotFoundError(f"{folder} holds no {INDEX_FILE}: save an index there, or name the folder of one")
     try:
-        facts, features, rows = _read_index(folder, model)
-        stored = facts["images"], facts["dimensions"]
-    except (KeyError, OSError, json.JSONDecodeError, pd.errors.ParserError) as error: raise ValueError(f"the index in {folder} cannot be read ({error!r}); build it anew") from error
-    cameras = facts.get("cameras") and {int(camid): name for camid, name in facts["cameras"].items()}
+        facts, features, rows = _read_index(folder)
+        stored, cameras = (facts["images"], facts["dimensions"]), facts.get("cameras") and {int(camid): str(name) for camid, name in facts["cameras"].items()}
+        origin = facts["model"], Path(root or facts["root"]), facts["standin"], cameras
+    except (KeyError, TypeError, AttributeError, OSError, EOFError, ValueError, RecursionError) as error: raise ValueError(f"the index in {folder} cannot be read ({error!r}); build it anew") from error
+    if model is not None: _same_model(origin[0], model, f"the index in {folder}")
     if features.shape != stored: raise ValueError(f"the index in {folder} has features {features.shape}, its {INDEX_FILE} says {stored}; build it anew")
-    return GalleryIndex(features, rows, facts["model"], Path(root or facts["root"]), facts["standin"], cameras)
+    return GalleryIndex(features, rows, *origin)
 
 
-def _read_index(folder: Path, model: str | None, missing: dict | None = None) -> tuple[dict, np.ndarray, pd.DataFrame]:     # missing: facts whose files were not there
+def _read_index(folder: Path, missing: dict | None = None) -> tuple[dict, np.ndarray, pd.DataFrame]:     # missing: facts whose files were not there
     "What the three files hold; read again where another process has replaced them meanwhile."
     facts = json.loads((folder / INDEX_FILE).read_text(encoding="utf-8"))
-    if model is not None: _same_model(facts["model"], model, f"the index in {folder}")
     try:
-        features = np.load(folder / facts["features"], mmap_mode="r", allow_pickle=False)
-        return facts, features, full_rows(pd.read_csv(folder / facts["rows"], dtype={"path": str, "time": str}, keep_default_na=False, encoding="utf-8"))
+        features = np.load(folder / Path(facts["features"]).name, mmap_mode="r", allow_pickle=False)
+        return facts, features, full_rows(pd.read_csv(folder / Path(facts["rows"]).name, dtype={"path": str, "time": str}, keep_default_na=False, encoding="utf-8"))
     except FileNotFoundError:
         if facts == missing: raise
-    return _read_index(folder, model, facts)
+    return _read_index(folder, facts)
 
 
 def _same_model(one: str, other: str, what: str) -> None:
@@ -259,6 +262,7 @@ def add_images(
 ) -> GalleryIndex:
     "Both together; ValueError naming images that are there already, or where the models differ or somebody else changed the saved index since it was read."
     _same_model(more.model, index.model, "what is to be added")
+    _same_dimensions(more, index)
     camids, cameras = _same_cameras(index, more)
     rows = more.rows.assign(path=_seen_from(index.root, more), camid=camids)
     double = rows["path"][index.places.get_indexer(rows["path"]) >= 0]
@@ -267,6 +271,11 @@ def add_images(
     facts = both, index.model, index.root, index.standin or more.standin, cameras
     if folder is None: return GalleryIndex(np.concatenate([index.features, more.features]), *facts)
     return load_index(_save(folder, chain(_blocks(index.features), _blocks(more.features)), *facts, changed=index.features), root=index.root)
+
+
+def _same_dimensions(one: GalleryIndex, other: GalleryIndex) -> None:
+    d, e = one.features.shape[1], other.features.shape[1]
+    if d != e: raise ValueError(f"features of {d} and of {e} dimensions cannot be compared, though both say they are of model {one.model}; build both with one network")
 
 
 def _same_cameras(index: GalleryIndex, more: GalleryIndex) -> tuple[pd.Series, dict[int, str] | None]:
@@ -320,7 +329,8 @@ def allowed_rows(
     "Rows that pass both filters; ValueError for a camera that is not there, a span without times, or where nothing is left."
     keep = np.ones(len(index), bool)
     if camera is not None:
-        wanted, there = np.atleast_1d(np.asarray(camera, np.int64)), np.unique(index.rows["camid"])
+        wanted, there = np.atleast_1d(np.asarray(camera)), np.unique(index.rows["camid"])
+        if wanted.dtype.kind not in "iu": raise ValueError(f"camera is {camera!r}; give the numbers of cameras, such as [1, 3] (`camera_numbers` knows their names)")
         named = lambda camid: str((index.cameras or {}).get(int(camid), camid))
         if len(lacking := np.setdiff1d(wanted, there)): raise ValueError(f"no image of camera {named(lacking[0])} in the index; it has cameras {', '.join(map(named, there))}")
         keep &= np.isin(index.rows["camid"], wanted)
@@ -433,7 +443,8 @@ def search(
     "The images most similar to each query; ValueError where the models differ or a filter cannot be applied."
     _same_model(queries.model, index.model, "the query")
     if not len(queries): raise ValueError("there are no queries; give at least one image")
-    if top < 1: raise ValueError(f"top is {top}; at least 1 answer must be asked for")
+    _same_dimensions(queries, index)
+    if not isinstance(top, (int, np.integer)) or top < 1: raise ValueError(f"top is {top!r}; at least 1 answer must be asked for, a whole number")
     kept, out = allowed_rows(index, camera, since, until), left_out(index, queries, leave_out)
     if not np.isfinite(queries.features).all(): raise ValueError("a query has a feature that is not finite: the network has diverged, take another run")
     best, rows = (_exact if engine is None else engine.best)(index, queries.features, kept, out, min(top, len(kept)))
@@ -618,6 +629,7 @@ def approximate(
         if value is not None and value < 1: raise ValueError(f"{name} is {value}; it must be at least 1, or None")
     lists = lists or max(1, min(int(4 * n**.5), n // 39))
     code = code or next(m for m in range(max(1, d // 8), 0, -1) if d % m == 0)
+    if kind == "ivfpq" and n >= FEWEST and lists > n // 39: raise ValueError(f"lists is {lists}; {n} images are enough for {n // 39}, each wants 39")
     if d % code: raise ValueError(f"code is {code} bytes for features of {d} dimensions; it must divide them")
     file = Path(folder) / f"{kind}-{index.content}-{lists}-{code}-{seed}.faiss" if folder else None
     built = faiss.read_index(str(file)) if file and file.is_file() else _build(index, kind, lists, code, seed)

@@ -169,6 +169,7 @@ for text, *words in [
     ("http://host/x.jpg,1,1,train", "does not exist"), ("domain.csv,1,1,train", "does not end like an image"),
     ("x.jpg,1.5,1,train", "pid '1.5' is not an integer"), ("x.jpg,,1,train", "pid '' is not an integer"), ("x.jpg,1e3,1,train", "pid '1e3'"), ("x.jpg,0x1,1,train", "pid '0x1'"),
     ("x.jpg,99999999999999999999,1,train", "pid '99999999999999999999'"), ("x.jpg,\u0661,1,train", "pid", "is not an integer"), ("x.jpg,nan,1,train", "pid 'nan'"), ("x.jpg,-3,1,train", "is negative"),
+    ("x.jpg,0,1,train", "pid '0' marks a distractor", "count people from 1"), ("x.jpg,0,1,query", "pid '0' marks a distractor", "count people from 1"), ("crops/0.jpg\u00a0,1,1,train", "looks the same", "same letters and blanks"),
     ("x.jpg,1,c2,train", "camid 'c2' is not an integer"), ("x.jpg,1,0,train", "count from 1"), ("x.jpg,1,-1,train", "count from 1"), ("x.jpg,-1,1,query", "cannot be a query"),
     ("x.jpg,-1,1,train", "label all of them or none"), ("x.jpg,1,1,trian", "is 'train' meant"), ("x.jpg,1,1,test", "use train, query or gallery"), ("x.jpg,1,1", "split '' is unknown"),
     ("x.jpg,1,1,Train", "split 'Train' is unknown"), ("x.jpg;1;1;train", "split"),
@@ -797,6 +798,7 @@ for name, case, *words in [
     ("flat features", scored(Q[0]), "query_features must be (images, dimensions), got shape (4,)"), ("no dimensions", scored(Q[:, :0], G[:, :0]), "query_features"), ("no queries", scored(Q[:0], query_pids=[], query_camids=[]), "nothing to score: 0 queries"), ("no gallery", scored(gallery=G[:0], gallery_pids=[], gallery_camids=[]), "nothing to score", "0 gallery images"),
     ("text for features", scored(np.array([["a"] * 4] * 3)), "query_features", "numbers"), ("objects for features", scored(np.array([[None] * 4] * 3)), "query_features", "numbers"), ("complex features", scored(Q + 1j), "query_features", "numbers"),
     ("a pid too few", scored(query_pids=[1, 2]), "query_pids has shape (2,)", "(3,)"), ("fractions of pids", scored(query_pids=[1, 2.5, 3]), "query_pids must be integers", "1.0"), ("NaN pids", scored(query_pids=[1, np.nan, 3]), "query_pids must be integers"), ("infinite pids", scored(query_pids=[1, np.inf, 3]), "query_pids must be integers"), ("text for pids", scored(query_pids=["a", "b", "c"]), "query_pids must be integers"),
+    ("people counted from 0", scored(query_pids=[1, 0, 2]), "query_pids holds 0", "count people from 1"),
     ("negative pids", scored(gallery_pids=[1, 2, 3, -1, 2]), "gallery_pids holds -1", "drop them before scoring"), ("truth values for pids", scored(query_pids=[True, False, True]), "query_pids must be integers"), ("camids of another length", scored(gallery_camids=[1]), "gallery_camids has shape (1,)"), ("text for camids", scored(query_camids=["c1", "c2", "c3"]), "query_camids must be integers"),
     ("no valid query: one camera", scored(gallery_camids=[1] * 5), "none of the 3 queries has a match", "camids differ"), ("no valid query: other people", scored(gallery_pids=[7, 8, 9, 7, 8]), "none of the 3 queries has a match", "same list")]:
     bad("evaluate", name, case, *words)
