@@ -591,7 +591,8 @@ def span(
 def own_times(values) -> tuple[pd.Series, pd.Series, str]:
     "The same for tables and paths of the user's, where text that is neither number nor date throughout is a label of a moment."
     times, bad, why = _moments(values)
-    if not bad.any() or times.notna().any(): return times, bad, why
+    whole = times.dtype.kind == "f" and ((times == times.round()) & (times.abs() < 2**53)).all()
+    if not bad.any() or times.notna().any(): return times.astype(np.int64) if whole else times, bad, why
     return pd.Series(values, dtype="str").str.strip().reset_index(drop=True).where(bad), bad & False, ""
 
 # %% ../nbs/00_domains.ipynb #5713c694
