@@ -147,6 +147,16 @@ def evidence(
 ) -> pd.DataFrame:  # a row per measure; a column per model, and `vs <reference>`, _low, _high, _says
     "Measures without labels of all models, and what the differences to the references say."
     if unknown := [m for m in (model, *references) if m not in features]: raise ValueError(f"no features of {', '.join(unknown)}: given are {', '.join(features)}")
+    for name, (s, t) in features.items():
+        if min(len(s), len(t)) < 3:
+            raise ValueError(
+                f"{name} has features of {len(s)} source and {len(t)} target images; evidence needs at least 3 of each"
+            )
+        if not (np.isfinite(s).all() and np.isfinite(t).all()):
+            raise ValueError(f"{name} has features that are not finite: its training has diverged, take another run")
+        if bad := [len(x) for x in (camids, *([] if times is None else [times])) if len(x) != len(t)]:
+            raise ValueError(f"{bad[0]} cameras or times for {len(t)} images of the target; give one for each")
+    if blocks < 2: raise ValueError(f"blocks is {blocks}; an interval needs at least 2")
     extra = [thin(np.asarray(x), CLUSTERED) for x in (camids, *([] if times is None else [own_times(times)[0]]))]
     both = lambda m: ((thin(features[m][0], CLUSTERED),), (thin(features[m][1], CLUSTERED), *extra))
     taken = lambda s, t: _measured(s[0], t[0], t[1], t[2] if len(t) > 2 else None, rho)
@@ -183,6 +193,7 @@ def verdict(
     remarks: tuple[str, ...] = (),  # what else a reader must know
 ) -> list[str]:  # Markdown, one line each
     "What was measured of a model and what was not."
+    if not references: raise ValueError(f"{model} is compared with nothing; name a reference, such as the model before")
     lines = []
     for kind, what in (("closeness", "Source and target in its features"), ("clusters", "Clusters of the target")):
         lines += [f"**{what}**, {model} against {r}: {_clause(table, r, kind)}." for r in references]

@@ -14,8 +14,9 @@ from PIL import Image
 
 import test_repo
 from ptl_nb.data import decode
-from ptl_nb.deploy import load_deploy
+from ptl_nb.deploy import load_deploy, model_card
 from ptl_nb.domains import FilesRefused, load_domain
+from ptl_nb.evidence import conflicts, evidence, verdict
 from ptl_nb.image_files import MAX_PIXELS, load_checked, open_rgb, remarks, upright_size
 from ptl_nb.labels import read_parts
 from ptl_nb.standins import truth
@@ -196,6 +197,41 @@ def test_csv_with_columns_of_its_own_and_all_faults(tmp_path, people):
     write(*rows, "c/9.jpg,-1,hall,train,", "c/3.jpg,x,hall,train,", "c/3.jpg,-1,,train,")
     with pytest.raises(ValueError) as refused: load_checked(table, camera="where", time="when")
     for says in ("line 5: path 'c/9.jpg' does not exist", "line 6: pid 'x'", "line 7: camera '' is empty", "'c/2.jpg' cannot be decoded"): assert says in str(refused.value)
+
+
+def test_unknown_times_are_left_out_of_the_evidence(tmp_path, people):
+    "Eight of forty rows have a time: the other thirty-two were not taken at one moment."
+    for i in range(40): put(tmp_path, f"{i:02d}.jpg", people[0][i % 8])
+    def load(times):
+        rows = [f"{i:02d}.jpg,-1,{1 + i % 2},train,{time}" for i, time in enumerate(times)]
+        (tmp_path / "domain.csv").write_text("\n".join(["path,pid,camid,split,when", *rows]), encoding="utf-8")
+        return load_domain(tmp_path, time="when").train
+    rng = np.random.default_rng(0)
+    features = {
+        name: tuple(
+            x / np.linalg.norm(x, axis=1, keepdims=True)
+            for x in (
+                rng.normal(size=(40, 8)),
+                np.repeat(rng.normal(size=(8, 8)), 5, 0) + 0.1 * rng.normal(size=(40, 8)),
+            )
+        )
+        for name in ("BL", "PTL")
+    }
+    some, none = load([5 * (i // 4) if i < 8 else "" for i in range(40)]), load([""] * 40)
+    labels = np.arange(40) // 5
+    known = pd.DataFrame({"camid": some.camid[:8], "time": [0] * 4 + [5] * 4, "label": labels[:8]})
+    pairs = [
+        (a, b)
+        for a in range(8)
+        for b in range(a)
+        if known.camid[a] == known.camid[b] and known.time[a] == known.time[b]
+    ]
+    assert conflicts(labels, some.camid, some.time) == np.mean([labels[a] == labels[b] for a, b in pairs])
+    assert np.isnan(conflicts(labels, none.camid, none.time))
+    table = evidence(features, "PTL", ("BL",), none.camid, none.time, rho=.1)
+    said = verdict(table, "PTL", ("BL",))
+    assert table.loc["conflicts", "vs BL_says"] == "not measured" and "not measured: conflicts" in " ".join(said)
+    assert "| conflicts | not measured | not measured |" in model_card("x", {}, {}, said, table)
 
 
 @pytest.fixture
