@@ -65,10 +65,12 @@ print(json.dumps({{"same": same, "grown": peak() - before}}))
 """))
 
 
+@pytest.mark.slow
 def test_results_do_not_depend_on_the_number_of_threads(seen):
     assert len(seen["same"]) == 15 and all(seen["same"]), seen["same"]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="ru_maxrss is in kilobytes on Linux only")
 def test_memory_stays_far_under_a_matrix(seen):
     matrix, grown = 4 * IMAGES**2, seen["grown"]
@@ -76,6 +78,7 @@ def test_memory_stays_far_under_a_matrix(seen):
         f"{grown / 2**20:.0f} MB for {IMAGES} images; one matrix of floats is {matrix / 2**20:.0f} MB"
 
 
+@pytest.mark.slow
 def test_nothing_is_cached_in_the_package(seen):
     assert not list((ROOT / "ptl_nb").rglob("clustering*.nb[ic]"))
 

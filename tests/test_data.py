@@ -56,6 +56,7 @@ def test_cuda_is_the_cpu():
     assert torch.equal(made("cpu"), made("cuda"))           # made on the CPU for both
 
 
+@pytest.mark.slow
 def test_two_processes_decode_into_one_cache(tmp_path):
     "Both finish, both read the same array, one file is left."
     code = """

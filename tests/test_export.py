@@ -49,6 +49,7 @@ runpy.run_path(sys.argv[0], run_name='__main__')
     assert np.abs(shown - precise).max() < (0.02 if rounds else 2e-4)
 
 
+@pytest.mark.slow
 def test_resnet50_agrees_at_the_papers_size(tmp_path):
     net = network(751, "resnet50")
     images = np.random.default_rng(1).integers(0, 256, (3, 256, 128, 3), np.uint8)

@@ -67,6 +67,7 @@ def test_no_code_does():
     assert not found
 
 
+@pytest.mark.slow
 def test_nothing_is_unpickled_from_data_to_scores(tmp_path):
     "A hook that sees every class that a pickle asks for, while a stand-in is read, a model is saved, loaded and scored."
     code = f'''

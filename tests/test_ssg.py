@@ -62,6 +62,7 @@ test_ssg.run(Path({str(state)!r}))
 def uninterrupted(): return run()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="SIGKILL")
 def test_a_run_that_is_killed_in_the_middle_of_a_round_ends_as_if_it_had_not_been(uninterrupted, tmp_path):
     weights, records = uninterrupted
