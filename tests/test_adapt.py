@@ -245,6 +245,7 @@ def adapt(tmp_path, monkeypatch):
     return run
 
 
+@pytest.mark.slow
 def test_a_dozen_images_of_one_camera(adapt, tmp_path, people):
     odd_files(tmp_path / "my shop, ü", people[0])
     shown, folder, deployed, _ = adapt(f"target={tmp_path / 'my shop, ü'}")
@@ -257,6 +258,7 @@ def test_a_dozen_images_of_one_camera(adapt, tmp_path, people):
     for file in (*folder.iterdir(), *deployed.iterdir()): assert str(tmp_path).encode() not in file.read_bytes(), f"{file.name} names a path of this machine"
 
 
+@pytest.mark.slow
 def test_labelled_rows_and_labels_of_another_model(adapt, tmp_path, people):
     images, paths = people
     campus, true = load_domain("campus"), read_parts(truth("campus"), paths)
@@ -280,6 +282,7 @@ def test_labelled_rows_and_labels_of_another_model(adapt, tmp_path, people):
     assert "mAP (trapezoid)" in (deployed / "MODEL_CARD.md").read_text()
 
 
+@pytest.mark.slow
 def test_bad_files_stop_it_before_any_training(tmp_path, people, monkeypatch):
     monkeypatch.setitem(test_repo.ENV, "TMPDIR", str(tmp_path))
     for i in range(13): put(tmp_path / "own", f"{i}.jpg", people[0][i])
@@ -292,6 +295,7 @@ def test_bad_files_stop_it_before_any_training(tmp_path, people, monkeypatch):
     assert "seed 0: " not in outputs(tmp_path / "out.ipynb") and not list(tmp_path.glob("ptl-smoke-*/runs"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("images, parameter, says", [
     (11, "seed=0", "own has 11 images to adapt to; give at least 12"), (13, "ssg=ssg", "own has 13 images, SSG wants at least one batch"),
     (13, "attributes_from=their.csv", "attributes of 2 to 3 classes"), (13, "deploy=PTL+SSG", "this run makes BL, BL+BN^t, PTL, PTL+BN^t")])
@@ -305,6 +309,7 @@ def test_what_cannot_be_adapted_to_is_refused_before_any_training(tmp_path, peop
     assert "parser on" not in outputs(tmp_path / "out.ipynb") and "seed 0: " not in outputs(tmp_path / "out.ipynb")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif("PTL_REAL" not in os.environ, reason="set PTL_REAL to a folder with crops/ and a domain.csv of real people")
 def test_real_crops_of_a_stranger(adapt):
     shown, folder, deployed, _ = adapt(f"target={Path(os.environ['PTL_REAL']) / 'crops'}", r"camera=_c(\d)", r"time=_(\d{6})_", "ssg=ssg†")

@@ -267,6 +267,7 @@ def test_every_writer_meets_a_disk_that_refuses(disk, what):
 
 # what ends a process on a full disk, without an error
 
+@pytest.mark.slow
 def test_a_full_folder_of_compiled_code_stops_nothing(tmp_path):
     code = "import resource; import numpy as np; from ptl_nb.data import fused; resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0)); print(fused(np.zeros((4, 8, 4, 3), np.uint8), np.arange(4)).shape)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env={**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)})

@@ -28,6 +28,7 @@ from ptl_nb.model import PTLNet
 from ptl_nb.standins import truth
 from ptl_nb.trainer import EXPLODED, STOPPED_FILE, fit
 
+RUNS = pytest.mark.xdist_group("numbers")                         # of the same trainings, each made once
 GOLDEN = Path(__file__).with_name("golden.csv")
 LOSSES, SCORES = ["id", "triplet", "HP^t", "Attr^t"], ["mAP", "mAP_trapezoid", "rank1"]
 LAST = 18                                                        # iterations of the run
@@ -88,20 +89,28 @@ def far(run: dict, other: pd.DataFrame) -> pd.DataFrame:
     return ours.assign(other=other.value, apart=apart, bound=bound)[~(apart <= bound)]
 
 
+@RUNS
+@pytest.mark.slow
 def test_same_threads_same_bits(): assert runs(1)[0] == runs(1, *CHANGES)[0]
 
 
+@RUNS
+@pytest.mark.slow
 def test_another_number_of_threads():
     one, two = runs(1)[0], runs(2)[0]
     assert far(two, golden(one)).empty, far(two, golden(one)).to_string()
 
 
+@RUNS
+@pytest.mark.slow
 @pytest.mark.parametrize("threads", [1, 2])
 def test_golden_values(threads):
     differs = far(runs(threads)[0], pd.read_csv(GOLDEN))
     assert differs.empty, f"the method gives other numbers than those stored in {GOLDEN.name}; if that is meant, renew them (see the top of this file):\n{differs.to_string()}"
 
 
+@RUNS
+@pytest.mark.slow
 @pytest.mark.parametrize("change", CHANGES)
 def test_a_change_of_the_method_is_caught(change):
     changed = runs(1, *CHANGES)[1 + list(CHANGES).index(change)]

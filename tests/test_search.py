@@ -101,6 +101,7 @@ def test_an_index_is_read_while_it_is_replaced(tmp_path):
     assert read > 20
 
 
+@pytest.mark.slow
 def test_a_large_index_is_never_in_memory(tmp_path, monkeypatch):
     monkeypatch.setattr(module, "BLOCK_IMAGES", 1000)
     whole = gallery(30_000, 128, np.random.default_rng(0))
@@ -271,6 +272,7 @@ def model(tmp_path_factory) -> Path:
     return folder / "exported"
 
 
+@pytest.mark.slow
 def test_find_with_an_exported_model_in_a_folder_of_ones_own(tmp_path, model):
     corridor = load_domain("corridor")
     crops = tmp_path / "Größe und 東京"
@@ -313,6 +315,7 @@ def test_find_takes_a_query_camera_by_name_and_0_for_a_bound(tmp_path, model):
     assert set(re.findall(r"\d/Person (\d)", outputs(tmp_path / "out.ipynb"))) == {"0", "2"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("parameters, says", [
     (("gallery=INDEX", "method=BL"), "features of two models cannot be compared"),
     (("query=row:99999",), "has rows row:0 to"),

@@ -93,6 +93,7 @@ def test_every_query_has_a_match_in_another_camera(cache, name):
     assert d.train.groupby('pid').size().min() >= 8 and d.train.groupby('pid').camid.nunique().min() >= 2
 
 
+@pytest.mark.slow
 def test_rendering_twice_gives_the_same_bytes():
     from ptl_nb import renderer
     one, two = (renderer.tried_on('street', renderer.cameras_of('street', 2)) for _ in range(2))
@@ -100,6 +101,7 @@ def test_rendering_twice_gives_the_same_bytes():
     assert one[0].shape == (4, 128, 64, 3) and set(np.unique(one[1])) == set(range(8))
 
 
+@pytest.mark.slow
 def test_plans_are_what_is_shipped(cache):
     "The frozen archives hold exactly the files that the renderer of this version plans."
     from ptl_nb import renderer
