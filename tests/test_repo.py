@@ -39,6 +39,13 @@ def test_table2_runs_with_what_it_is_given(tmp_path):
     assert "campus (" in shown and "recipe smoke" in shown and "STAND-IN NUMBERS" in shown and "BL+BN^t" in shown
 
 
+def test_table2_says_what_is_found(tmp_path):
+    smoke_run("table2", tmp_path / "out.ipynb", "methods=BL,PTL,BL+BN^t")
+    shown = outputs(tmp_path / "out.ipynb")
+    assert all(question in shown for question in ("PTL better than BL?", "BN^t alone better than BL?", "PTL better than BN^t alone?"))
+    assert "PTL+BN^t better than" not in shown, "asked of rows that are not there"
+
+
 def table(notebook: Path) -> str:
     "The results table of table2 as text."
     cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]

@@ -24,7 +24,7 @@ def repository(tmp_path_factory) -> Path:
     for path in CHOSEN.values(): shutil.copy(ROOT / "nbs" / f"{path}.ipynb", root / "nbs" / f"{path}.ipynb")
     shutil.copy(ROOT / "nbs" / "framework.svg", root / "nbs")
     shutil.copy(ROOT / "ptl_nb" / "standin_data" / "DATASHEET.md", root)
-    text = (ROOT / "README.md").read_text(encoding="utf-8").split("## Two commands")[0]
+    text = (ROOT / "README.md").read_text(encoding="utf-8").split("\n## ")[0]
     (root / "README.md").write_text(text + "".join(f"[{n}](nbs/{path}.ipynb) " for n, path in CHOSEN.items()) + "[datasheet](DATASHEET.md)\n", encoding="utf-8")
     return root
 
@@ -119,6 +119,20 @@ def test_refusals(small):
     with pytest.raises(SiteError, match="01_two.ipynb"): build_site(small, site, progress=False)
     with pytest.raises(FileExistsError, match="nbs"): build_site(small, small / "nbs", progress=False)
     assert (site / "index.html").read_bytes() == before and sorted(p.name for p in small.iterdir()) == ["README.md", "_site", "nbs"]
+
+
+def test_pages_of_one_name(small):
+    "A page of results may bear a notebook's name; two sources at one address are refused."
+    (small / "results").mkdir()
+    (small / "results" / "00_one.md").write_text("# Results of one\n\n[back](../nbs/00_one.ipynb)\n")
+    (small / "README.md").write_text("# small\n\n[one](nbs/00_one.ipynb) [results](results/00_one.md)\n")
+    site = build_site(small, small / "_site", progress=False).parent
+    assert sorted(p.name for p in site.glob("*.html")) == ["00_one.html", "index.html", "results-00_one.html"]
+    assert 'href="00_one.html"' in (site / "results-00_one.html").read_text().split("<main>")[1]
+    (small / "00_One.md").write_text("# The same again\n")
+    (small / "README.md").write_text("# small\n\n[again](00_One.md)\n")
+    with pytest.raises(SiteError, match=r"00_one\.ipynb and .*00_One\.md"): build_site(small, site, progress=False)
+    assert (site / "results-00_one.html").is_file(), "the site before is lost"
 
 
 def test_command_says_where_to_start(tmp_path):
