@@ -275,11 +275,19 @@ def _rle_runs(
     return runs
 
 # %% ../nbs/lib/label_data.ipynb #d6aad5c8
+def _run_lengths():
+    "pycocotools' run-length masks; ImportError naming the extra."
+    try: from pycocotools import mask
+    except ImportError as error:
+        raise ImportError("part masks of DensePose need pycocotools: pip install 'ptl_nb[labels]'") from error
+    return mask
+
+
 def person_parts(
     masks: Sequence[dict | list], # 14 RLE masks, empty ones are []
 ) -> np.ndarray: # (256, 256) uint8 classes 0..7
     "Part map of one person over its box."
-    from pycocotools import mask as rle
+    rle = _run_lengths()
 
     given = [i for i, m in enumerate(masks, 1) if m]
     if not given: return np.zeros((GRID, GRID), np.uint8)
@@ -483,7 +491,7 @@ def encode_parts(
     parts: np.ndarray, # (H, W) classes 0..7, H and W dividing 256
 ) -> list[dict | list]: # 14 RLE masks of 256 x 256, [] where a part is not visible
     "A part map as DensePose's masks; which side is left is a convention, see above."
-    from pycocotools import mask as rle
+    rle = _run_lengths()
 
     if GRID % parts.shape[0] or GRID % parts.shape[1]: raise ValueError(f"a part map of {parts.shape} does not divide the grid of {GRID}: it would not come back exactly.")
     grid = parts.repeat(GRID // parts.shape[0], 0).repeat(GRID // parts.shape[1], 1)

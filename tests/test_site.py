@@ -133,6 +133,20 @@ def test_refusals(small):
     assert sorted(p.name for p in small.iterdir()) == ["README.md", "_site", "nbs"]
 
 
+def test_pages_of_one_name(small):
+    "A page of results may bear a notebook's name; two sources at one address are refused."
+    (small / "results").mkdir()
+    (small / "results" / "00_one.md").write_text("# Results of one\n\n[back](../nbs/00_one.ipynb)\n")
+    (small / "README.md").write_text("# small\n\n[one](nbs/00_one.ipynb) [results](results/00_one.md)\n")
+    site = build_site(small, small / "_site", progress=False).parent
+    assert sorted(p.name for p in site.glob("*.html")) == ["00_one.html", "index.html", "results-00_one.html"]
+    assert 'href="00_one.html"' in (site / "results-00_one.html").read_text().split("<main>")[1]
+    (small / "00_One.md").write_text("# The same again\n")
+    (small / "README.md").write_text("# small\n\n[again](00_One.md)\n")
+    with pytest.raises(SiteError, match=r"00_one\.ipynb and .*00_One\.md"): build_site(small, site, progress=False)
+    assert (site / "results-00_one.html").is_file(), "the site before is lost"
+
+
 def test_command_says_where_to_start(tmp_path):
     command = [sys.executable, "-m", "ptl_nb.site", "--root", str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)

@@ -1,13 +1,14 @@
 """The repository, checked without running it: drift between notebooks and modules, parameters cells, notebook sizes,
-outputs, the width of lines, README against results.
+outputs, the width of lines, pages against results.
 
     python tools/check_repo.py                   # says what is wrong
-    python tools/check_repo.py --write-readme    # README's tables anew from results/
+    python tools/check_repo.py --write-pages     # tables of the pages anew from results/
 """
 import ast
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -82,38 +83,118 @@ def check_width() -> list[str]:
     return wrong
 
 
-TABLE = re.compile(r"<!-- table: (\S+) -->\n.*?<!-- end -->", re.S)
+TABLE = re.compile(r"<!-- table: (.+?) -->\n.*?<!-- end -->", re.S)
+INTERVAL = re.compile(r"[+-]\d+\.\d \[[+-]\d+\.\d, [+-]\d+\.\d\]")      # difference [low, high], as tables show it
+README_LINES, SENTENCE_WORDS = 100, 35
 
 
-def readme() -> str:
-    "README.md with its tables built anew from the files in results/ that they name."
+def pages() -> list[Path]:
+    "README.md and the pages that hold what it has no room for."
+    return [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "results").glob("*.md"))]
+
+
+def shown_table(file: str):
+    "A CSV of results/ as pages show it: a comparison with its intervals, or any other table."
+    import pandas as pd
+
+    from ptl_nb.experiments import display_table
+
+    table = pd.read_csv(ROOT / file)
+    comparison = {"method", "paper_mAP"} <= set(table)
+    return display_table(table) if comparison else table.dropna(axis=1, how="all").set_index(table.columns[0])
+
+
+def built_table(
+    asked: str, # `a.csv`; of it or of several `rows="a|b"`, `columns="c|d"`; for several `headings="of a|of b"`
+) -> str: # Markdown
+    "A table of results/ as Markdown; of several files the columns stand side by side under their headings."
     import pandas as pd
 
     from ptl_nb.deploy import markdown_table
-    from ptl_nb.experiments import display_table
 
-    def shown(table: pd.DataFrame) -> pd.DataFrame:
-        "A comparison, or any other table."
-        if "method" in table: return display_table(table)
-        return table.dropna(axis=1, how="all").set_index(table.columns[0])
+    words = shlex.split(asked)
+    options = {name: value.split("|") for name, value in (w.split("=", 1) for w in words if "=" in w)}
+    if unknown := options.keys() - {"rows", "columns", "headings"}: raise ValueError(f"{asked}: no option {unknown}")
+    tables = [shown_table(w) for w in words if "=" not in w]
+    rows, columns = options.get("rows", list(tables[0].index)), options.get("columns", list(tables[0].columns))
+    if lacking := set(rows) - {row for t in tables for row in t.index}: raise ValueError(f"{asked}: no row {lacking}")
+    if lacking := {c for t in tables for c in columns if c not in t}: raise ValueError(f"{asked}: no column {lacking}")
+    headings = options.get("headings", [""])
+    if len(headings) != len(tables): raise ValueError(f"{asked}: {len(tables)} files, {len(headings)} headings")
+    kept = [t.loc[[r for r in rows if r in t.index], columns] for t in tables]
+    named = [t.rename(columns=dict(zip(columns, [f"{c}, {h}" if h else c for c in columns]))) for t, h in zip(kept, headings)]
+    joined = named[0] if len(named) == 1 else pd.concat(named, axis=1).loc[rows]
+    return markdown_table(joined.rename_axis(tables[0].index.name))
 
-    def built(match: re.Match) -> str:
-        return f"<!-- table: {match[1]} -->\n{markdown_table(shown(pd.read_csv(ROOT / match[1])))}\n<!-- end -->"
 
-    return TABLE.sub(built, (ROOT / "README.md").read_text(encoding="utf-8"))
+def rebuilt(page: Path) -> str:
+    "A page with its tables built anew from the files in results/ that they name."
+    def built(match: re.Match) -> str: return f"<!-- table: {match[1]} -->\n{built_table(match[1])}\n<!-- end -->"
+    return TABLE.sub(built, page.read_text(encoding="utf-8"))
 
 
-def check_readme() -> list[str]:
-    "README's tables come from results/; its links lead somewhere; every notebook is named."
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
-    wrong = []
-    if readme() != text:
-        remedy = "run python tools/check_repo.py --write-readme"
-        wrong.append(f"README.md: a table differs from its file in results/: {remedy}")
-    links = [link for link in re.findall(r"\]\(([^)#]+)\)", text) if "://" not in link]
-    wrong += [f"README.md: dead link {link}" for link in links if not (ROOT / link).exists()]
-    names = [p.relative_to(ROOT).as_posix() for p in notebooks()]
-    return wrong + [f"README.md does not name {name}" for name in names if name not in text]
+def sentences(text: str) -> list[str]:
+    "Sentences of a Markdown text; headings, code, tables and comments have none, an item of a list ends one."
+    text = re.sub(r"```.*?```|<!--.*?-->", "", text, flags=re.S)
+    text = re.sub(r"^(\||#).*$", "", text, flags=re.M)
+    text = re.sub(r"!?\[([^\]]*)\]\([^)]*\)", r"\1", text)
+    blocks = re.split(r"\n\s*\n", re.sub(r"^\s*(?:[-*]|\d+\.)\s+", "\n\n", text, flags=re.M))
+    found = [s for b in blocks for s in re.split(r"(?<=[.!?])[*_)\"]*\s+", b)]
+    return [" ".join(s.split()) for s in found if s.strip()]
+
+
+def check_front_page(text: str) -> list[str]: # README.md
+    "The front page is read in minutes: few lines, short sentences, one small table."
+    wrong = [f"README.md: {n} lines, at most {README_LINES}"] if (n := len(text.splitlines())) > README_LINES else []
+    counted = [(len(s.split()), s) for s in sentences(text)]
+    wrong += [f"README.md: {n} words, at most {SENTENCE_WORDS}: {s}" for n, s in counted if n > SENTENCE_WORDS]
+    rows = [len(re.findall(r"^\|", table[0], re.M)) - 2 for table in TABLE.finditer(text)]
+    return wrong + ([f"README.md: tables of {rows} rows; one, of at most six"] if len(rows) != 1 or rows[0] > 6 else [])
+
+
+def check_page(page: Path, intervals: set[str]) -> list[str]: # those that some page's tables show
+    "A page's tables come from results/, so do the intervals in its text; its links lead somewhere."
+    text, name = page.read_text(encoding="utf-8"), page.relative_to(ROOT).as_posix()
+    try: same = rebuilt(page) == text
+    except (OSError, ValueError) as error: return [f"{name}: {error}"]
+    command = f"python {Path(__file__).resolve().relative_to(ROOT)} --write-pages"
+    wrong = [] if same else [f"{name}: a table differs from its file in results/: run {command}"]
+    links = [link for link in re.findall(r"\]\(([^)#]+)", text) if "://" not in link]
+    wrong += [f"{name}: dead link {link}" for link in links if not (page.parent / link).exists()]
+    return wrong + [f"{name}: {i} stands in no table" for i in said_intervals(TABLE.sub("", text)) if i not in intervals]
+
+
+def said_intervals(text: str) -> list[str]:
+    return INTERVAL.findall(text.replace("\N{NO-BREAK SPACE}", " ").replace("\n", " "))
+
+
+def shown_intervals() -> set[str]:
+    "Every difference with its interval that the CSVs of comparisons hold, to one place."
+    import pandas as pd
+
+    found = set()
+    for file in (ROOT / "results").rglob("*.csv"):
+        if "runs" in file.relative_to(ROOT / "results").parts: continue
+        table = pd.read_csv(file)
+        bases = [c.removesuffix("_low") for c in table if c.endswith("_low") and c.removesuffix("_low") in table]
+        for base in [*bases, *(["points"] if {"points", "low", "high"} <= set(table) else [])]:
+            ends = ("low", "high") if base == "points" else (f"{base}_low", f"{base}_high")
+            values = table[[base, *ends]].dropna().itertuples(index=False, name=None)
+            found |= {f"{value:+.1f} [{low:+.1f}, {high:+.1f}]" for value, low, high in values}
+    return found
+
+
+def check_pages() -> list[str]:
+    "The front page, every page's tables and links, and that every notebook is named on one of them."
+    intervals, others = shown_intervals(), [ROOT / n for n in ("CHANGELOG.md", "RESPONSIBLE_USE.md", "SECURITY.md")]
+    text = "".join(p.read_text(encoding="utf-8") for p in pages())
+    wrong = check_front_page((ROOT / "README.md").read_text(encoding="utf-8"))
+    wrong += [w for p in (*pages(), *others) for w in check_page(p, intervals)]
+    return wrong + [f"no page names {p.relative_to(ROOT)}" for p in notebooks() if p.relative_to(ROOT).as_posix() not in text]
+
+
+def write_pages() -> None:
+    for page in pages(): page.write_text(rebuilt(page), encoding="utf-8")
 
 
 def check_imports() -> list[str]:
@@ -130,14 +211,14 @@ def check_imports() -> list[str]:
 
 
 def main() -> None:
-    if sys.argv[1:2] == ["--write-readme"]:
-        (ROOT / "README.md").write_text(readme(), encoding="utf-8")
+    if sys.argv[1:2] == ["--write-pages"]:
+        write_pages()
         return
     wrong = [f"{p.name}: {w}" for p in notebooks() for w in check_notebook(p)]
     wrong += check_width()
     wrong += check_export()
     wrong += check_imports()
-    wrong += check_readme()
+    wrong += check_pages()
     print("\n".join(wrong) or f"{len(notebooks())} notebooks checked")
     sys.exit(bool(wrong))
 
