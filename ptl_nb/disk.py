@@ -84,7 +84,7 @@ def writable(folder: Path) -> Path:
         raise kind(error.errno, f"cannot write to the folder {folder} ({error.strerror or error}); free or change its disk, its rights or its name, or give another folder") from error
     return folder
 
-# %% ../nbs/00b_disk.ipynb #87692e1a
+# %% ../nbs/00b_disk.ipynb #9d3b7a42
 MOST_BYTES = 180    # of a file's name, so that an ending and what a draft's name adds fit into the 255 of file systems
 
 
@@ -94,7 +94,7 @@ def short_name(name: str, most: int = MOST_BYTES) -> str:
     if len(raw) <= most: return name
     return f"{raw[:most - 13].decode('utf-8', 'ignore')}-{hashlib.sha256(raw).hexdigest()[:12]}"
 
-
+# %% ../nbs/00b_disk.ipynb #87692e1a
 def _machine() -> str:
     "6 hexadecimal digits: the machine and, on Linux, the container whose process numbers count."
     space = Path("/proc/self/ns/pid")
