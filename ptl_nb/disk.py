@@ -111,7 +111,7 @@ def expanded(place: str | Path) -> Path:
         raise ValueError(f"{str(place)!r} begins with ~, but its home folder is not known (is HOME set?): "
                          "write the whole path, or ./~ for a folder of that name") from None
 
-# %% ../nbs/lib/disk.ipynb #87692e1a
+# %% ../nbs/lib/disk.ipynb #9d3b7a42
 MOST_BYTES = 180    # of a file's name, so that an ending and what a draft's name adds fit into the 255 of file systems
 
 
@@ -121,7 +121,7 @@ def short_name(name: str, most: int = MOST_BYTES) -> str:
     if len(raw) <= most: return name
     return f"{raw[:most - 13].decode('utf-8', 'ignore')}-{hashlib.sha256(raw).hexdigest()[:12]}"
 
-
+# %% ../nbs/lib/disk.ipynb #87692e1a
 def _machine() -> str:
     "6 hexadecimal digits: the machine and, on Linux, the container whose process numbers count."
     space = Path("/proc/self/ns/pid")
