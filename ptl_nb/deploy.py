@@ -21,16 +21,25 @@ def load_deploy(
 ) -> tuple[PTLNet, dict]:  # the network in test mode, what recipe.json holds
     "A deployed model; errors as `export.read_model`, and FileNotFoundError for a run that is none."
     net, _ = read_model(Path(folder))
-    if not (Path(folder) / RECIPE_FILE).is_file(): raise FileNotFoundError(f"{folder} holds a run, not a deployed model with its {RECIPE_FILE}: name the folder that adapt or write_model wrote")
+    if not (Path(folder) / RECIPE_FILE).is_file():
+        raise FileNotFoundError(
+            f"{folder} holds a run, not a deployed model with its {RECIPE_FILE}: name the folder that adapt or"
+            " write_model wrote"
+        )
     return net, json.loads((Path(folder) / RECIPE_FILE).read_text(encoding="utf-8"))
 
 # %% ../nbs/13b_deploy.ipynb #fbb5f488
+def _shown(value) -> str:
+    "A cell: numbers to three places, nothing for what is missing, one line without bars."
+    if value is None or value != value: return ""
+    return f"{value:.3f}" if isinstance(value, float) else " ".join(str(value).replace("|", "\\|").split())
+
+
 def markdown_table(table: pd.DataFrame) -> str:
     "A small table, index first, numbers to three places."
-    show = lambda v: "" if v is None or v != v else f"{v:.3f}" if isinstance(v, float) else " ".join(str(v).replace("|", "\\|").split())
     flat = table.reset_index()
     rows = [list(flat.columns), ["---"] * len(flat.columns), *flat.itertuples(index=False)]
-    return "\n".join("| " + " | ".join(map(show, row)) + " |" for row in rows)
+    return "\n".join("| " + " | ".join(map(_shown, row)) + " |" for row in rows)
 
 
 def _items(values: dict) -> str: return "\n".join(f"- {name}: {value}" for name, value in values.items())
@@ -63,11 +72,28 @@ def model_card(
     "A model card in Markdown."
     mark = "\n\n**Rendered stand-ins have a part in this model (see Data): its numbers are not comparable with those of real datasets.**" if standin else ""
     columns = [c for c in evidence if not c.startswith("vs ")]
-    parts = {f"Model card: {name}": f"A re-identification model: an image of a person becomes a feature; the cosine of two features says how alike they look.{mark}",
-             "Data": _items(data), "Training": _items(training), "What was measured": "\n\n".join(verdict), "Without labels": markdown_table(evidence[columns].astype(object).where(evidence[columns].notna(), "not measured")),
-             "Scores": markdown_table(scores) if scores is not None else "None: no labelled query and gallery images were given.",
-             "Intended use": USE, "Limits": LIMITS, "Privacy and consent": PRIVACY,
-             "Files": f"`{WEIGHTS_FILE}` (weights), `{RECIPE_FILE}` (input, network, data hashes, versions), this card.\n\n```python\nfrom ptl_nb.deploy import load_deploy\nnet, told = load_deploy(\".\")\n```"}
+    parts = {
+        f"Model card: {name}": (
+            "A re-identification model: an image of a person becomes a feature; the cosine of two features says how"
+            f" alike they look.{mark}"
+        ),
+        "Data": _items(data),
+        "Training": _items(training),
+        "What was measured": "\n\n".join(verdict),
+        "Without labels": markdown_table(
+            evidence[columns].astype(object).where(evidence[columns].notna(), "not measured")
+        ),
+        "Scores": (
+            markdown_table(scores) if scores is not None else "None: no labelled query and gallery images were given."
+        ),
+        "Intended use": USE,
+        "Limits": LIMITS,
+        "Privacy and consent": PRIVACY,
+        "Files": (
+            f"`{WEIGHTS_FILE}` (weights), `{RECIPE_FILE}` (input, network, data hashes, versions), this"
+            " card.\n\n```python\nfrom ptl_nb.deploy import load_deploy\nnet, told = load_deploy(\".\")\n```"
+        ),
+    }
     return "\n\n".join(f"{'#' if i == 0 else '##'} {title}\n\n{text}" for i, (title, text) in enumerate(parts.items())) + "\n"
 
 # %% ../nbs/13b_deploy.ipynb #a3555604

@@ -386,14 +386,15 @@ def _read_dataset(name: str, folder: Path, reader: Callable) -> Domain:
 # %% ../nbs/00_domains.ipynb #44ac8b75
 def _csv_rows(path: Path, camera: str = "", time: str = "") -> pd.DataFrame:
     "The four columns, and `time`, as text; errors as `read_columns`'s."
-    return read_columns(path, {"path": "path", "pid": "pid", "camid": camera or "camid", "split": "split"} | ({"time": time} if time else {}))
+    columns = {"path": "path", "pid": "pid", "camid": camera or "camid", "split": "split"}
+    return read_columns(path, columns | ({"time": time} if time else {}))
 
 
 def read_columns(
     path: Path,  # CSV in UTF-8, with or without a byte-order mark
     columns: dict[str, str],  # what they are called here, first the paths: what they are called in the file
 ) -> pd.DataFrame:
-    "Some columns as text, blank lines dropped and blanks around all but paths; ValueError where the file is no such table."
+    "Some columns as text without the blanks around them, paths as they are; ValueError where it is no such table."
     if not path.is_file(): raise FileNotFoundError(f"{path} is no file: give the path of a table")
     options = dict(dtype=str, keep_default_na=False, encoding="utf-8-sig", skip_blank_lines=False, index_col=False)
     try:
@@ -500,7 +501,8 @@ def _csv_paths(path: Path, table: pd.DataFrame, faults: dict[int, str]) -> pd.Da
     hint = " (write paths with forward slashes)" if slashes else ""
     for row in table.index[state == "missing"][:MOST]:
         if alike := _alike(base, table["path"][row]):
-            _accuse(faults, table, table.index == row, "path", f"does not exist, but {alike!a} looks the same: write it with the same letters and blanks")
+            why = f"does not exist, but {alike!a} looks the same: write it with the same letters and blanks"
+            _accuse(faults, table, table.index == row, "path", why)
     _accuse(faults, table, state == "missing", "path", f"does not exist{hint}: place the image there or drop the line")
     _accuse(faults, table, state == "odd", "path", "is not a file: name an image file")
     other = ~table["path"].str.lower().str.endswith(IMAGE_ENDINGS)
@@ -514,20 +516,25 @@ STANDS_FOR = {"plaza": "market", "campus": "duke", "corridor": "cuhk03",
 
 # %% ../nbs/00_domains.ipynb #beca8069
 def plain_name(text: str) -> str:
-    "A name as a person sees it: composed letters (NFC), single blanks, no byte-order mark or other letter without width."
+    "A name as a person sees it: composed letters (NFC), single blanks, no byte-order mark or blank without width."
     return " ".join(re.sub("[\ufeff\u200b]", "", unicodedata.normalize("NFC", text)).split())
 
 
 def number_cameras(
     names,  # name of each image's camera
 ) -> tuple[np.ndarray, dict[int, str]]:  # camid of each image, name of each camera
-    "Cameras as numbers from 1: their own where all names are different whole numbers, else in sorted order; names that look alike are one camera's."
+    """Cameras as numbers from 1: their own where all names are different whole numbers, else in sorted order.
+
+    Names that look alike are one camera's, with a warning.
+    """
     spelled = pd.Series(list(names), dtype="str")
     names = spelled.map({name: plain_name(name) or name for name in spelled.unique()}).astype("str")
     different = sorted(names.unique())
     if spelled.nunique() > len(different):
         several = spelled.groupby(names).unique()[lambda g: g.map(len) > 1]
-        warnings.warn(f"names that look alike are taken for one camera: {', '.join(map(ascii, several.iloc[0]))}", stacklevel=3)
+        warnings.warn(
+            f"names that look alike are taken for one camera: {', '.join(map(ascii, several.iloc[0]))}", stacklevel=3
+        )
     own = names.str.fullmatch(r"\d{1,9}").all() and len({int(n) for n in different} - {0}) == len(different)
     numbers = {n: int(n) if own else i for i, n in enumerate(different, start=1)}
     return names.map(numbers).to_numpy(np.int64), {number: name for name, number in sorted(numbers.items(), key=lambda pair: pair[1])}
@@ -535,8 +542,10 @@ def number_cameras(
 
 # %% ../nbs/00_domains.ipynb #5d1c9a03
 UNKNOWN = ("", "na", "n/a", "nan", "nat", "none", "null")  # what tables write where they know nothing
-_MOMENT = re.compile(r"(?:\d{4}[-/]?\d{2}[-/]?\d{2}|\d{4}[-/]\d{1,2}[-/]\d{1,2}|(?P<month>\d{4}[-/]\d{1,2})|\d{4})"
-                     r"(?:[T ](?P<hour>\d{2})(?P<minute>:?\d{2}(?P<second>:?\d{2}(?P<fraction>[.,]\d{1,9})?)?)?(?: ?(?:Z|[+-]\d{2}(?::?\d{2})?))?)?", re.ASCII)
+_DAY = r"(?:\d{4}[-/]?\d{2}[-/]?\d{2}|\d{4}[-/]\d{1,2}[-/]\d{1,2}|(?P<month>\d{4}[-/]\d{1,2})|\d{4})"
+_CLOCK = r"(?P<hour>\d{2})(?P<minute>:?\d{2}(?P<second>:?\d{2}(?P<fraction>[.,]\d{1,9})?)?)?"
+_ZONE = r"(?: ?(?:Z|[+-]\d{2}(?::?\d{2})?))?"
+_MOMENT = re.compile(f"{_DAY}(?:[T ]{_CLOCK}{_ZONE})?", re.ASCII)
 
 
 def _dates(text: pd.Series) -> pd.Series:
@@ -562,7 +571,8 @@ def _moments(
     count = numbers.notna().sum()
     numeric = count and (count == known.sum() or count > dates.notna().sum())
     times = numbers if numeric else dates
-    return times, times.isna() & known, "is not a number, as others are" if numeric else "is not ISO 8601, such as 2024-05-01T13:45:00"
+    why = "is not a number, as others are" if numeric else "is not ISO 8601, such as 2024-05-01T13:45:00"
+    return times, times.isna() & known, why
 
 
 def parse_times(
@@ -570,18 +580,26 @@ def parse_times(
 ) -> pd.Series:          # datetime64[us] in UTC without zone, NaT where unknown; or float64, NaN where unknown
     "Times of images; ValueError naming the first that is none."
     times, bad, why = _moments(values)
-    if bad.any(): raise ValueError(f"time {pd.Series(values).reset_index(drop=True)[bad].iloc[0]!r} {why} ({bad.sum()} such values)")
+    if bad.any():
+        raise ValueError(
+            f"time {pd.Series(values).reset_index(drop=True)[bad].iloc[0]!r} {why} ({bad.sum()} such values)"
+        )
     return times
 
 
 def span(
     value,  # as one of `parse_times`
 ) -> tuple:  # first and last moment, timestamps or numbers
-    "What a moment covers: a date its whole day, a month, an hour, a minute or a second the whole of it; a number or a timestamp itself. ValueError where it is none."
+    """What a moment covers: a date its whole day; a month, an hour, a minute or a second the whole of it.
+
+    Numbers and timestamps are themselves. ValueError where it is no moment.
+    """
     first = parse_times([value])[0]
-    if pd.isna(first): raise ValueError(f"time {value!r} is unknown; give a number, or ISO 8601 such as 2024-05-01T13:45:00")
+    if pd.isna(first):
+        raise ValueError(f"time {value!r} is unknown; give a number, or ISO 8601 such as 2024-05-01T13:45:00")
     told = _MOMENT.fullmatch(str(value).strip())
-    if not isinstance(first, pd.Timestamp) or isinstance(value, datetime) or not told or told["hour"] == "24": return first, first
+    if not isinstance(first, pd.Timestamp) or isinstance(value, datetime) or not told or told["hour"] == "24":
+        return first, first
     if told["fraction"]: length = pd.Timedelta(max(1, 10 ** (7 - len(told["fraction"]))), "us")
     elif told["hour"]: length = pd.Timedelta(1, "s" if told["second"] else "min" if told["minute"] else "h")
     else: length = pd.DateOffset(months=1) if told["month"] else pd.DateOffset(days=1)
@@ -589,9 +607,10 @@ def span(
 
 
 def own_times(values) -> tuple[pd.Series, pd.Series, str]:
-    "The same for tables and paths of the user's, where text that is neither number nor date throughout is a label of a moment."
+    "The same of a user's table or paths, where text is a label of a moment if none of it is a number or a date."
     times, bad, why = _moments(values)
-    if not bad.any() or times.notna().any(): return times, bad, why
+    whole = times.dtype.kind == "f" and ((times == times.round()) & (times.abs() < 2**53)).all()
+    if not bad.any() or times.notna().any(): return times.astype(np.int64) if whole else times, bad, why
     return pd.Series(values, dtype="str").str.strip().reset_index(drop=True).where(bad), bad & False, ""
 
 # %% ../nbs/00_domains.ipynb #5713c694
@@ -613,7 +632,9 @@ def read_csv(path: Path, camera: str = "", time: str = "") -> Domain:
     table = _csv_paths(path, _csv_numbers(_csv_rows(path, camera, time), faults, bool(camera)), faults)
     if time:
         times, odd, why = own_times(table["time"].tolist())
-        _accuse(faults, table, odd.set_axis(table.index), "time", f"{why}: mend it, or leave it empty where it is unknown")
+        _accuse(
+            faults, table, odd.set_axis(table.index), "time", f"{why}: mend it, or leave it empty where it is unknown"
+        )
     if faults:
         lines = [faults[row] for row in sorted(faults)]
         message = f"{path}, " + "\n".join(lines[:MOST]) + (f"\n... and {len(lines) - MOST} lines more" if len(lines) > MOST else "")
@@ -625,7 +646,9 @@ def read_csv(path: Path, camera: str = "", time: str = "") -> Domain:
     columns = ("path", "pid", "camid", *["time"] * bool(time))
     tables = {split: _table(*(table.loc[table["split"] == split, c] for c in columns)) for split in SPLITS}
     if not any(map(len, tables.values())):
-        raise ValueError(f"{path} lists no images besides junk (pid -1 in gallery): unlabelled images to adapt to are train")
+        raise ValueError(
+            f"{path} lists no images besides junk (pid -1 in gallery): unlabelled images to adapt to are train"
+        )
     _check_tables(tables, path, disjoint=False)
     marker = _marker(path.parent, path.parent.parent)
     return Domain(**({"name": _own_name(path.resolve())} | marker), root=path.parent, cameras=names, **tables)
@@ -666,10 +689,11 @@ def _found(paths: list[str], pattern: str, what: str, folder: Path) -> list[str]
 
 
 def _path_times(paths: list[str], pattern: str, folder: Path) -> pd.Series:
-    "Times that a regular expression finds in paths; ValueError naming the paths whose time does not go with the others."
+    "Times that a regular expression finds in paths; ValueError naming those that do not go with the others."
     found = _found(paths, pattern, "time", folder)
     times, odd, why = own_times(found)
-    refuse_files(f"{folder} with time={pattern!r}", {p: f"time {value!r} {why}: rename it, or change the expression" for p, value, bad in zip(paths, found, odd) if bad})
+    faults = {p: f"time {value!r} {why}: rename it, or change the expression" for p, value in zip(paths, found)}
+    refuse_files(f"{folder} with time={pattern!r}", {p: faults[p] for p, bad in zip(paths, odd) if bad})
     return times
 
 
@@ -710,7 +734,7 @@ def _load_standin(name: str) -> Domain:
 
 
 def own_csv(path: Path) -> Path | None:
-    "The table that a path of the user's means: the file itself, or the domain.csv in a folder; None for a folder without one."
+    "The table that a user's path means: the file itself, or the domain.csv in a folder; None where there is none."
     table = path / "domain.csv" if path.is_dir() else path
     return table if table.is_file() else None
 
@@ -728,8 +752,10 @@ def _load_path(text: str, origin: str, camera: str, time: str) -> Domain:
         raise ValueError(f"{path} is a file, but not a .csv: give a domain.csv, or a folder of images")
     if not (table := own_csv(path)): return read_folder(path, camera, time)
     if path.is_dir() and (odd := [text for text in (camera, time) if re.search(r"[()\\]", text)]):
-        raise ValueError(f"{table} is read where its folder is named, so that camera and time name its columns, not {odd[0]!r}: "
-                         "name columns, or move the table out of the folder")
+        raise ValueError(
+            f"{table} is read where its folder is named, so that camera and time name its columns, not {odd[0]!r}: "
+            "name columns, or move the table out of the folder"
+        )
     return read_csv(table, camera, time)
 
 # %% ../nbs/00_domains.ipynb #49a9072e
@@ -757,7 +783,7 @@ def load_domain(
     name: str | Path,  # market, duke, cuhk03; a stand-in, as in STANDS_FOR; or a path to a domain.csv or a folder
     root: str | Path = "data",  # folder that holds the real datasets
     origin: str = "auto",  # real, standin, or auto: real where found, else the stand-in, with a warning
-    camera: str = "",  # of a path: another column of the csv; or a regular expression in place of a folder's sub-folders (of a folder that holds a domain.csv: a column)
+    camera: str = "",  # of a path: another column of the csv; or a regular expression in place of a folder's sub-folders
     time: str = "",  # of a path: a column of the csv, or a regular expression, that says when an image was taken
 ) -> Domain:
     "Load a domain; FileNotFoundError where data is missing or half-extracted, ValueError where name or content does not fit."

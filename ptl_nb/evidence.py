@@ -148,9 +148,14 @@ def evidence(
     "Measures without labels of all models, and what the differences to the references say."
     if unknown := [m for m in (model, *references) if m not in features]: raise ValueError(f"no features of {', '.join(unknown)}: given are {', '.join(features)}")
     for name, (s, t) in features.items():
-        if min(len(s), len(t)) < 3: raise ValueError(f"{name} has features of {len(s)} source and {len(t)} target images; evidence needs at least 3 of each")
-        if not (np.isfinite(s).all() and np.isfinite(t).all()): raise ValueError(f"{name} has features that are not finite: its training has diverged, take another run")
-        if bad := [len(x) for x in (camids, *([] if times is None else [times])) if len(x) != len(t)]: raise ValueError(f"{bad[0]} cameras or times for {len(t)} images of the target; give one for each")
+        if min(len(s), len(t)) < 3:
+            raise ValueError(
+                f"{name} has features of {len(s)} source and {len(t)} target images; evidence needs at least 3 of each"
+            )
+        if not (np.isfinite(s).all() and np.isfinite(t).all()):
+            raise ValueError(f"{name} has features that are not finite: its training has diverged, take another run")
+        if bad := [len(x) for x in (camids, *([] if times is None else [times])) if len(x) != len(t)]:
+            raise ValueError(f"{bad[0]} cameras or times for {len(t)} images of the target; give one for each")
     if blocks < 2: raise ValueError(f"blocks is {blocks}; an interval needs at least 2")
     extra = [thin(np.asarray(x), CLUSTERED) for x in (camids, *([] if times is None else [own_times(times)[0]]))]
     both = lambda m: ((thin(features[m][0], CLUSTERED),), (thin(features[m][1], CLUSTERED), *extra))

@@ -45,7 +45,8 @@ def finished_net(
 
 # %% ../nbs/13a_export.ipynb #eb1243e6
 RECIPE_FILE, WEIGHTS_FILE, CARD_FILE = "recipe.json", "model.safetensors", "MODEL_CARD.md"
-OWN_FACTS = ("model", "ptl_nb", "input", "output", "backbone", "head", "weights", "recipe")  # what recipe.json says of every model
+# what recipe.json says of every model
+OWN_FACTS = ("model", "ptl_nb", "input", "output", "backbone", "head", "weights", "recipe")
 
 
 def _test_state(net: PTLNet) -> dict[str, Tensor]:
@@ -59,10 +60,14 @@ def write_model(
     folder: Path,
     **facts,          # whatever else must stay with the model: data, seeds, versions
 ) -> dict:            # what recipe.json holds
-    "Weights (safetensors) and recipe (JSON) of a model, each written whole; ValueError for a fact whose name the recipe has already."
+    "Weights (safetensors) and recipe (JSON) of a model, each written whole; ValueError for a fact whose name is taken."
     from safetensors.torch import save
     folder = Path(folder)
-    if taken := [name for name in facts if name in OWN_FACTS]: raise ValueError(f"a fact is called {taken[0]!r}, which {RECIPE_FILE} needs for itself ({', '.join(OWN_FACTS)}); give it another name")
+    if taken := [name for name in facts if name in OWN_FACTS]:
+        raise ValueError(
+            f"a fact is called {taken[0]!r}, which {RECIPE_FILE} needs for itself ({', '.join(OWN_FACTS)}); give it"
+            " another name"
+        )
     state, identity = _test_state(net), model_hash(net, recipe.size)
     with whole(folder / WEIGHTS_FILE) as draft: draft.write_bytes(save(state))      # `save_file` makes a file that only its owner may read
     how = {"height": recipe.height, "width": recipe.width, "colour": "RGB", "resize": "bilinear", "scale": "[0, 1]", "mean": MEAN, "std": STD, "layout": "N, C, H, W"}
@@ -81,7 +86,8 @@ def read_model(
     folder = Path(folder)
     if not (folder / WEIGHTS_FILE).is_file(): raise FileNotFoundError(f"{folder} holds no {WEIGHTS_FILE}: copy the whole folder of an exported model, or name that of a ReID run")
     try: stored, digest = _stored_recipe(folder)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error: raise ValueError(f"the recipe of {folder} cannot be read ({error!r}); export the model again") from error
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise ValueError(f"the recipe of {folder} cannot be read ({error!r}); export the model again") from error
     if digest and digest != sha256(folder / WEIGHTS_FILE): raise ValueError(f"{folder} holds other weights than its {RECIPE_FILE} was written with: {WEIGHTS_FILE} is not the file that it names; copy both from one folder")
     known = {f.name for f in fields(Recipe)}
     recipe = Recipe(**{k: tuple(v) if isinstance(v, list) else v for k, v in stored.items() if k in known})
@@ -142,10 +148,17 @@ def onnx_features(
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     try: session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
-    except Exception as error: raise ValueError(f"{file} cannot be read as an ONNX model ({error}); export it again") from error      # of no common kind
+    except Exception as error:
+        # of no common kind
+        raise ValueError(f"{file} cannot be read as an ONNX model ({error}); export it again") from error
     wanted = tuple(session.get_inputs()[0].shape[1:])
-    if images.shape[1:] != wanted or images.dtype != np.uint8: raise ValueError(f"{file} takes images of {wanted[0]}x{wanted[1]} in RGB, uint8, given {images.shape[1:]}, {images.dtype}; read them with data.decode")
-    if not len(images) or size < 1: raise ValueError(f"{len(images)} images in batches of {size}; give at least one of each")
+    if images.shape[1:] != wanted or images.dtype != np.uint8:
+        raise ValueError(
+            f"{file} takes images of {wanted[0]}x{wanted[1]} in RGB, uint8, given {images.shape[1:]}, {images.dtype};"
+            " read them with data.decode"
+        )
+    if not len(images) or size < 1:
+        raise ValueError(f"{len(images)} images in batches of {size}; give at least one of each")
     return np.concatenate([session.run(None, {"images": np.ascontiguousarray(images[i:i + size])})[0] for i in range(0, len(images), size)])
 
 # %% ../nbs/13a_export.ipynb #9868de6f
@@ -209,7 +222,8 @@ def export_int8(
 ) -> float:                    # mean cosine with the float features over the images
     "An ONNX file with 8-bit weights and activations; RuntimeError, and no file, where its features point elsewhere."
     _need("onnx"), _need("onnxruntime")
-    if Path(file).resolve() == Path(source).resolve(): raise ValueError(f"{file} is the file that is read; give the int8 model another name")
+    if Path(file).resolve() == Path(source).resolve():
+        raise ValueError(f"{file} is the file that is read; give the int8 model another name")
     if len(images) < 2: raise ValueError(f"{len(images)} images to measure activations on; give about a hundred of the domain that the model will be used on")
     exact = onnx_features(source, images)
     with whole(Path(file)) as draft, draft_folder(Path(file).with_suffix(".parts")) as scratch:

@@ -31,7 +31,8 @@ from torch.nn import functional as F
 
 from .data import MEAN, STD, batches, decode, pixels
 from .disk import alone, naming, whole
-from .domains import LAYOUTS, SPLITS, STANDS_FOR, Domain, load_domain, own_csv, parse_times, plain_name, read_columns, span
+from .domains import (LAYOUTS, SPLITS, STANDS_FOR, Domain, load_domain, own_csv, parse_times, plain_name,
+                            read_columns, span)
 from .evaluator import BLOCK_BYTES, Labels, extract
 from .experiments import Store, write_csv, write_json
 from .labels import PARTS, _threads
@@ -55,11 +56,14 @@ def model_hash(
 
 # %% ../nbs/13_search.ipynb #d1ead72d
 def _whole(values: pd.Series, name: str, unknown: int) -> np.ndarray:    # int64
-    "Whole numbers not below the one that means unknown, which empty cells get; ValueError naming the first that is none."
+    "Whole numbers not below the one for unknown, which empty cells get; ValueError naming the first that is none."
     empty = values.isna() | (values.astype("str").str.strip() == "")
     numbers = pd.to_numeric(values.where(~empty, unknown), errors="coerce").astype(np.float64)
     bad = ~(numbers == numbers.round()) | (numbers < unknown) | (numbers >= 2**53)
-    if bad.any(): raise ValueError(f"{name} {values[bad].iloc[0]!r} is not a whole number from {unknown} on ({bad.sum()} such values)")
+    if bad.any():
+        raise ValueError(
+            f"{name} {values[bad].iloc[0]!r} is not a whole number from {unknown} on ({bad.sum()} such values)"
+        )
     return numbers.to_numpy(np.int64)
 
 
@@ -68,8 +72,11 @@ def full_rows(
 ) -> pd.DataFrame:        # path, pid (-1 unknown), camid (0 unknown), time (NaT or NaN unknown)
     "A table of images with all four columns; ValueError without paths, or naming a time that is none."
     if "path" not in table: raise ValueError(f"a table of images needs a column 'path'; it has {', '.join(table.columns)}")
-    number = lambda name, unknown: _whole(table[name], name, unknown) if name in table else np.full(len(table), unknown)
-    if (blank := table["path"].isna() | (table["path"] == "")).any(): raise ValueError(f"row {int(blank.argmax())} of a table of images has no path ({blank.sum()} such rows)")
+    def number(name: str, unknown: int) -> np.ndarray:
+        return _whole(table[name], name, unknown) if name in table else np.full(len(table), unknown)
+
+    if (blank := table["path"].isna() | (table["path"] == "")).any():
+        raise ValueError(f"row {int(blank.argmax())} of a table of images has no path ({blank.sum()} such rows)")
     times = parse_times(table["time"] if "time" in table else [None] * len(table)).to_numpy()
     return pd.DataFrame({"path": pd.Series(list(table["path"]), dtype="str"), "pid": number("pid", -1), "camid": number("camid", 0), "time": times})
 
@@ -80,8 +87,15 @@ def read_times(
     "When images were taken; ValueError naming the file where it has no such columns or a time is none."
     table = read_columns(Path(file), {"path": "path", "time": "time"})
     paths = table["path"].map(posixpath.normpath)
-    if (table["path"] == "").any(): raise ValueError(f"{file} has a time without a path, {table['time'][table['path'] == ''].iloc[0]!r}; name the image, or drop the line")
-    if paths.duplicated().any(): raise ValueError(f"{file} says more than once when {paths[paths.duplicated()].iloc[0]!r} was taken; keep one of the lines")
+    if (table["path"] == "").any():
+        raise ValueError(
+            f"{file} has a time without a path, {table['time'][table['path'] == ''].iloc[0]!r}; name the image, or drop"
+            " the line"
+        )
+    if paths.duplicated().any():
+        raise ValueError(
+            f"{file} says more than once when {paths[paths.duplicated()].iloc[0]!r} was taken; keep one of the lines"
+        )
     try: return parse_times(table["time"]).set_axis(paths)
     except ValueError as error: raise ValueError(f"{file}: {error}") from None
 
@@ -97,10 +111,17 @@ class GalleryIndex:
     cameras: dict[int, str] | None = None     # names of the cameras by camid, where they have names
 
     def __post_init__(self):
-        if not isinstance(self.features, np.ndarray): raise ValueError(f"features are a {type(self.features).__name__}; an index holds a NumPy array, float32 (N, D)")
+        if not isinstance(self.features, np.ndarray):
+            raise ValueError(
+                f"features are a {type(self.features).__name__}; an index holds a NumPy array, float32 (N, D)"
+            )
         if self.features.ndim != 2 or self.features.dtype != np.float32: raise ValueError(f"features are {self.features.dtype} {self.features.shape}; an index holds float32 (N, D)")
         if len(self.features) != len(self.rows): raise ValueError(f"{len(self.features)} features for {len(self.rows)} images; both must come from the same table")
-        if not isinstance(self.features, np.memmap) and not np.isfinite(self.features).all(): raise ValueError("an index with features that are not finite would never find these images; the network has diverged, take another run")
+        if not isinstance(self.features, np.memmap) and not np.isfinite(self.features).all():
+            raise ValueError(
+                "an index with features that are not finite would never find these images; the network has diverged,"
+                " take another run"
+            )
         twice = self.places.duplicated()
         if twice.any(): raise ValueError(f"{twice.sum()} images are listed twice, first {self.places[twice][0]!r}; an index holds an image once")
 
@@ -144,7 +165,10 @@ def _stream(file: Path, blocks: Iterable[np.ndarray], count: int, digest) -> int
         seen, dimensions = 0, 0
         for block in map(np.ascontiguousarray, blocks):
             dimensions = dimensions or block.shape[1]
-            if block.shape[1] != dimensions: raise ValueError(f"features of {dimensions} and of {block.shape[1]} dimensions; an index holds those of one model")
+            if block.shape[1] != dimensions:
+                raise ValueError(
+                    f"features of {dimensions} and of {block.shape[1]} dimensions; an index holds those of one model"
+                )
             if not out.tell(): np.lib.format.write_array_header_1_0(out, {"descr": np.lib.format.dtype_to_descr(block.dtype), "fortran_order": False, "shape": (count, block.shape[1])})
             out.write(block.data)
             digest.update(block)
@@ -186,20 +210,26 @@ def load_index(
     if not (folder / INDEX_FILE).is_file(): raise FileNotFoundError(f"{folder} holds no {INDEX_FILE}: save an index there, or name the folder of one")
     try:
         facts, features, rows = _read_index(folder)
-        stored, cameras = (facts["images"], facts["dimensions"]), facts.get("cameras") and {int(camid): str(name) for camid, name in facts["cameras"].items()}
+        stored, cameras = (facts["images"], facts["dimensions"]), facts.get("cameras")
+        cameras = cameras and {int(camid): str(name) for camid, name in cameras.items()}
         origin = facts["model"], Path(root or facts["root"]), facts["standin"], cameras
-    except (KeyError, TypeError, AttributeError, OSError, EOFError, ValueError, RecursionError) as error: raise ValueError(f"the index in {folder} cannot be read ({error!r}); build it anew") from error
+    except (KeyError, TypeError, AttributeError, OSError, EOFError, ValueError, RecursionError) as error:
+        raise ValueError(f"the index in {folder} cannot be read ({error!r}); build it anew") from error
     if model is not None: _same_model(origin[0], model, f"the index in {folder}")
     if features.shape != stored: raise ValueError(f"the index in {folder} has features {features.shape}, its {INDEX_FILE} says {stored}; build it anew")
     return GalleryIndex(features, rows, *origin)
 
 
-def _read_index(folder: Path, missing: dict | None = None) -> tuple[dict, np.ndarray, pd.DataFrame]:     # missing: facts whose files were not there
+def _read_index(
+    folder: Path,
+    missing: dict | None = None,     # facts whose files were not there
+) -> tuple[dict, np.ndarray, pd.DataFrame]:
     "What the three files hold; read again where another process has replaced them meanwhile."
     facts = json.loads((folder / INDEX_FILE).read_text(encoding="utf-8"))
     try:
         features = np.load(folder / Path(facts["features"]).name, mmap_mode="r", allow_pickle=False)
-        return facts, features, full_rows(pd.read_csv(folder / Path(facts["rows"]).name, dtype={"path": str, "time": str}, keep_default_na=False, encoding="utf-8"))
+        options = dict(dtype={"path": str, "time": str}, keep_default_na=False, encoding="utf-8")
+        return facts, features, full_rows(pd.read_csv(folder / Path(facts["rows"]).name, **options))
     except FileNotFoundError:
         if facts == missing: raise
     return _read_index(folder, facts)
@@ -247,7 +277,11 @@ def build_index(
     domain.need(*splits)
     rows = pd.concat([getattr(domain, s) for s in splits], ignore_index=True)
     if times is not None: rows = rows.assign(time=rows["path"].map(times))
-    if times is not None and len(times) and not rows["path"].isin(times.index).any(): raise ValueError(f"times are of other images, such as {times.index[0]!r}, than those of {domain.name}, such as {rows['path'][0]!r}; name them by the same paths")
+    if times is not None and len(times) and not rows["path"].isin(times.index).any():
+        raise ValueError(
+            f"times are of other images, such as {times.index[0]!r}, than those of {domain.name}, such as"
+            f" {rows['path'][0]!r}; name them by the same paths"
+        )
     images = (x for s in splits for x in _blocks(pixels(domain, s, recipe.size)))
     facts = full_rows(rows), model_hash(net, recipe.size), domain.root, domain.standin, domain.cameras
     features = _features(net, recipe, images, device)
@@ -275,7 +309,11 @@ def add_images(
 
 def _same_dimensions(one: GalleryIndex, other: GalleryIndex) -> None:
     d, e = one.features.shape[1], other.features.shape[1]
-    if d != e: raise ValueError(f"features of {d} and of {e} dimensions cannot be compared, though both say they are of model {one.model}; build both with one network")
+    if d != e:
+        raise ValueError(
+            f"features of {d} and of {e} dimensions cannot be compared, though both say they are of model {one.model};"
+            " build both with one network"
+        )
 
 
 def _same_cameras(index: GalleryIndex, more: GalleryIndex) -> tuple[pd.Series, dict[int, str] | None]:
@@ -324,17 +362,25 @@ def allowed_rows(
     index: GalleryIndex,
     camera: int | Sequence[int] | None = None,   # only these cameras; None: all
     since: str | float | pd.Timestamp | None = None,     # as `parse_times`, included; None: from the first
-    until: str | float | pd.Timestamp | None = None,     # the same; a date, a month, a minute to its end; None: to the last
+    until: str | float | pd.Timestamp | None = None,     # the same, a date or a minute to its end; None: to the last
 ) -> np.ndarray:                                 # ascending row numbers
     "Rows that pass both filters; ValueError for a camera that is not there, a span without times, or where nothing is left."
     keep = np.ones(len(index), bool)
     if camera is not None:
         wanted, there = np.atleast_1d(np.asarray(camera)), np.unique(index.rows["camid"])
-        if wanted.dtype.kind not in "iu": raise ValueError(f"camera is {camera!r}; give the numbers of cameras, such as [1, 3] (`camera_numbers` knows their names)")
-        named = lambda camid: str((index.cameras or {}).get(int(camid), camid))
-        if len(lacking := np.setdiff1d(wanted, there)): raise ValueError(f"no image of camera {named(lacking[0])} in the index; it has cameras {', '.join(map(named, there))}")
+        if wanted.dtype.kind not in "iu":
+            raise ValueError(
+                f"camera is {camera!r}; give the numbers of cameras, such as [1, 3] (`camera_numbers` knows their"
+                " names)"
+            )
+        def named(camid): return str((index.cameras or {}).get(int(camid), camid))
+        if len(lacking := np.setdiff1d(wanted, there)):
+            raise ValueError(
+                f"no image of camera {named(lacking[0])} in the index; it has cameras {', '.join(map(named, there))}"
+            )
         keep &= np.isin(index.rows["camid"], wanted)
-    ends = {name: value for name, value in (("since", since), ("until", until)) if value is not None and str(value).strip() != ""}
+    ends = {name: value for name, value in (("since", since), ("until", until)) if value is not None}
+    ends = {name: value for name, value in ends.items() if str(value).strip()}          # 0 is a bound, "" is none
     if ends: keep &= _in_span(index.rows["time"], ends)
     if not keep.any(): raise ValueError(f"none of {len(index)} images passes the filters camera={camera}, since={since}, until={until}; widen them")
     return np.flatnonzero(keep)
@@ -345,8 +391,11 @@ def _in_span(times: pd.Series, ends: dict) -> np.ndarray:     # since, until, or
     told = {name: span(value) for name, value in ends.items()}
     for name, bounds in told.items():
         if isinstance(bounds[0], pd.Timestamp) != (times.dtype.kind == "M"):
-            raise ValueError(f"{name} {ends[name]} is of another kind than the times of the index, such as {times.dropna().iloc[0]}")
-    first, last = told["since"][0] if "since" in told else times.min(), told["until"][1] if "until" in told else times.max()
+            raise ValueError(
+                f"{name} {ends[name]} is of another kind than the times of the index, such as {times.dropna().iloc[0]}"
+            )
+    first = told["since"][0] if "since" in told else times.min()
+    last = told["until"][1] if "until" in told else times.max()
     if len(told) == 2 and first > last: raise ValueError(f"since {first} is after until {last}; exchange them")
     return times.between(first, last).to_numpy()
 
@@ -355,7 +404,10 @@ LEAVE_OUT = ("self", "camera", "evaluation")
 
 
 def choose_rule(index: GalleryIndex, queries: GalleryIndex, rule: str) -> str:    # one of LEAVE_OUT
-    "'auto' as 'evaluation' where the cameras and identities (from 1) of all queries are known and the gallery has identities, else as 'self'; ValueError for an unknown rule."
+    """'auto' as 'evaluation' where cameras and identities of all queries are known and the gallery has identities.
+
+    Identities count from 1; where they are not known 'auto' is 'self'. ValueError for an unknown rule.
+    """
     if rule not in ("auto", *LEAVE_OUT): raise ValueError(f"leave_out is {rule!r}; it must be one of auto, {', '.join(LEAVE_OUT)}")
     known = (queries.rows["pid"] > 0).all() and (queries.rows["camid"] > 0).all() and (index.rows["pid"] > 0).any()
     return rule if rule != "auto" else "evaluation" if known else "self"
@@ -374,7 +426,11 @@ def left_out(
     pids, camids, places = queries.rows["pid"].to_numpy(), _same_cameras(index, queries)[0].to_numpy(), queries.places
     unknown = f"so leave_out={rule!r} cannot be applied"
     if (camids < 1).any(): raise ValueError(f"the camera of query {places[int((camids < 1).argmax())]!r} is not known, {unknown}; give its camid")
-    if rule == "evaluation" and (pids < 1).any(): raise ValueError(f"nobody knows who query {places[int((pids < 1).argmax())]!r} is (people are counted from 1), {unknown}; take 'camera'")
+    if rule == "evaluation" and (pids < 1).any():
+        raise ValueError(
+            f"nobody knows who query {places[int((pids < 1).argmax())]!r} is (people are counted from 1), {unknown};"
+            " take 'camera'"
+        )
     there = index.rows["camid"].to_numpy()
     if rule == "camera":
         groups = {camera: np.flatnonzero(there == camera) for camera in np.unique(camids)}
@@ -444,7 +500,8 @@ def search(
     _same_model(queries.model, index.model, "the query")
     if not len(queries): raise ValueError("there are no queries; give at least one image")
     _same_dimensions(queries, index)
-    if not isinstance(top, (int, np.integer)) or top < 1: raise ValueError(f"top is {top!r}; at least 1 answer must be asked for, a whole number")
+    if not isinstance(top, (int, np.integer)) or top < 1:
+        raise ValueError(f"top is {top!r}; at least 1 answer must be asked for, a whole number")
     kept, out = allowed_rows(index, camera, since, until), left_out(index, queries, leave_out)
     if not np.isfinite(queries.features).all(): raise ValueError("a query has a feature that is not finite: the network has diverged, take another run")
     best, rows = (_exact if engine is None else engine.best)(index, queries.features, kept, out, min(top, len(kept)))
@@ -452,7 +509,7 @@ def search(
     found = rows[query, rank]
     columns = {name: index.rows[name].to_numpy()[found] for name in index.rows}
     who, asked = columns["pid"], queries.rows["pid"].to_numpy()[query]
-    unknown = (np.minimum(who, asked) < 0) | (np.maximum(who, asked) == 0)           # two distractors may be one person or two
+    unknown = (np.minimum(who, asked) < 0) | (np.maximum(who, asked) == 0)  # two distractors may be one person or two
     same = np.where(unknown, "?", np.where(who == asked, "yes", "no"))
     return pd.DataFrame({"query": query, "rank": rank + 1, "similarity": best[query, rank], "row": found, **columns, "same": same})
 
@@ -485,7 +542,10 @@ def query_rows(
 ) -> tuple[Path, pd.DataFrame, bool]: # root, rows and stand-in mark, as `index_files` takes them
     "Queries by name; ValueError for a row that is not there, FileNotFoundError for a file that is not."
     if text.startswith("row:"):
-        if camera: raise ValueError(f"query {text!r} is an image of a camera that is known; a camera goes with images given as files")
+        if camera:
+            raise ValueError(
+                f"query {text!r} is an image of a camera that is known; a camera goes with images given as files"
+            )
         table = domain.query if len(domain.query) else domain.train
         if not text[4:].isdecimal() or int(text[4:]) >= len(table): raise ValueError(f"query is {text!r}; {domain.title} has rows row:0 to row:{len(table) - 1}")
         return domain.root, table[int(text[4:]):][:1], domain.standin
@@ -529,11 +589,17 @@ def camera_numbers(
     text: str,                            # names or numbers of cameras, separated by commas; empty: all
     cameras: dict[int, str] | None,       # their names by camid, if they have names
 ) -> list[int] | None:                    # camids; None: all
-    "Cameras as a person names them: by their names; by number where they have none, or where no name is a number. ValueError for a name that none of them has."
+    """Cameras as a person names them: by name; by number where they have no names, or where no name is a number.
+
+    ValueError for a name that none of them has.
+    """
     number, text = {plain_name(name): camid for camid, name in (cameras or {}).items()}, plain_name(str(text))
     parts = [text] if text in number else [p for p in map(str.strip, text.split(",")) if p]
     camids = [_camid(p, number) for p in parts]
-    if None in camids: raise ValueError(f"no camera is called {parts[camids.index(None)]!r}; give " + (f"one of {', '.join(map(repr, number))}" if number else "numbers, such as 1,3, for these cameras have no names"))
+    if None in camids:
+        names = f"one of {', '.join(map(repr, number))}" if number else ""
+        remedy = names or "numbers, such as 1,3, for these cameras have no names"
+        raise ValueError(f"no camera is called {parts[camids.index(None)]!r}; give {remedy}")
     return camids or None
 
 
@@ -629,7 +695,8 @@ def approximate(
         if value is not None and value < 1: raise ValueError(f"{name} is {value}; it must be at least 1, or None")
     lists = lists or max(1, min(int(4 * n**.5), n // 39))
     code = code or next(m for m in range(max(1, d // 8), 0, -1) if d % m == 0)
-    if kind == "ivfpq" and n >= FEWEST and lists > n // 39: raise ValueError(f"lists is {lists}; {n} images are enough for {n // 39}, each wants 39")
+    if kind == "ivfpq" and n >= FEWEST and lists > n // 39:
+        raise ValueError(f"lists is {lists}; {n} images are enough for {n // 39}, each wants 39")
     if d % code: raise ValueError(f"code is {code} bytes for features of {d} dimensions; it must divide them")
     file = Path(folder) / f"{kind}-{index.content}-{lists}-{code}-{seed}.faiss" if folder else None
     built = faiss.read_index(str(file)) if file and file.is_file() else _build(index, kind, lists, code, seed)

@@ -207,11 +207,25 @@ def test_unknown_times_are_left_out_of_the_evidence(tmp_path, people):
         (tmp_path / "domain.csv").write_text("\n".join(["path,pid,camid,split,when", *rows]), encoding="utf-8")
         return load_domain(tmp_path, time="when").train
     rng = np.random.default_rng(0)
-    features = {name: tuple(x / np.linalg.norm(x, axis=1, keepdims=True) for x in (rng.normal(size=(40, 8)), np.repeat(rng.normal(size=(8, 8)), 5, 0) + .1 * rng.normal(size=(40, 8)))) for name in ("BL", "PTL")}
+    features = {
+        name: tuple(
+            x / np.linalg.norm(x, axis=1, keepdims=True)
+            for x in (
+                rng.normal(size=(40, 8)),
+                np.repeat(rng.normal(size=(8, 8)), 5, 0) + 0.1 * rng.normal(size=(40, 8)),
+            )
+        )
+        for name in ("BL", "PTL")
+    }
     some, none = load([5 * (i // 4) if i < 8 else "" for i in range(40)]), load([""] * 40)
     labels = np.arange(40) // 5
     known = pd.DataFrame({"camid": some.camid[:8], "time": [0] * 4 + [5] * 4, "label": labels[:8]})
-    pairs = [(a, b) for a in range(8) for b in range(a) if known.camid[a] == known.camid[b] and known.time[a] == known.time[b]]
+    pairs = [
+        (a, b)
+        for a in range(8)
+        for b in range(a)
+        if known.camid[a] == known.camid[b] and known.time[a] == known.time[b]
+    ]
     assert conflicts(labels, some.camid, some.time) == np.mean([labels[a] == labels[b] for a, b in pairs])
     assert np.isnan(conflicts(labels, none.camid, none.time))
     table = evidence(features, "PTL", ("BL",), none.camid, none.time, rho=.1)

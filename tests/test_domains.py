@@ -248,8 +248,13 @@ def test_people_are_counted_from_1(tmp_path, split):
     "Pid 0 marks a gallery's distractors: whoever counts people from 0 would have one of them taken for nobody."
     path = csv(tmp_path)
     text = path.read_text()
-    path.write_text(text.replace({"train": "0.jpg,1,", "query": "2.jpg,3,"}[split], {"train": "0.jpg,0,", "query": "2.jpg,0,"}[split]))
-    with pytest.raises(ValueError, match=f"line {2 if split == 'train' else 4}: pid '0' .*count people from 1"): load_domain(path)
+    path.write_text(
+        text.replace(
+            {"train": "0.jpg,1,", "query": "2.jpg,3,"}[split], {"train": "0.jpg,0,", "query": "2.jpg,0,"}[split]
+        )
+    )
+    with pytest.raises(ValueError, match=f"line {2 if split == 'train' else 4}: pid '0' .*count people from 1"):
+        load_domain(path)
     path.write_text(text.replace("7.jpg,4,", "7.jpg,0,"))
     assert (load_domain(path).gallery.pid == 0).sum() == 1
     folder = tree(tmp_path / "market")
@@ -260,7 +265,11 @@ def test_people_are_counted_from_1(tmp_path, split):
 def test_the_released_split_of_cuhk03_may_count_from_0(tmp_path):
     pids = np.repeat(np.arange(6), 4).astype(np.uint16)[:, None]
     domain = load_domain("cuhk03", root=mat(tmp_path / "cuhk03", labels=pids).parent, origin="real")
-    assert [sorted(t.pid.unique()) for t in (domain.train, domain.query, domain.gallery)] == [[1, 2, 3], [4, 5, 6], [4, 5, 6]]
+    assert [sorted(t.pid.unique()) for t in (domain.train, domain.query, domain.gallery)] == [
+        [1, 2, 3],
+        [4, 5, 6],
+        [4, 5, 6],
+    ]
 
 
 def test_unknown_times_are_unknown(tmp_path):
@@ -275,9 +284,19 @@ def test_unknown_times_are_unknown(tmp_path):
     assert np.array_equal(numbers, [7, np.nan, 7, 8, np.nan, np.nan, np.nan, 9], equal_nan=True)
     dates = load("2024-05-01T24:00", "", "2024-05-02", "2024-05-02T02:00+02:00", "", "", "", "2024-05-02 00:00:00Z")
     assert len(set(dates) - {pd.NaT}) == 1 and pd.isna(dates).sum() == 4
-    assert [*pd.isna(load("noon", "", "noon", "dawn", "", "", "", "dusk"))] == [False, True, False, False, True, True, True, False]
+    assert [*pd.isna(load("noon", "", "noon", "dawn", "", "", "", "dusk"))] == [
+        False,
+        True,
+        False,
+        False,
+        True,
+        True,
+        True,
+        False,
+    ]
     assert pd.isna(load(*[""] * 8)).all()
-    for odd, says in ((("1", "2", "noon", "3", "", "", "", "4"), "line 4: time 'noon' is not a number, as others are"), (("2024-05-01", "2024-05-02", "soon", "", "", "", "", ""), "line 4: time 'soon' is not ISO 8601"),
+    for odd, says in ((("1", "2", "noon", "3", "", "", "", "4"), "line 4: time 'noon' is not a number, as others are"),
+                      (("2024-05-01", "2024-05-02", "soon", "", "", "", "", ""), "line 4: time 'soon' is not ISO 8601"),
                       (("1", "2", "inf", "", "", "", "", ""), "line 4: time 'inf'")):
         with pytest.raises(ValueError, match=says): load(*odd)
 
@@ -285,8 +304,13 @@ def test_unknown_times_are_unknown(tmp_path):
 def test_a_folder_that_holds_a_table_is_the_table(tmp_path):
     path = csv(tmp_path / "my cameras")
     by_folder, by_file = load_domain(path.parent), load_domain(path)
-    assert sizes(by_folder) == [2, 2, 4] and by_folder.name == "my cameras" and by_folder.data_hash() == by_file.data_hash()
-    with pytest.raises(ValueError, match="is read where its folder is named, so that camera and time name its columns"): load_domain(path.parent, camera=r"(\d)")
+    assert (
+        sizes(by_folder) == [2, 2, 4]
+        and by_folder.name == "my cameras"
+        and by_folder.data_hash() == by_file.data_hash()
+    )
+    with pytest.raises(ValueError, match="is read where its folder is named, so that camera and time name its columns"):
+        load_domain(path.parent, camera=r"(\d)")
     assert load_domain(path.parent, camera="pid").cameras == {1: "1", 2: "2", 3: "3", 4: "4"}
     path.write_text("path,pid,camid,split\n")
     with pytest.raises(ValueError, match="domain.csv lists no images"): load_domain(path.parent)
@@ -294,13 +318,15 @@ def test_a_folder_that_holds_a_table_is_the_table(tmp_path):
 
 def test_names_that_look_alike(tmp_path):
     "Composed and decomposed letters, blanks around a name, a byte-order mark: one camera, one file."
-    for i, name in enumerate(("Tür/0.jpg", "Tu\u0308r/1.jpg", "Tür /2.jpg", "hall/3.jpg")): touch(tmp_path / "own" / name, i)
+    for i, name in enumerate(("Tür/0.jpg", "Tu\u0308r/1.jpg", "Tür /2.jpg", "hall/3.jpg")):
+        touch(tmp_path / "own" / name, i)
     with pytest.warns(UserWarning, match="look alike are taken for one camera"): domain = load_domain(tmp_path / "own")
     assert domain.cameras == {1: "Tür", 2: "hall"} and sorted(domain.train.camid) == [1, 1, 1, 2]
     touch(tmp_path / "table/Tu\u0308r/0.jpg"), touch(tmp_path / "table/a.jpg")
     for name in ("Tür/0.jpg", "\ufeffa.jpg", " a.jpg"):
         (tmp_path / "table/domain.csv").write_text(f"path,pid,camid,split\n{name},-1,1,train\n", encoding="utf-8-sig")
-        with pytest.raises(ValueError, match="line 2: .* looks the same: write it with the same letters"): load_domain(tmp_path / "table/domain.csv")
+        with pytest.raises(ValueError, match="line 2: .* looks the same: write it with the same letters"):
+            load_domain(tmp_path / "table/domain.csv")
 
 
 def test_names_of_domains_fit_into_file_names(tmp_path):

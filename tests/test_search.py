@@ -18,14 +18,34 @@ from ptl_nb.domains import load_domain
 from ptl_nb.experiments import RECIPES
 from ptl_nb.export import write_model
 from ptl_nb.model import PTLNet
-from ptl_nb.search import (GalleryIndex, add_images, allowed_rows, build_index, camera_number, camera_numbers, choose_rule, full_rows, left_out, load_index, named_gallery, query_rows,
-                           remove_images, save_index, search)
+from ptl_nb.search import (
+    GalleryIndex,
+    add_images,
+    allowed_rows,
+    build_index,
+    camera_number,
+    camera_numbers,
+    choose_rule,
+    full_rows,
+    left_out,
+    load_index,
+    named_gallery,
+    query_rows,
+    remove_images,
+    save_index,
+    search,
+)
 
 
 def gallery(n: int, d: int, rng: np.random.Generator, levels: int = 3) -> GalleryIndex:
     "Features of few different values, so that many similarities are equal and all are exact."
     x = rng.integers(-levels, levels + 1, (n, d)).astype(np.float32)
-    rows = pd.DataFrame({"path": [f"{i}.jpg" for i in range(n)], "pid": rng.integers(1, 7, n), "camid": rng.integers(1, 4, n), "time": rng.integers(0, 50, n)})
+    rows = pd.DataFrame({
+        "path": [f"{i}.jpg" for i in range(n)],
+        "pid": rng.integers(1, 7, n),
+        "camid": rng.integers(1, 4, n),
+        "time": rng.integers(0, 50, n),
+    })
     return GalleryIndex(x, full_rows(rows), "m", Path("somewhere"))
 
 
@@ -164,7 +184,9 @@ def test_a_folder_that_holds_a_table_has_its_times_and_labels(tmp_path):
     for file in campus.files(campus.gallery[:4]): shutil.copy(file, tmp_path)
     names = sorted(p.name for p in tmp_path.iterdir())
     rows = zip(names, (1, 2, 1, 2), (1, 1, 2, 2), ("query", "query", "gallery", "gallery"), "7 8 9 ".split(" "))
-    (tmp_path / "domain.csv").write_text("path,pid,camid,split,time\n" + "".join(",".join(map(str, row)) + "\n" for row in rows))
+    (tmp_path / "domain.csv").write_text(
+        "path,pid,camid,split,time\n" + "".join(",".join(map(str, row)) + "\n" for row in rows)
+    )
     for place in (tmp_path, tmp_path / "domain.csv"):
         domain, times = named_gallery(str(place), campus)
         assert len(domain.gallery) == 2 and times[names[0]] == 7 and pd.isna(times[names[3]])
@@ -178,16 +200,21 @@ def timed(*times) -> GalleryIndex:
 
 
 @pytest.mark.parametrize("until, last", [
-    ("2024-05-01", "2024-05-01T23:59:59.999999"), ("2024-05", "2024-05-31T23:59:59.999999"), ("2024-05-01T10", "2024-05-01T10:59:59.999999"), ("2024-05-01T10:30", "2024-05-01T10:30:59.999999"),
-    ("2024-05-01 10:30:15", "2024-05-01T10:30:15.999999"), ("20240501T1030", "2024-05-01T10:30:59.999999"), ("2024-05-01T10:30+02:00", "2024-05-01T08:30:59.999999"), ("2024-05-01T24:00", "2024-05-02T00:00"),
-    (pd.Timestamp("2024-05-01T10:30"), "2024-05-01T10:30"), (np.datetime64("2024-05-01"), "2024-05-01T23:59:59.999999")])
+    ("2024-05-01", "2024-05-01T23:59:59.999999"), ("2024-05", "2024-05-31T23:59:59.999999"),
+    ("2024-05-01T10", "2024-05-01T10:59:59.999999"), ("2024-05-01T10:30", "2024-05-01T10:30:59.999999"),
+    ("2024-05-01 10:30:15", "2024-05-01T10:30:15.999999"), ("20240501T1030", "2024-05-01T10:30:59.999999"),
+    ("2024-05-01T10:30+02:00", "2024-05-01T08:30:59.999999"), ("2024-05-01T24:00", "2024-05-02T00:00"),
+    (pd.Timestamp("2024-05-01T10:30"), "2024-05-01T10:30"),
+    (np.datetime64("2024-05-01"), "2024-05-01T23:59:59.999999")])
 def test_a_coarse_upper_bound_means_its_end(until, last):
     last = pd.Timestamp(last)
     index = timed(last - pd.Timedelta(1, "us"), last, last + pd.Timedelta(1, "us"), None)
     assert allowed_rows(index, until=until).tolist() == [0, 1]
 
 
-@pytest.mark.parametrize("bounds, rows", [({"until": 0}, [0, 1]), ({"until": "0"}, [0, 1]), ({"since": 0}, [1, 2, 3]), ({"since": "-1", "until": "-1"}, [0]), ({"since": "", "until": ""}, [0, 1, 2, 3, 4])])
+@pytest.mark.parametrize("bounds, rows", [
+    ({"until": 0}, [0, 1]), ({"until": "0"}, [0, 1]), ({"since": 0}, [1, 2, 3]), ({"since": "-1", "until": "-1"}, [0]),
+    ({"since": "", "until": ""}, [0, 1, 2, 3, 4])])
 def test_0_is_a_bound_and_empty_is_none(bounds, rows):
     assert allowed_rows(timed(-1, 0, 1, 1714550400.5, None), **bounds).tolist() == rows
 
@@ -200,7 +227,8 @@ def test_nobody_is_nobodys_match():
     assert [out.tolist() for out in left_out(index, asked, "evaluation")] == [[2]]
     nobody = index.take([1])
     assert choose_rule(index, nobody, "auto") == "self" and search(index, nobody).same.tolist() == ["?", "no", "?"]
-    with pytest.raises(ValueError, match="nobody knows who query '1.jpg' is .people are counted from 1"): left_out(index, nobody, "evaluation")
+    with pytest.raises(ValueError, match="nobody knows who query '1.jpg' is .people are counted from 1"):
+        left_out(index, nobody, "evaluation")
 
 
 def test_cameras_of_query_and_gallery_are_told_by_name():
@@ -210,22 +238,35 @@ def test_cameras_of_query_and_gallery_are_told_by_name():
     assert [out.tolist() for out in left_out(index, asked, "camera")] == [[1, 2]]
 
 
-@pytest.mark.parametrize("text, cameras, camid", [("1", {1: "0", 2: "1", 3: "2"}, 2), ("0", {1: "0", 2: "1", 3: "2"}, 1), ("", {1: "0"}, 0), ("Tu\u0308r", {4: "Tür"}, 4), ("1", {1: "01", 7: "07"}, 1), ("2", None, 2), ("2", {1: "door", 2: "till"}, 2)])
+@pytest.mark.parametrize("text, cameras, camid", [
+    ("1", {1: "0", 2: "1", 3: "2"}, 2), ("0", {1: "0", 2: "1", 3: "2"}, 1), ("", {1: "0"}, 0), ("2", None, 2),
+    ("Tu\u0308r", {4: "Tür"}, 4), ("1", {1: "01", 7: "07"}, 1), ("2", {1: "door", 2: "till"}, 2)])
 def test_a_camera_is_named_the_same_way_everywhere(text, cameras, camid):
     assert camera_number(text, cameras) == camid and camera_numbers(text, cameras) == ([camid] if text else None)
 
 
 def test_features_of_any_memory_layout():
     index = gallery(30, 4, np.random.default_rng(0))
-    same = [np.asfortranarray(index.features), np.repeat(index.features, 2, 1)[:, ::2], index.features[::-1].copy()[::-1]]
-    for x in same: assert replace(index, features=x).content == index.content and search(replace(index, features=x), index.take([0])).equals(search(index, index.take([0])))
-    for x, says in ((index.features.astype(">f4"), ">f4"), (index.features.tolist(), "a list"), (np.full_like(index.features, np.nan), "not finite")):
+    same = [
+        np.asfortranarray(index.features),
+        np.repeat(index.features, 2, 1)[:, ::2],
+        index.features[::-1].copy()[::-1],
+    ]
+    for x in same:
+        assert replace(index, features=x).content == index.content and search(
+            replace(index, features=x), index.take([0])
+        ).equals(search(index, index.take([0])))
+    odd = (index.features.astype(">f4"), ">f4"), (index.features.tolist(), "a list")
+    nothing = np.full_like(index.features, np.nan)
+    for x, says in (*odd, (nothing, "not finite")):
         with pytest.raises(ValueError, match=says): replace(index, features=x)
     assert len(search(index, index.take([0]), 10**9)) == 29
 
 
 def test_features_of_two_lengths_never_replace_an_index(tmp_path):
-    index, other = gallery(30, 4, np.random.default_rng(0)), replace(gallery(3, 2, np.random.default_rng(0)), root=Path("other"))
+    index, other = gallery(30, 4, np.random.default_rng(0)), replace(
+        gallery(3, 2, np.random.default_rng(0)), root=Path("other")
+    )
     save_index(index, tmp_path)
     with pytest.raises(ValueError, match="2 and of 4 dimensions"): add_images(load_index(tmp_path), other, tmp_path)
     assert np.array_equal(load_index(tmp_path).features, index.features)
@@ -266,7 +307,19 @@ def test_find_takes_a_query_camera_by_name_and_0_for_a_bound(tmp_path, model):
         place = tmp_path / "crops" / str(i % 3) / f"Person {i} t{i // 3}.png" if i < 6 else tmp_path / "asked.png"
         place.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(file, place)
-    run = papermill("find", tmp_path / "out.ipynb", f"model={model}", f"gallery={tmp_path / 'crops'}", f"query={tmp_path / 'asked.png'}", "query_camera=1", "leave_out=camera", r"gallery_time=t(\d+)", "until=0", "maps=0", "parts=False")
+    run = papermill(
+        "find",
+        tmp_path / "out.ipynb",
+        f"model={model}",
+        f"gallery={tmp_path / 'crops'}",
+        f"query={tmp_path / 'asked.png'}",
+        "query_camera=1",
+        "leave_out=camera",
+        r"gallery_time=t(\d+)",
+        "until=0",
+        "maps=0",
+        "parts=False",
+    )
     assert run.returncode == 0, run.stderr[-3000:]
     assert set(re.findall(r"\d/Person (\d)", outputs(tmp_path / "out.ipynb"))) == {"0", "2"}
 
