@@ -7,7 +7,8 @@ from setuptools import find_packages, setup
 config = ConfigParser(delimiters=["="])
 config.read("settings.ini", encoding="utf-8")
 cfg = config["DEFAULT"]
-EXTRAS = "render", "search", "export", "launch", "multi", "backbones"
+EXTRAS = "notebooks", "labels", "render", "search", "export", "launch", "multi", "backbones"
+extras = {name: cfg[f"{name}_requirements"].split() for name in ("dev", *EXTRAS)}
 
 setup(
     name=cfg["lib_name"],
@@ -23,7 +24,7 @@ setup(
     package_data={"ptl_nb": ["standin_data/*", "published.csv"]},
     python_requires=f'>={cfg["min_python"]}',
     install_requires=cfg["requirements"].split(),
-    extras_require={"dev": [r for name in ("dev", *EXTRAS) for r in cfg[f"{name}_requirements"].split()], **{name: cfg[f"{name}_requirements"].split() for name in EXTRAS}},
+    extras_require={"dev": sum(extras.values(), []), **{name: extras[name] for name in EXTRAS}},
     entry_points={"nbdev": [f'{cfg["lib_name"]}={cfg["lib_path"]}._modidx:d']},
     zip_safe=False,
 )

@@ -21,7 +21,7 @@ from torch import nn
 
 from .disk import whole
 from .parallel import ALONE, Ranks, agree
-from .standins import cache_dir
+from .standins import CACHE, cache_dir
 
 # %% ../nbs/lib/checkpoint.ipynb #63123e61
 Generators = list[torch.Generator]
@@ -121,7 +121,9 @@ class LossMonitor:
         "Where the batch is, or why it is nowhere."
         try:
             with whole(self.file) as draft: save_file({n: v.contiguous() for n, v in tensors.items()}, draft)
-        except (OSError, SafetensorError) as error: return f"its batch could not be saved in {self.file} ({error})"
+        except (OSError, SafetensorError) as error:
+            remedy = f"; {CACHE}" if self.file.is_relative_to(cache_dir().parent) else ""
+            return f"its batch could not be saved in {self.file} ({error}{remedy})"
         return (f"its batch is in {self.file} (open it with safetensors.torch.load_file; "
                 "the notebook of the method draws one)")
 

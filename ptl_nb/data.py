@@ -27,10 +27,10 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
-from .disk import alone, naming, new_array, whole
-from .domains import Domain
+from .disk import new_array, read_array, whole
+from .domains import SPLITS, Domain
 from .image_files import open_rgb
-from .standins import CACHE, cache_dir
+from .standins import cache_dir, cached
 
 # %% ../nbs/method/02_data.ipynb #15e9948a
 def decode(
@@ -49,14 +49,14 @@ def pixels(
     size: tuple[int, int],            # (height, width) in pixels
     cache: Path | None = None,        # folder for the decoded array; None: the package's cache folder
 ) -> np.ndarray:                      # (N, H, W, 3) uint8 RGB, memory-mapped read-only
-    "All images of one split of a domain, decoded once ever."
+    "All images of one split of a domain, decoded once ever; ValueError for a split that has none."
+    if split not in SPLITS: raise ValueError(f"unknown split {split!r}: one of {', '.join(SPLITS)}")
+    domain.need(split)
     folder = Path(cache) if cache else cache_dir().parent / "pixels"
     key = hashlib.sha256(f"{domain.data_hash()} {split} {size}".encode()).hexdigest()[:24]
     target = folder / f"{domain.name}-{split}-{size[0]}x{size[1]}-{key}.npy"
-    if not target.exists():
-        with naming(target, CACHE), alone(target):
-            if not target.exists(): _write_pixels(target, domain.files(getattr(domain, split)), size)      # else another process made it meanwhile
-    return np.load(target, mmap_mode="r", allow_pickle=False)
+    files = domain.files(getattr(domain, split))
+    return read_array(cached(target, lambda: _write_pixels(target, files, size)), (len(files), *size, 3))
 
 
 def _write_pixels(target: Path, files: list[Path], size: tuple[int, int]) -> None:
@@ -67,6 +67,18 @@ def _write_pixels(target: Path, files: list[Path], size: tuple[int, int]) -> Non
         array.flush()
 
 # %% ../nbs/method/02_data.ipynb #32d3cbbb
+def _described(value) -> str: return f"{value.dtype} of shape {tuple(value.shape)}" if hasattr(value, "shape") else type(value).__name__
+
+
+def _check_pixels(images: np.ndarray) -> None:
+    "ValueError for what is no array of images."
+    if not isinstance(images, np.ndarray) or images.ndim != 4 or images.shape[3] != 3 or 0 in images.shape[1:] or images.dtype != np.uint8:
+        raise ValueError(f"pixels are {_described(images)}; expected (N, H, W, 3) uint8")
+
+
+_LABELS = {"classes": ("N", "iu"), "parts": ("N, h, w", "iu"), "attributes": ("N, A, M", "fiu"), "camids": ("N", "iu")}
+
+
 @dataclass(frozen=True)
 class Images:
     "Pixels without identities, with whatever other labels they have; all arrays have the same first length N."
@@ -76,10 +88,16 @@ class Images:
     camids: np.ndarray | None = field(default=None, kw_only=True)       # (N,) int64 cameras
 
     def __post_init__(self):
+        _check_pixels(self.pixels)
         for name, value in vars(self).items():
-            if value is not None and len(value) != len(self.pixels):
+            if value is None or name == "pixels": continue
+            if len(value) != len(self.pixels):
                 raise ValueError(f"{name} holds {len(value)} rows for {len(self.pixels)} images; "
                                  "both must come from the same table")
+            axes, kinds = _LABELS[name]
+            if not isinstance(value, np.ndarray) or value.ndim != axes.count(",") + 1 or value.dtype.kind not in kinds:
+                wanted = "integers" if kinds == "iu" else "probabilities"
+                raise ValueError(f"{name} are {_described(value)}; expected an array ({axes}) of {wanted}")
 
     def __len__(self) -> int: return len(self.pixels)
 
@@ -92,7 +110,9 @@ class LabelledImages(Images):
 
 def identity_classes(pids: np.ndarray) -> np.ndarray:
     "Identities (any integers) as classes 0 … C−1 in ascending order; raises ValueError for fewer than two identities."
-    unique, classes = np.unique(np.asarray(pids), return_inverse=True)
+    pids = np.asarray(pids)
+    if pids.ndim != 1 or pids.size and pids.dtype.kind not in "iu": raise ValueError(f"identities are {_described(pids)}; expected (N,) integers")
+    unique, classes = np.unique(pids, return_inverse=True)
     if len(unique) < 2: raise ValueError(f"{len(unique)} identity in {len(classes)} training images; ReID needs at least two")
     return classes.astype(np.int64)
 
@@ -112,6 +132,7 @@ def identity_epoch(
     rng: np.random.Generator,
 ) -> np.ndarray:                 # (C // P, P·K) image indices, one row per batch
     "One pass over the identities in random order, K random images each (with replacement where there are fewer)."
+    if identities < 1 or k < 1: raise ValueError(f"a batch of {identities} identities with {k} images each; both are at least 1")
     order = np.lexsort((rng.random(len(classes)), classes))          # shuffled inside each identity
     _, start, count = np.unique(classes[order], return_index=True, return_counts=True)
     if len(start) < identities: raise ValueError(f"a batch of {identities} identities from {len(start)}; lower `identities`")
@@ -123,6 +144,7 @@ def identity_epoch(
 
 def random_epoch(n: int, batch: int, rng: np.random.Generator) -> np.ndarray:
     "(n // batch, batch) indices: every image at most once, the incomplete last batch dropped."
+    if batch < 1: raise ValueError(f"a batch of {batch} images; it has at least 1")
     if n < batch: raise ValueError(f"{n} images do not fill one batch of {batch}; lower the batch size or add images")
     return rng.permutation(n)[: n // batch * batch].reshape(-1, batch)
 
@@ -380,8 +402,7 @@ def _table(w: int) -> np.ndarray:
 
 def _flat(images: np.ndarray, index: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     "(N, H, 3W) bytes and the rows in them that are meant; ValueError or IndexError for what cannot be."
-    if images.ndim != 4 or images.shape[3] != 3 or images.dtype != np.uint8:
-        raise ValueError(f"pixels are {images.dtype} of shape {images.shape}; expected (N, H, W, 3) uint8")
+    _check_pixels(images)
     n, index = len(images), np.asarray(index, np.int64)
     if len(index) and not 0 <= index.min() <= index.max() < n: raise IndexError(f"rows {index.min()} to {index.max()} of {n} images; rows count from 0")
     if not images.flags.c_contiguous: images, index = np.ascontiguousarray(images[index]), np.arange(len(index))
@@ -421,6 +442,9 @@ def ready(images: np.ndarray, index: np.ndarray, draws: Draws | None = None, dev
     return on_device(fused(images, index, draws, torch.device(device).type == "cuda"), device)
 
 
+def _native(array: np.ndarray) -> np.ndarray: return array.astype(array.dtype.newbyteorder("="), copy=False)     # torch knows no other byte order
+
+
 def batch(
     images: Images,
     index: np.ndarray,                           # (B,) rows
@@ -432,7 +456,7 @@ def batch(
                            # attributes (B, A, M); x, parts and attributes on the device
     "One batch, ready for the network; making it does not wait for a GPU."
     labels = {name: value for name, value in vars(images).items() if name != "pixels" and value is not None}
-    out = {"index": torch.from_numpy(index)} | {name: torch.from_numpy(value[index]) for name, value in labels.items()}
+    out = {"index": torch.from_numpy(index)} | {name: torch.from_numpy(_native(value[index])) for name, value in labels.items()}
     draws = augment.draw(len(index), generator) if augment else None
     if draws and "parts" in out: out["parts"] = flip_some(out["parts"], draws.flip)
     out |= {name: on_device(out[name], device) for name in ("parts", "attributes") if name in out}
@@ -445,5 +469,6 @@ def batches(
     device: torch.device | str = "cpu",
 ) -> Iterator[Tensor]:                   # (B, 3, H, W) normalised, channels_last
     "All images in order, ready for the network; the last batch may be smaller."
-    for start in range(0, len(images), size):
-        yield ready(images, np.arange(start, min(start + size, len(images))), device=device)
+    _check_pixels(images)
+    if size < 1: raise ValueError(f"a batch of {size} images; it has at least 1")
+    return (ready(images, np.arange(start, min(start + size, len(images))), device=device) for start in range(0, len(images), size))

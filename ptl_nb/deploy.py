@@ -19,17 +19,27 @@ from .model import PTLNet
 def load_deploy(
     folder: str | Path,
 ) -> tuple[PTLNet, dict]:  # the network in test mode, what recipe.json holds
-    "A deployed model; errors as `export.read_model`."
+    "A deployed model; errors as `export.read_model`, and FileNotFoundError for a run that is none."
     net, _ = read_model(Path(folder))
+    if not (Path(folder) / RECIPE_FILE).is_file():
+        raise FileNotFoundError(
+            f"{folder} holds a run, not a deployed model with its {RECIPE_FILE}: name the folder that adapt or"
+            " write_model wrote"
+        )
     return net, json.loads((Path(folder) / RECIPE_FILE).read_text(encoding="utf-8"))
 
 # %% ../nbs/lib/deploy.ipynb #fbb5f488
+def _shown(value) -> str:
+    "A cell: numbers to three places, nothing for what is missing, one line without bars."
+    if value is None or value != value: return ""
+    return f"{value:.3f}" if isinstance(value, float) else " ".join(str(value).replace("|", "\\|").split())
+
+
 def markdown_table(table: pd.DataFrame) -> str:
     "A small table, index first, numbers to three places."
-    show = lambda v: "" if v is None or v != v else f"{v:.3f}" if isinstance(v, float) else str(v)
     flat = table.reset_index()
-    rows = [list(flat.columns), ["---"] * len(flat.columns), *([show(v) for v in row] for row in flat.itertuples(index=False))]
-    return "\n".join("| " + " | ".join(map(str, row)) + " |" for row in rows)
+    rows = [list(flat.columns), ["---"] * len(flat.columns), *flat.itertuples(index=False)]
+    return "\n".join("| " + " | ".join(map(_shown, row)) + " |" for row in rows)
 
 
 def _items(values: dict) -> str: return "\n".join(f"- {name}: {value}" for name, value in values.items())
@@ -62,11 +72,28 @@ def model_card(
     "A model card in Markdown."
     mark = "\n\n**Rendered stand-ins have a part in this model (see Data): its numbers are not comparable with those of real datasets.**" if standin else ""
     columns = [c for c in evidence if not c.startswith("vs ")]
-    parts = {f"Model card: {name}": f"A re-identification model: an image of a person becomes a feature; the cosine of two features says how alike they look.{mark}",
-             "Data": _items(data), "Training": _items(training), "What was measured": "\n\n".join(verdict), "Without labels": markdown_table(evidence[columns]),
-             "Scores": markdown_table(scores) if scores is not None else "None: no labelled query and gallery images were given.",
-             "Intended use": USE, "Limits": LIMITS, "Privacy and consent": PRIVACY,
-             "Files": f"`{WEIGHTS_FILE}` (weights), `{RECIPE_FILE}` (input, network, data hashes, versions), this card.\n\n```python\nfrom ptl_nb.deploy import load_deploy\nnet, told = load_deploy(\".\")\n```"}
+    parts = {
+        f"Model card: {name}": (
+            "A re-identification model: an image of a person becomes a feature; the cosine of two features says how"
+            f" alike they look.{mark}"
+        ),
+        "Data": _items(data),
+        "Training": _items(training),
+        "What was measured": "\n\n".join(verdict),
+        "Without labels": markdown_table(
+            evidence[columns].astype(object).where(evidence[columns].notna(), "not measured")
+        ),
+        "Scores": (
+            markdown_table(scores) if scores is not None else "None: no labelled query and gallery images were given."
+        ),
+        "Intended use": USE,
+        "Limits": LIMITS,
+        "Privacy and consent": PRIVACY,
+        "Files": (
+            f"`{WEIGHTS_FILE}` (weights), `{RECIPE_FILE}` (input, network, data hashes, versions), this"
+            " card.\n\n```python\nfrom ptl_nb.deploy import load_deploy\nnet, told = load_deploy(\".\")\n```"
+        ),
+    }
     return "\n\n".join(f"{'#' if i == 0 else '##'} {title}\n\n{text}" for i, (title, text) in enumerate(parts.items())) + "\n"
 
 # %% ../nbs/lib/deploy.ipynb #a3555604
@@ -75,7 +102,7 @@ def write_card(
     text: str,  # from `model_card`
 ) -> Path:  # the file that was written
     "A card in a model's folder; beside the one that is there where that differs."
-    file = folder / CARD_FILE
-    if file.exists() and file.read_text(encoding="utf-8") != text: file = file.with_suffix(".new.md")
+    file = Path(folder) / CARD_FILE
+    if file.exists() and file.read_bytes() != text.encode(): file = file.with_suffix(".new.md")
     with whole(file) as draft: draft.write_text(text, encoding="utf-8")
     return file

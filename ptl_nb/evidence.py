@@ -12,6 +12,7 @@ from collections.abc import Callable
 import numpy as np
 import pandas as pd
 
+from .domains import own_times
 from .evaluator import Interval
 from .plots import mixing
 
@@ -56,10 +57,11 @@ CLUSTERED = 2000  # images at most
 def conflicts(
     labels: np.ndarray,  # (N,) cluster of each image, -1: outlier
     camids: np.ndarray,  # (N,)
-    times: np.ndarray,  # (N,) the same value: the same moment
+    times: np.ndarray,  # (N,) the same value: the same moment; empty or missing: unknown, which equals nothing
 ) -> float:  # NaN where there is no such pair
-    "Of the pairs of clustered images from one camera at one moment, the share in one cluster."
-    table = pd.DataFrame({"camera": camids, "time": times, "cluster": labels}).query("cluster >= 0")
+    "Of the pairs of clustered images from one camera at one known moment, the share in one cluster."
+    moments = own_times(times)[0].to_numpy()
+    table = pd.DataFrame({"camera": camids, "time": moments, "cluster": labels}).query("cluster >= 0").dropna()
     pairs = lambda *by: int((n := table.groupby(list(by)).size()).mul(n - 1).sum()) // 2
     return pairs("camera", "time", "cluster") / total if (total := pairs("camera", "time")) else np.nan
 
@@ -139,13 +141,23 @@ def evidence(
     model: str,  # the one in question
     references: tuple[str, ...],  # compared with: the model before, the control
     camids: np.ndarray,  # (N,) of the target's images
-    times: np.ndarray | None = None,  # (N,)
+    times: np.ndarray | None = None,  # (N,) as `conflicts` takes them
     rho: float = 1.6e-3,
     blocks: int = 10,
 ) -> pd.DataFrame:  # a row per measure; a column per model, and `vs <reference>`, _low, _high, _says
     "Measures without labels of all models, and what the differences to the references say."
     if unknown := [m for m in (model, *references) if m not in features]: raise ValueError(f"no features of {', '.join(unknown)}: given are {', '.join(features)}")
-    extra = [thin(np.asarray(x), CLUSTERED) for x in (camids, *([] if times is None else [times]))]
+    for name, (s, t) in features.items():
+        if min(len(s), len(t)) < 3:
+            raise ValueError(
+                f"{name} has features of {len(s)} source and {len(t)} target images; evidence needs at least 3 of each"
+            )
+        if not (np.isfinite(s).all() and np.isfinite(t).all()):
+            raise ValueError(f"{name} has features that are not finite: its training has diverged, take another run")
+        if bad := [len(x) for x in (camids, *([] if times is None else [times])) if len(x) != len(t)]:
+            raise ValueError(f"{bad[0]} cameras or times for {len(t)} images of the target; give one for each")
+    if blocks < 2: raise ValueError(f"blocks is {blocks}; an interval needs at least 2")
+    extra = [thin(np.asarray(x), CLUSTERED) for x in (camids, *([] if times is None else [own_times(times)[0]]))]
     both = lambda m: ((thin(features[m][0], CLUSTERED),), (thin(features[m][1], CLUSTERED), *extra))
     taken = lambda s, t: _measured(s[0], t[0], t[1], t[2] if len(t) > 2 else None, rho)
     values = {m: taken(*both(m)) for m in features}
@@ -155,7 +167,7 @@ def evidence(
         found = [jackknife(values[model][i] - values[reference][i], parts[model][:, i] - parts[reference][:, i]) for i in range(len(MEASURES))]
         for place, bound in enumerate(("", "_low", "_high")): table[f"vs {reference}{bound}"] = [d[place] for d in found]
         table[f"vs {reference}_says"] = [_word(sign, d) for (sign, _), d in zip(MEASURES.values(), found)]
-    return table.dropna(subset=list(features), how="all")
+    return table if times is not None else table.drop("conflicts")
 
 # %% ../nbs/lib/evidence.ipynb #a0b00744
 def _clause(table: pd.DataFrame, reference: str, kind: str) -> str:
@@ -181,6 +193,7 @@ def verdict(
     remarks: tuple[str, ...] = (),  # what else a reader must know
 ) -> list[str]:  # Markdown, one line each
     "What was measured of a model and what was not."
+    if not references: raise ValueError(f"{model} is compared with nothing; name a reference, such as the model before")
     lines = []
     for kind, what in (("closeness", "Source and target in its features"), ("clusters", "Clusters of the target")):
         lines += [f"**{what}**, {model} against {r}: {_clause(table, r, kind)}." for r in references]

@@ -94,6 +94,8 @@ def examine(
     splits: tuple[str, ...] = SPLITS,  # whose images are looked at
 ) -> pd.DataFrame:  # path, split, height, width (upright, pixels), mode, remark, fault: empty where the file can be used
     "What every image file of a domain is, and why it cannot be used."
+    if not splits or set(splits) - set(SPLITS):
+        raise ValueError(f"splits are {list(splits)}: name some of {', '.join(SPLITS)}")
     table = pd.concat([getattr(domain, s)[["path"]].assign(split=s) for s in splits], ignore_index=True)
     return pd.concat([table, _look_all(domain.root, table.path.tolist())], axis=1)
 

@@ -14,7 +14,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -23,18 +23,22 @@ from PIL import Image
 from tqdm import tqdm
 
 from .data import Images, decode
-from .disk import alone, naming, new_array, whole, whole_folder
-from .domains import IMAGE_ENDINGS, ORIGINS, STANDIN_MARKER, STANDS_FOR, _check_links, _integers, _marker, _strings, load_domain
+from .disk import expanded, new_array, read_array, whole, whole_folder
+from ptl_nb.domains import (
+    IMAGE_ENDINGS, ORIGINS, STANDIN_MARKER, STANDS_FOR, _check_links, _integers, _marker, _strings, load_domain,
+    spelled)
+from .labels import (
+    Vocabulary, _first, _repeated, _threads, read_attributes, read_parts, select_attributes, split_attributes)
 from .matfile import read_mat
-from .labels import Vocabulary, _first, _repeated, _threads, read_attributes, read_parts, select_attributes, split_attributes
-from .standins import CACHE, cache_dir, truth
+from .standins import cache_dir, cached, truth
 
 # %% auto #0
-__all__ = ['DP_MASKS', 'DP_PARTS', 'PATCH_PARTS', 'GRID', 'DP_SPLITS', 'DP_FILE', 'DP_PLACES', 'DP_IMAGES', 'COLOURS',
+__all__ = ['DP_MASKS', 'DP_PARTS', 'PATCH_PARTS', 'GRID', 'DP_SPLITS', 'DP_FILE', 'DP_FILES', 'DP_PLACES', 'DP_IMAGES', 'COLOURS',
            'PETA_COLOURS', 'PETA_OTHERS', 'PETA_NAMES', 'PETA_LEFT_OUT', 'PETA_SPELLINGS', 'PETA_FOLDERS',
-           'RAP_VERSIONS', 'RAP_BEFORE', 'LABEL_DATA', 'EXPORTED', 'LabelSet', 'crops', 'map_classes', 'person_parts',
-           'part_maps', 'images', 'read_densepose', 'encode_parts', 'export_densepose', 'read_peta_tree',
-           'read_peta_mat', 'export_peta_tree', 'export_peta_mat', 'read_rap', 'export_rap', 'load_labels']
+           'RAP_VERSIONS', 'RAP_BEFORE', 'PETA_PLACES', 'PETA_SIGNS', 'LABEL_DATA', 'EXPORTED', 'LabelSet', 'crops',
+           'map_classes', 'person_parts', 'part_maps', 'images', 'read_densepose', 'encode_parts', 'export_densepose',
+           'read_peta_tree', 'read_peta_mat', 'export_peta_tree', 'export_peta_mat', 'read_rap', 'export_rap',
+           'read_peta', 'load_labels']
 
 # %% ../nbs/lib/label_data.ipynb #b9124653
 @dataclass(frozen=True, eq=False)
@@ -64,7 +68,7 @@ class LabelSet:
     def split(self, *names: str, of: str | None = None) -> LabelSet: return _take(self, _split_rows(self, names, of))
     def select(self, names: Sequence[str]) -> LabelSet: return _select(self, names)
     def constant(self) -> list[str]: return _constant(self)
-    def varying(self) -> LabelSet: return _select(self, [n for n in self.vocabulary.names if n not in set(_constant(self))])
+    def varying(self) -> LabelSet: return _varying(self)
     def grouped(self, groups: dict[str, Sequence[str]]) -> LabelSet: return _grouped(self, groups)
     def data_hash(self) -> str: return _hash(self)
 
@@ -110,8 +114,15 @@ def _constant(
     labels: LabelSet,
 ) -> list[str]: # attributes of which all persons have the same class
     "Attributes that nothing can be learned about here: they stay in the vocabulary, so that it is the dataset's own, and are named here."
+    if labels.vocabulary is None: raise ValueError(f"{labels.title} has part masks, no attributes: name PETA or RAP.")
     each = labels.attributes if isinstance(labels.attributes, list) else np.moveaxis(labels.attributes, 1, 0)
     return [n for n, a in zip(labels.vocabulary.names, each) if len(a) and (a.max(0) == a.min(0)).all()]
+
+
+def _varying(labels: LabelSet) -> LabelSet:
+    "Without the attributes that `constant` names; all where there is nobody."
+    constant = set(_constant(labels))
+    return _select(labels, [n for n in labels.vocabulary.names if n not in constant])
 
 # %% ../nbs/lib/label_data.ipynb #b1329f04
 def _grouped(
@@ -188,13 +199,11 @@ def _stored(
     cache: str | Path | None, # None: the package's cache folder
 ) -> np.ndarray: # uint8, memory-mapped read-only
     "An array made once ever; it appears whole or not at all."
+    if min(shape[1:3]) < 1: raise ValueError(f"size is {shape[1:3]}: height and width are at least 1 pixel.")
     folder = Path(cache) if cache else cache_dir().parent / "label_data"
     key = hashlib.sha256(f"{labels.data_hash()} {what} {shape}".encode()).hexdigest()[:24]
     target = folder / f"{labels.name}-{what}-{shape[1]}x{shape[2]}-{key}.npy"
-    if not target.exists():
-        with naming(target, CACHE), alone(target):
-            if not target.exists(): _fill_array(target, shape, fill)       # else another process made it meanwhile
-    return np.load(target, mmap_mode="r", allow_pickle=False)
+    return read_array(cached(target, lambda: _fill_array(target, shape, fill)), shape)
 
 
 def _fill_array(target: Path, shape: tuple[int, ...], fill: Callable):
@@ -266,11 +275,19 @@ def _rle_runs(
     return runs
 
 # %% ../nbs/lib/label_data.ipynb #d6aad5c8
+def _run_lengths():
+    "pycocotools' run-length masks; ImportError naming the extra."
+    try: from pycocotools import mask
+    except ImportError as error:
+        raise ImportError("part masks of DensePose need pycocotools: pip install 'ptl_nb[labels]'") from error
+    return mask
+
+
 def person_parts(
     masks: Sequence[dict | list], # 14 RLE masks, empty ones are []
 ) -> np.ndarray: # (256, 256) uint8 classes 0..7
     "Part map of one person over its box."
-    from pycocotools import mask as rle
+    rle = _run_lengths()
 
     given = [i for i, m in enumerate(masks, 1) if m]
     if not given: return np.zeros((GRID, GRID), np.uint8)
@@ -299,6 +316,7 @@ def part_maps(
     cache: str | Path | None = None, # None: the package's cache folder
 ) -> np.ndarray: # (N, H, W) uint8 classes 0..7, memory-mapped read-only
     "Part map of every person at one size, by nearest neighbour, aligned with `crops`."
+    if labels.masks is None: raise ValueError(f"{labels.title} has no part masks: those of DensePose do.")
     edges = _crop_boxes(labels)
 
     def one(i: int) -> np.ndarray:
@@ -329,6 +347,7 @@ def images(
 # %% ../nbs/lib/label_data.ipynb #ccf9aca0
 DP_SPLITS = ("train", "valminusminival", "minival", "test")
 DP_FILE = "densepose_coco_2014_{}.json"
+DP_FILES = (DP_FILE, "densepose_{}2014.json")      # as published, as detectron2 names them
 DP_PLACES = ("", "annotations", "DensePose_COCO", "annotations/DensePose_COCO")  # where the JSON files may lie
 DP_IMAGES = ("{}", "coco_{}", "images/{}", "")                                   # where the folder train2014 may lie
 
@@ -425,14 +444,14 @@ def _image_folder(
     for folder in inner.unique():
         mine = inner == folder
         places = [root / p.format(folder) for p in DP_IMAGES]
-        there = next((p for p in places if p.is_dir() and (p / table["path"][mine.idxmax()]).is_file()), places[0])
-        names = {p.name for p in there.iterdir()} if there.is_dir() else set()
-        missing = table["path"][mine & ~table["path"].isin(names)]
+        there = next((p for p in places if p.is_dir() and spelled(p, [table["path"][mine.idxmax()]])[0]), places[0])
+        names = pd.Series(spelled(there, table["path"][mine].tolist()), index=table.index[mine], dtype=object)
+        missing = table["path"][mine][names.isna()]
         if len(missing):
             raise FileNotFoundError(f"{missing.nunique()} of the {table['path'][mine].nunique()} images that {file} lists are not in {there}, the first {missing.iloc[0]!r}: "
                                     f"extract COCO's {folder or 'images'} there.")
         prefix = there.relative_to(root).as_posix()
-        out[mine] = table["path"][mine] if prefix == "." else prefix + "/" + table["path"][mine]
+        out[mine] = names if prefix == "." else prefix + "/" + names
     return out
 
 # %% ../nbs/lib/label_data.ipynb #088aee71
@@ -444,10 +463,13 @@ def read_densepose(
     root, found = Path(folder), {}
     for split in splits or DP_SPLITS:
         if split not in DP_SPLITS: raise ValueError(f"unknown split {split!r} of DensePose: one of {', '.join(DP_SPLITS)}.")
-        places = [root / p / DP_FILE.format(split) for p in DP_PLACES]
+        places = [root / p / name.format(split) for name in DP_FILES for p in DP_PLACES]
         if file := next((p for p in places if p.is_file()), None): found[split] = file
         elif splits: raise FileNotFoundError(f"{places[0]} is not there, nor in annotations/: place DensePose's annotations in {root}.")
-    if not found: raise FileNotFoundError(f"{root} holds none of {', '.join(DP_FILE.format(s) for s in DP_SPLITS)}: place DensePose's annotations there.")
+    if not found:
+        published, others = (", ".join(name.format(s) for s in DP_SPLITS) for name in DP_FILES)
+        raise FileNotFoundError(f"{root} holds none of {published}, nor of {others}: "
+                                "place DensePose's annotations there.")
     tables, report, starts = [], {}, {}
     for split, file in found.items():
         table, counted = _persons(file)
@@ -469,7 +491,7 @@ def encode_parts(
     parts: np.ndarray, # (H, W) classes 0..7, H and W dividing 256
 ) -> list[dict | list]: # 14 RLE masks of 256 x 256, [] where a part is not visible
     "A part map as DensePose's masks; which side is left is a convention, see above."
-    from pycocotools import mask as rle
+    rle = _run_lengths()
 
     if GRID % parts.shape[0] or GRID % parts.shape[1]: raise ValueError(f"a part map of {parts.shape} does not divide the grid of {GRID}: it would not come back exactly.")
     grid = parts.repeat(GRID // parts.shape[0], 0).repeat(GRID // parts.shape[1], 1)
@@ -498,6 +520,7 @@ def _standin(
 ): # domain, paths
     "A label stand-in and the images of it to write."
     if STANDS_FOR.get(name) != stands_for: raise ValueError(f"{name!r} is no stand-in for {stands_for}: {next(s for s, d in STANDS_FOR.items() if d == stands_for)!r} is.")
+    if limit is not None and limit < 1: raise ValueError(f"limit is {limit}: write at least 1 image.")
     domain = load_domain(name)
     paths = domain.train.path.to_numpy(object)
     return domain, paths if limit is None else paths[np.linspace(0, len(paths) - 1, min(limit, len(paths))).astype(int)]
@@ -529,6 +552,7 @@ def export_densepose(
     persons: int = 1, # side by side in an image; more than one: PNG instead of copies
 ) -> Path: # the folder
     "A stand-in as COCO DensePose 2014: nine tenths in train, every tenth person in minival; marked as a stand-in."
+    if persons < 1: raise ValueError(f"persons is {persons}: an image shows at least 1.")
     domain, paths = _standin(name, "densepose", limit)
     minival = np.arange(len(paths)) % 10 == 9
     with _new_folder(folder) as new:
@@ -696,12 +720,14 @@ def _all_there(
     root: Path, # folder of images
     names: Sequence[str],
     file: Path, # that lists them
-):
+) -> list[str]: # as the disk spells them
     "FileNotFoundError naming images that are listed but missing, ValueError for one that is a link to elsewhere."
-    there = {p.name for p in root.iterdir()} if root.is_dir() else set()
-    if missing := [n for n in names if n not in there]:
-        raise FileNotFoundError(f"{len(missing)} of the {len(names)} images that {file} lists are not in {root}, the first {missing[0]!r}: extract the images there.")
-    _check_links(root, names)
+    there = spelled(root, names)
+    if missing := [n for n, found in zip(names, there) if found is None]:
+        raise FileNotFoundError(f"{len(missing)} of the {len(names)} images that {file} lists are not in {root}, "
+                                f"the first {missing[0]!r}: extract the images there.")
+    _check_links(root, there)
+    return there
 
 
 def _expect(
@@ -729,8 +755,8 @@ def read_peta_mat(
     at = [_peta_index(n, str(file)) for n in names]
     if sorted(at) != list(range(len(PETA_NAMES))): raise ValueError(f"{file}: {len(set(at) - {-1})} of PETA's {len(PETA_NAMES)} attributes occur, some twice or left-out ones: another version of the file.")
     _expect(len(data), 19_000, file, bool(marker))
-    paths = [f"images/{i:05d}.png" for i in range(1, len(data) + 1)]
-    _all_there(root / "images", [p.split("/")[1] for p in paths], file)
+    files = _all_there(root / "images", [f"{i:05d}.png" for i in range(1, len(data) + 1)], file)
+    paths = [f"images/{name}" for name in files]
     yes = _values(data[:, 4:], names, paths, (0, 1), file)[:, np.argsort(at)]
     splits = _partitions(peta[3], ("train", "val", "test"), len(data), file)
     return LabelSet(**({"name": "peta"} | marker), root=root, paths=np.array(paths, object), vocabulary=Vocabulary.two_way(PETA_NAMES), attributes=_two_way(yes), splits=splits)
@@ -861,7 +887,7 @@ def read_rap(
     if data.shape != (len(files), len(names)) or not marker and len(names) != form["columns"]:
         raise ValueError(f"{file}: a table of {data.shape} for {len(files)} images and {len(names)} attributes, RAPv{version} has {form['columns']} columns: another version of the file.")
     _expect(len(files), form["images"], file, bool(marker))
-    _all_there(root / "RAP_dataset", files, file)
+    files = _all_there(root / "RAP_dataset", files, file)
     at = _rap_columns(rap, version, names, columns, file)
     for given in (files, [names[j] for j in at]):
         if (twice := _repeated(given)) is not None: raise ValueError(f"{file} has {twice!r} twice: an image or attribute occurs once. Fetch the file again.")
@@ -905,10 +931,30 @@ def export_rap(
     return Path(folder)
 
 # %% ../nbs/lib/label_data.ipynb #6846465e
+PETA_PLACES = ("peta", "PETA", "PETA dataset", "PETA-New", ".")
+PETA_SIGNS = ("*/archive/Label.txt", "PETA dataset/*/archive/Label.txt", "PETA.mat")
+
+
+def read_peta(
+    folder: str | Path, # holds the tree of ten folders, or PETA.mat and images/
+    first: str = "tree", # the form to take where both are there: 'tree' or 'mat'
+    **options, # of that form's reader
+) -> LabelSet:
+    "PETA in whichever form is there."
+    there = [("tree", read_peta_tree, PETA_SIGNS[:2]), ("mat", read_peta_mat, PETA_SIGNS[2:])]
+    readers = {form: reader for form, reader, signs in there if any(any(Path(folder).glob(s)) for s in signs)}
+    if first not in ("tree", "mat"): raise ValueError(f"first is {first!r}: 'tree' or 'mat'.")
+    if not readers:
+        raise FileNotFoundError(f"{folder} holds none of {', '.join(PETA_SIGNS)}: "
+                                "place PETA there, in one of its forms.")
+    return readers.get(first, next(iter(readers.values())))(folder, **options)
+
+
 LABEL_DATA = {  # dataset: stand-in, folders it may lie in, reader, writer, a file that shows that it is there
-    "densepose": ("studio", ("coco", "densepose", "COCO"), read_densepose, export_densepose, ("*densepose_coco_2014_*.json", "*/densepose_coco_2014_*.json", "*/*/densepose_coco_2014_*.json")),
-    "peta": ("street", ("peta", "PETA", "PETA dataset", "."), read_peta_tree, export_peta_tree, ("*/archive/Label.txt", "PETA dataset/*/archive/Label.txt")),
-    "peta-mat": ("street", ("peta", "PETA", "PETA-New"), read_peta_mat, export_peta_mat, ("PETA.mat",)),
+    "densepose": ("studio", ("coco", "densepose", "COCO"), read_densepose, export_densepose,
+                  [f"{inner}*densepose_*2014*.json" for inner in ("", "*/", "*/*/")]),
+    "peta": ("street", PETA_PLACES, read_peta, export_peta_tree, PETA_SIGNS),
+    "peta-mat": ("street", PETA_PLACES, partial(read_peta, first="mat"), export_peta_mat, PETA_SIGNS[::-1]),
     "rap": ("mall", ("rap", "RAP", "rap2"), read_rap, export_rap, ("RAP_annotation/RAP_annotation.mat", "RAP_annotation.mat")),
 }
 EXPORTED = 1  # version of the forms written into the cache
@@ -924,16 +970,9 @@ def _dataset(
     raise ValueError(f"unknown label data {name!r}{f', is {near[0]!r} meant' if near else ''}? Known are {', '.join([*LABEL_DATA, *known])}.")
 
 
-def _exported(writer: Callable, folder: Path) -> Path:
-    "Writes a stand-in into the cache; where another process was first, its folder is taken."
-    try: return writer(folder)
-    except ValueError:
-        if not (folder / STANDIN_MARKER).is_file(): raise
-        return folder
-
 # %% ../nbs/lib/label_data.ipynb #7fc2602c
 def load_labels(
-    name: str, # densepose, peta (the tree), peta-mat, rap; or a stand-in: studio, street, mall
+    name: str, # densepose, peta (of both forms the tree), peta-mat (of both PETA.mat), rap; or studio, street, mall
     root: str | Path = "data", # folder that holds the real datasets
     origin: str = "auto", # real, standin, or auto: real where found, else the stand-in, with a warning
     **options, # of the reader
@@ -943,11 +982,14 @@ def load_labels(
     dataset, by_standin = _dataset(name)
     standin, folders, reader, writer, signs = LABEL_DATA[dataset]
     if by_standin and origin == "real": raise ValueError(f"{name!r} is a rendered stand-in for {dataset}, there is no real one: leave origin at 'auto', or name the dataset.")
-    places = [Path(root).expanduser() / f for f in folders]
-    found = next((p for p in places if p.is_dir() and any(any(p.glob(s)) for s in signs)), None) if not by_standin and origin != "standin" else None
+    places = [expanded(root) / f for f in folders]
+    real = not by_standin and origin != "standin"
+    found = next((p for sign in signs for p in places if p.is_dir() and any(p.glob(sign))), None) if real else None
     if found: return reader(found, **options)
-    if origin == "real": raise FileNotFoundError(f"{name} is not under {root}: place it in {' or '.join(map(str, places))} (looked for {signs[0]}).")
+    if origin == "real":
+        raise FileNotFoundError(f"{name} is not under {root}: place it in {' or '.join(map(str, places))} "
+                                f"(looked for {' or '.join(signs)}).")
     if origin == "auto" and not by_standin:
         warnings.warn(f"{name} is not under {root}: its RENDERED STAND-IN {standin!r} is used instead, and no figure made with it is comparable with the paper's", stacklevel=2)
     folder = cache_dir().parent / "label_data" / f"{truth(standin).parent.name}-{dataset}-{EXPORTED}"
-    return reader(folder if folder.is_dir() else _exported(writer, folder), **options)
+    return reader(cached(folder, lambda: writer(folder)), **options)

@@ -6,26 +6,28 @@
 from __future__ import annotations
 
 import os
+import posixpath
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from difflib import get_close_matches
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from .disk import alone, draft_folder
-from .domains import IMAGE_ENDINGS, SPLITS, Domain, _check_links
+from .disk import alone, draft_folder, expanded
+from .domains import IMAGE_ENDINGS, SPLITS, Domain, _check_links, alike
 from .image_files import upright_size
 from .label_data import DP_PARTS, PATCH_PARTS
-from .labels import (ATTRIBUTES_FILE, PARTS, PROVENANCE_FILE, Vocabulary, _first, _read_rows, _repeated, _threads, _to_number, _write_part_map, check_attributes,
-                           part_file, split_attributes, write_attributes, write_provenance)
+from .labels import (
+    ATTRIBUTES_FILE, PARTS, PROVENANCE_FILE, Vocabulary, _first, _read_rows, _repeated, _threads, _to_number,
+    _write_part_map, check_attributes, part_file, split_attributes, write_attributes, write_provenance)
 
 # %% auto #0
-__all__ = ['MAPPINGS', 'lacking_parts', 'mapping_table', 'Coverage', 'import_parts', 'import_attributes']
+__all__ = ['MAPPINGS', 'lacking_parts', 'mapping_table', 'Coverage', 'is_part_map', 'import_parts', 'import_attributes']
 
 # %% ../nbs/lib/label_import.ipynb #e9258949
 def _garments(
@@ -173,11 +175,35 @@ def _part_files(
 ) -> tuple[dict[str, Path], list[str]]: # image path -> its part map, files of no image
     "Which part map is whose."
     if not folder.is_dir(): raise FileNotFoundError(f"{folder} is not a folder: name the tree of part maps.")
-    files = {p.relative_to(folder).with_suffix("").as_posix(): p for p in sorted(folder.rglob("*.png"))}
-    _check_links(folder, [f.relative_to(folder) for f in files.values()])
-    paths = {PurePosixPath(p).with_suffix("").as_posix(): p for s in SPLITS for p in getattr(domain, s).path}
-    belongs = lambda stem: stem in paths or any((domain.root / f"{stem}{e}").is_file() for e in IMAGE_ENDINGS)
-    return {paths[s]: f for s, f in files.items() if s in paths}, [f.relative_to(folder).as_posix() for s, f in files.items() if not belongs(s)]
+    names = [f.relative_to(folder).as_posix() for f in sorted(folder.rglob("*")) if is_part_map(f)]
+    if not names: raise ValueError(f"{folder} holds no PNG: name the tree of part maps, PNG files of class numbers.")
+    _check_links(folder, names)
+    stems = [_stem(name) for name in names]
+    if (twice := _repeated(stems)) is not None:
+        first, second = [name for name, stem in zip(names, stems) if stem == twice][:2]
+        raise ValueError(f"{folder} holds {first!r} and {second!r} for the same image: keep one of them.")
+    paths = {_stem(p): p for s in SPLITS for p in getattr(domain, s).path}
+    folders = {posixpath.dirname(name) for name, stem in zip(names, stems) if stem not in paths}
+    others = _image_stems(domain.root, folders)
+    mine = {paths[stem]: folder / name for name, stem in zip(names, stems) if stem in paths}
+    return mine, [name for name, stem in zip(names, stems) if stem not in paths and stem not in others]
+
+
+def is_part_map(file: Path) -> bool:
+    "Whether a file in a tree of part maps is one: a PNG, whatever the case of its ending."
+    return file.suffix.lower() == ".png" and not file.name.startswith(".") and file.is_file()
+
+
+def _stem(path: str) -> str:
+    "What a path of an image and that of its part map share, in one Unicode form."
+    return posixpath.splitext(alike(path))[0]
+
+
+def _image_stems(root: Path, folders: set[str]) -> set[str]:
+    "The stems of all images in some folders below `root`."
+    there = {folder: root / folder for folder in folders if (root / folder).is_dir()}
+    return {_stem(posixpath.join(folder, name)) for folder, place in there.items() for name in os.listdir(place)
+            if name.lower().endswith(IMAGE_ENDINGS)}
 
 # %% ../nbs/lib/label_import.ipynb #9592f61e
 def import_parts(
@@ -192,7 +218,7 @@ def import_parts(
     standin: bool = False, # made by a model that was trained on stand-ins
 ) -> Coverage:
     "Part maps made elsewhere into a label store, translated and checked, all or nothing."
-    folder, table, wanted = Path(folder), mapping_table(mapping), _wanted(domain, splits)
+    folder, table, wanted = expanded(folder), mapping_table(mapping), _wanted(domain, splits)
     files, others = _part_files(domain, folder)
     found = _covered(domain, wanted, list(files), others, missing, folder)
     paths = [p for p in wanted if p in files]
@@ -239,12 +265,18 @@ def import_attributes(
     standin: bool = False, # made by a model that was trained on stand-ins
 ) -> Coverage:
     "Attributes made elsewhere into a label store, checked, all or nothing."
-    file, wanted = Path(csv), _wanted(domain, splits)
+    file, wanted = expanded(csv), _wanted(domain, splits)
     if not file.is_file(): raise FileNotFoundError(f"{file} is not there: name the table of attributes.")
     columns, rows = _read_rows(file)
     vocabulary, soft = _soft(file, columns, rows)
-    at, ours = {row[0]: i for i, row in enumerate(rows)}, {p for s in SPLITS for p in getattr(domain, s).path}
-    found = _covered(domain, wanted, list(at), [p for p in at if p not in ours and not (domain.root / p).is_file()], missing, file)
+    ours = {alike(p): p for s in SPLITS for p in getattr(domain, s).path}
+    at = {ours.get(alike(row[0]), row[0]): i for i, row in enumerate(rows)}
+    if len(at) < len(rows):
+        twice = _repeated([alike(row[0]) for row in rows])
+        raise ValueError(f"{file}: two rows are of the image {ours[twice]!r}, in other spellings. Keep one of them.")
+    known = set(ours.values())
+    others = [p for p in at if p not in known and not (domain.root / p).is_file()]
+    found = _covered(domain, wanted, list(at), others, missing, file)
     paths = [p for p in wanted if p in at]
     chosen = np.array([at[p] for p in paths])
     with _addition(store, ATTRIBUTES_FILE) as new:

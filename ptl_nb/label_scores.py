@@ -10,7 +10,8 @@ from typing import Sequence
 import numpy as np
 import pandas as pd
 
-from .labels import PARTS, Vocabulary, _check_classes, attribute_auc, join_attributes, one_hot, part_iou, select_attributes
+from .labels import (
+    PARTS, Vocabulary, _check_classes, attribute_auc, join_attributes, one_hot, part_iou, select_attributes)
 
 # %% auto #0
 __all__ = ['part_scores', 'attribute_scores', 'part_statistics', 'attribute_statistics', 'doubtful']
@@ -108,6 +109,10 @@ def attribute_scores(
 ) -> tuple[pd.Series, pd.DataFrame]: # scores over all and what they count; per attribute positives, images, auc, tpr, tnr, mA (NaN where undefined)
     "The scores of pedestrian attribute recognition; all in [0, 1]."
     f, y, rows = _binary(vocabulary, probabilities), _binary(vocabulary, truth), _rows(vocabulary)
+    known = None if known is None else np.asarray(known)
+    if known is not None and not np.isin(known, (0, 1)).all():
+        raise ValueError("known holds other values than yes and no.")
+    known = None if known is None else known.astype(bool)
     if known is not None and np.shape(known) != (len(y), len(vocabulary)): raise ValueError(f"known has shape {np.shape(known)}, expected {(len(y), len(vocabulary))}: images and attributes.")
     table = _areas(vocabulary, probabilities, truth, known)
     counted = np.ones_like(y) if known is None else np.asarray(known, bool)[:, rows["at"]]
@@ -141,7 +146,8 @@ def _confidence(
     vocabulary: Vocabulary,
     table: np.ndarray, # (N, sum of M_j)
 ) -> np.ndarray: # (N, A)
-    "The probability of the most probable class."
+    "The probability of the most probable class; ValueError for NaN."
+    if np.isnan(table).any(): raise ValueError("a probability is NaN: predict these labels again.")
     return np.maximum.reduceat(table, np.cumsum((0, *vocabulary.sizes[:-1])), axis=1)
 
 # %% ../nbs/lib/label_scores.ipynb #4c9fd926
@@ -164,6 +170,8 @@ def _measures(
         counts = _counts(maps)
         there = counts > 0
         columns |= {"person": 1 - counts[:, 0] / counts.sum(1), "parts": there[:, 1:].sum(1), "head": there[:, 1], "torso": there[:, 2]}
+    if probabilities is not None and vocabulary is None:
+        raise ValueError("probabilities without their vocabulary: give both.")
     if probabilities is not None: columns["confidence"] = _confidence(vocabulary, join_attributes(probabilities)).mean(1)
     return pd.DataFrame(columns)
 
@@ -180,6 +188,7 @@ def doubtful(
     "Images whose labels look empty or unsure; thresholds are the least that is not doubtful."
     if not 0 <= person <= 1 or not 0 <= parts <= len(PARTS) - 1 or not 0 <= unsure <= 1: raise ValueError(f"thresholds person={person}, parts={parts}, unsure={unsure}: shares lie in 0..1, parts in 0..{len(PARTS) - 1}.")
     table, short, said = _measures(vocabulary, maps, probabilities), {}, {}
+    if isinstance(paths, str): raise ValueError(f"paths is {paths!r}: give a list of paths.")
     if len(table) != len(paths) or not len(table): raise ValueError(f"labels of {len(table)} images for {len(paths)} paths: give part maps or probabilities, one of each per image.")
     if maps is not None:
         short |= {"person": _shortfall(table.person, person), "parts": _shortfall(table.parts, parts), "core": _shortfall(table["head"] * 1 + table.torso, 2)}

@@ -74,6 +74,7 @@ def train_parser(
     session: Session = Session(),    # where and how
 ) -> nn.Module:
     "A parser trained on labelled images."
+    if images.parts is None: raise ValueError("the images have no part maps for the parser to learn; give Images(..., parts=...)")
     torch.manual_seed(seed)
     net = parser_network(recipe)
     streams = [_Labelled("parts", images, recipe.parser_batch, lambda b: parsing_loss(net(b["x"]), b["parts"]))]
@@ -102,10 +103,11 @@ def train_attributes(
     session: Session = Session(),    # where and how
 ) -> tuple[PTLNet, np.ndarray]:      # the model, the indices of the images it was not trained on
     "An attribute model trained on a seeded share of labelled images (section 4.1, released code)."
+    if images.attributes is None: raise ValueError("the images have no attributes for the model to learn; give Images(..., attributes=...)")
     torch.manual_seed(seed)
     parses = recipe.attribute_weight_parts > 0
-    if parses and parsed is None:
-        raise ValueError("attribute_weight_parts is above 0: give the parser's images as `parsed`")
+    if parses and (parsed is None or parsed.parts is None):
+        raise ValueError("attribute_weight_parts is above 0: give the parser's images, with part maps, as `parsed`")
     a, m = images.attributes.shape[1:]
     net = PTLNet(0, len(PARTS) if parses else 0, (m,) * a, recipe.backbone, recipe.weights, recipe.parsing_hidden,
                  recipe.attribute_hidden)
@@ -208,7 +210,7 @@ def predict_parts(
     "The most probable part of each pixel."
     out = np.empty(images.shape[:3], np.uint8)
     net.to(device, memory_format=torch.channels_last).eval()
-    for start, x in zip(range(0, len(images), size), batches(images, size, device)):
+    for x, start in zip(batches(images, size, device), range(0, len(images), size)):
         with autocast(recipe.precision, device): logits = net(x)
         out[start:start + size] = logits.argmax(1).to(torch.uint8).cpu().numpy()
     return out
@@ -223,9 +225,11 @@ def predict_attributes(
     size: int = 128,
 ) -> np.ndarray:                # (N, A, M) float32, sums to one over M
     "Soft labels: the softmax of each attribute head."
+    if net.attributes is None: raise ValueError("the network has no attribute heads; give the model of `train_attributes`")
+    if len(set(net.attributes.sizes)) > 1: raise ValueError(f"the attributes have {min(net.attributes.sizes)} to {max(net.attributes.sizes)} classes; one array holds attributes of equally many")
     out = np.empty((len(images), len(net.attributes.sizes), max(net.attributes.sizes)), np.float32)
     net.to(device, memory_format=torch.channels_last).eval()
-    for start, x in zip(range(0, len(images), size), batches(images, size, device)):
+    for x, start in zip(batches(images, size, device), range(0, len(images), size)):
         with autocast(recipe.precision, device): logits = net(x, ("attributes",))["attributes"]
         out[start:start + size] = logits.float().softmax(-1).cpu().numpy()
     return out

@@ -9,6 +9,7 @@ import csv
 import difflib
 import json
 import os
+import posixpath
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -38,7 +39,8 @@ def _check_classes(
     maps: np.ndarray, # classes
     what: str = "part maps", # what to call them in an error
 ):
-    "ValueError for classes that PARTS does not have."
+    "ValueError for classes that PARTS does not have, or that are no whole numbers."
+    if maps.dtype.kind not in "ui": raise ValueError(f"{what} of {maps.dtype}, expected integer classes.")
     if maps.size and not 0 <= maps.min() <= maps.max() < len(PARTS):
         raise ValueError(f"{what}: classes {maps.min()}..{maps.max()}, expected 0..{len(PARTS) - 1} ({', '.join(PARTS)}). "
                          "Map other class sets to these first.")
@@ -173,11 +175,21 @@ def join_attributes(
     probabilities: np.ndarray | Sequence[np.ndarray], # (N, A, M), or one (N, M_j) per attribute
 ) -> np.ndarray: # (N, sum of M_j) float32
     "Probabilities of all attributes side by side."
-    if isinstance(probabilities, np.ndarray):
-        if probabilities.ndim != 3:
-            raise ValueError(f"probabilities of shape {probabilities.shape}: expected (N, A, M), or a list of (N, M_j).")
-        return probabilities.reshape(len(probabilities), -1).astype(np.float32)
-    return np.concatenate([np.asarray(p, np.float32) for p in probabilities], axis=1)
+    if not isinstance(probabilities, np.ndarray):
+        return np.concatenate([_real(p) for p in probabilities], axis=1)
+    if probabilities.ndim != 3:
+        raise ValueError(f"probabilities of shape {probabilities.shape}: expected (N, A, M), or a list of (N, M_j).")
+    n, attributes, classes = probabilities.shape       # not -1: there may be no images
+    return _real(probabilities).reshape(n, attributes * classes)
+
+
+def _real(
+    values: np.ndarray, # any shape
+) -> np.ndarray: # float32
+    "Numbers; ValueError for what would become others on the way."
+    values = np.asarray(values)
+    if values.dtype.kind not in "biuf": raise ValueError(f"probabilities of {values.dtype}, expected numbers.")
+    return values.astype(np.float32)
 
 # %% ../nbs/method/03_labels.ipynb #c574f348
 def split_attributes(
@@ -232,6 +244,20 @@ def part_file(
     return Path(store) / "parts" / pure.with_suffix(".png")
 
 # %% ../nbs/method/03_labels.ipynb #9473d253
+def _listed(
+    paths: Sequence[str], # images
+) -> list[str]:
+    "Paths as a list; ValueError for a single one, whose letters would be taken for images."
+    if isinstance(paths, (str, Path)): raise ValueError(f"paths is {str(paths)!r}: give a list of paths.")
+    return list(paths)
+
+
+def _is_text(path: str) -> bool:
+    try: path.encode()
+    except UnicodeEncodeError: return False      # bytes of a file name that are no UTF-8
+    return True
+
+
 def _write_part_map(
     file: Path, # PNG
     parts: np.ndarray, # (H, W) classes
@@ -254,7 +280,7 @@ def write_parts(
 ):
     "Part maps into a label store, one PNG per image."
     if len(paths) != len(maps): raise ValueError(f"{len(maps)} part maps for {len(paths)} images: expected one each.")
-    files = [part_file(store, p) for p in paths]
+    files = [part_file(store, p) for p in _listed(paths)]
     if twice := _repeated([f.as_posix() for f in files]):
         raise ValueError(f"two images would share the part map {twice}: the same path twice, "
                          "or names that differ only in their suffix. Rename one.")
@@ -291,7 +317,7 @@ def read_parts(
     image_sizes: np.ndarray | Sequence[tuple[int, int]] | None = None, # (N, 2) heights and widths of the images, checked against
 ) -> np.ndarray: # (N, H, W) uint8
     "Part maps from a label store, each checked, decoded in threads."
-    files = [part_file(store, p) for p in paths]
+    files = [part_file(store, p) for p in _listed(paths)]
     if not files: raise ValueError("no part maps asked for: the list of images is empty.")
     sizes = [None] * len(files) if image_sizes is None else [tuple(map(int, s)) for s in image_sizes]
     if len(sizes) != len(files): raise ValueError(f"{len(sizes)} image sizes for {len(files)} images: expected one each.")
@@ -312,8 +338,10 @@ def write_attributes(
     probabilities: np.ndarray | Sequence[np.ndarray], # (N, A, M), or one (N, M_j) per attribute; each sums to one
 ):
     "Soft attributes into a label store, as one table."
-    paths = list(paths)
+    paths = _listed(paths)
     table = check_attributes(vocabulary, probabilities, paths)
+    if broken := [p for p in paths if not _is_text(p)]:
+        raise ValueError(f"image path {broken[0]!r} is not text in UTF-8, as the table must be: rename the image.")
     if (twice := _repeated(paths)) is not None: raise ValueError(f"image '{twice}' appears twice: give each image once.")
     for path in paths: part_file(store, path)   # the same rules for paths as for part maps
     frame = pd.DataFrame(table, columns=vocabulary.columns)
@@ -330,12 +358,18 @@ def _read_rows(
                                 f"or name the folder that holds {ATTRIBUTES_FILE}.")
     try:
         with file.open(newline="", encoding="utf-8-sig") as lines: header, *rows = list(csv.reader(lines, strict=True)) or [[]]
+        header = [column.strip() for column in header]
     except (UnicodeDecodeError, csv.Error) as error: raise ValueError(f"{file} is not a UTF-8 table ({error}): save it as CSV in UTF-8.") from error
     if header[:1] != ["path"]: raise ValueError(f"{file}: the first column is {header[:1]}, expected 'path'.")
     if (twice := _repeated(header)) is not None: raise ValueError(f"{file}: column '{twice}' appears twice.")
-    for i, row in enumerate(rows):
+    lines = [(i, row) for i, row in enumerate(rows, 2) if any(cell.strip() for cell in row)]      # not blank
+    for i, row in lines:
         if len(row) != len(header):
-            raise ValueError(f"{file}, line {i + 2}: {len(row)} fields, the header has {len(header)}. Write the table again.")
+            raise ValueError(f"{file}, line {i}: {len(row)} fields, the header has {len(header)}. "
+                             "Write the table again.")
+        if not row[0].strip():
+            raise ValueError(f"{file}, line {i}: the path is empty. Name the image, or drop the line.")
+    rows = [[posixpath.normpath(path), *cells] for _, (path, *cells) in lines]
     if (twice := _repeated([row[0] for row in rows])) is not None:
         raise ValueError(f"{file}: image '{twice}' appears twice. Keep one of its rows.")
     return header[1:], rows
@@ -367,7 +401,8 @@ def read_attributes(
     table = np.stack([_to_number(file, columns, row) for row in rows]) if rows else np.zeros((0, len(columns)), np.float32)
     known = pd.Index([row[0] for row in rows])
     check_attributes(vocabulary, split_attributes(vocabulary, table), known, str(file))
-    at, paths = known.get_indexer(list(paths)), list(paths)
+    paths = _listed(paths)
+    at = known.get_indexer(paths)
     if (missing := np.flatnonzero(at < 0)).size:
         raise ValueError(f"{file} lacks {missing.size} of {len(paths)} images, the first '{paths[missing[0]]}'. "
                          "Predict the labels of this domain again; are they another domain's?")
@@ -416,6 +451,8 @@ def one_hot(
 ) -> np.ndarray | list[np.ndarray]: # same shape, float32, 1 for the most probable class (the first of equals)
     "Soft attributes as hard ones of the same shape (paper, Table 4)."
     if not isinstance(probabilities, np.ndarray): return [one_hot(np.asarray(p)) for p in probabilities]
+    if np.isnan(_real(probabilities)).any():
+        raise ValueError("a probability is NaN, of which none is the most probable.")
     return np.eye(probabilities.shape[-1], dtype=np.float32)[probabilities.argmax(-1)]
 
 # %% ../nbs/method/03_labels.ipynb #7153ea7c
@@ -448,7 +485,8 @@ def part_iou(
     _check_classes(predicted, "predicted parts")
     _check_classes(truth, "true parts")
     k = len(PARTS)
-    n = np.bincount(truth.ravel().astype(np.int64) * k + predicted.ravel(), minlength=k * k).reshape(k, k)
+    pairs = truth.ravel().astype(np.int64) * k + predicted.ravel().astype(np.int64)
+    n = np.bincount(pairs, minlength=k * k).reshape(k, k)
     union = n.sum(0) + n.sum(1) - np.diag(n)
     iou = pd.Series(np.where(union > 0, np.diag(n) / np.maximum(union, 1), np.nan), index=list(PARTS), name="IoU")
     return pd.concat([iou, pd.Series({"mean": iou.mean()}, name="IoU")])

@@ -26,13 +26,16 @@ from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile, record_function
 
 from .data import Augment, Images, batch, identity_classes, pixels
+from .disk import writable
 from .domains import Domain, load_domain
-from .experiments import (Experiment, LabelSources, Store, attribute_run, attribute_sizes, choose_ssg, given_labels, label_domain, label_folders, label_run, label_sources, labelled_domains,
-                                parse_methods, parser_run, run_method, run_of, score_model, train_attributes_once, train_parser_once, writable)
+from .experiments import (
+    Experiment, LabelSources, Store, attribute_run, attribute_sizes, choose_ssg, given_labels, label_domain,
+    label_folders, label_run, label_sources, labelled_domains, parse_methods, parser_run, run_method, run_of,
+    score_model, train_attributes_once, train_parser_once)
 from .label_data import images
 from .labellers import train_attributes, train_parser
 from .labels import PARTS
-from .model import AttributeHeads, ParsingHead, PTLNet, ReIDHead, backbone
+from .model import AttributeHeads, PTLNet, ParsingHead, ReIDHead, backbone
 from .ssg import AdaptedMethod, SSGRecipe, erase, set_head, ssg_optimiser, ssg_step
 from .trainer import Method, Recipe, autocast, loss_scaler, samplers, train_step
 
@@ -151,7 +154,10 @@ def parse_launch(
     if executor not in ("", "local", "slurm"): raise ValueError(f"launch is {text!r}; give nothing, 'local' or 'slurm', and options behind a blank: 'slurm partition=gpu,timeout_min=600'")
     pairs = [part.strip().partition("=") for part in rest.split(",") if part.strip()]
     if bad := [k for k, _, v in pairs if not k or not v]: raise ValueError(f"launch option {bad[0]!r} has no value; options are name=value, separated by commas")
-    given = {k: int(v) if v.isdigit() else v for k, _, v in pairs}
+    given = {k: int(v) if v.isdecimal() else v for k, _, v in pairs}
+    if len(given) < len(pairs): raise ValueError(f"launch is {text!r} and names an option twice; give each once")
+    parallel = given.get("parallel", 1)
+    if not (isinstance(parallel, int) and parallel > 0): raise ValueError(f"launch option parallel is {parallel!r}; it is how many jobs run at a time, at least 1")
     return executor, {"timeout_min": 24 * 60, "gpus_per_node": int(torch.device(device).type == "cuda"), **given} if executor else {}
 
 # %% ../nbs/lib/launch.ipynb #e3a49a7b

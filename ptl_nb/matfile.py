@@ -171,6 +171,8 @@ def read_mat(
     limit: int = LIMIT,  # bytes that it may hold, and may unpack to
 ) -> dict[str, np.ndarray]:  # variables by name, in the forms of scipy.io.loadmat; those of other classes are left out
     "Numbers, text, cell arrays (object) and structures (named fields of type object); ValueError naming a file that is broken, too large or of another version."
+    path = Path(path)
+    if not path.is_file(): raise FileNotFoundError(f"{path} is not there, or no file: place the MATLAB file there.")
     if (size := path.stat().st_size) > limit:
         raise ValueError(f"{path} holds {size:,} bytes, over the limit of {limit:,}: this is no annotation file, fetch it again")
     try:

@@ -99,7 +99,9 @@ def picture(
     dpi: int = 80,
 ): # IPython.display.Image, a JPEG
     "A figure of photographs for a notebook's page."
-    from IPython.display import Image
+    try: from IPython.display import Image
+    except ImportError as error:
+        raise ImportError("pictures in a notebook need IPython: pip install 'ptl_nb[notebooks]'") from error
 
     data = io.BytesIO()
     figure.savefig(data, format="jpeg", dpi=dpi, bbox_inches="tight", pil_kwargs={"quality": 85})

@@ -98,9 +98,9 @@ def _is_of(value, kind) -> bool:
 
 # %% ../nbs/method/06_recipe.ipynb #87c4a822
 _LEAST = {     # the smallest value of a field, for those that have one
+    2: ("target_batch", "parser_batch", "attribute_batch", "bn_batch"),         # for the statistics of batch normalisation
     1: ("height", "width", "epochs", "parser_iterations", "attribute_height", "attribute_width", "attribute_epochs",
-        "parsing_hidden", "attribute_hidden", "parser_width", "parser_height", "parser_input_width",
-        "target_batch", "parser_batch", "attribute_batch"),
+        "parsing_hidden", "attribute_hidden", "parser_width", "parser_height", "parser_input_width"),
     0: ("margin", "weight_id", "weight_triplet", "weight_parts", "weight_attributes", "weight_decay", "attribute_weight_parts"),
 }
 
@@ -114,7 +114,8 @@ def check_recipe(recipe: Recipe) -> None:
         raise ValueError(f"precision is {recipe.precision!r}; it must be 'auto' or one of {', '.join(PRECISIONS)}")
     for least, name in ((least, name) for least, names in _LEAST.items() for name in names):
         if getattr(recipe, name) < least:
-            raise ValueError(f"{name} is {getattr(recipe, name)}; it must be at least {least}")
+            why = "the statistics of batch normalisation need at least 2 images" if least == 2 else f"it must be at least {least}"
+            raise ValueError(f"{name} is {getattr(recipe, name)}; {why}")
     for name in ("lr", "parser_lr", "attribute_lr"):
         if not getattr(recipe, name) > 0:
             raise ValueError(f"{name} is {getattr(recipe, name)}; a learning rate is above 0")
@@ -127,8 +128,6 @@ def check_recipe(recipe: Recipe) -> None:
             raise ValueError(f"{name} are {epochs}; they must ascend, from 1 on")
     if not 0 < recipe.attribute_share < 1:
         raise ValueError(f"attribute_share is {recipe.attribute_share}; some images train, the others measure: a share in (0, 1)")
-    if recipe.bn_batch < 2:
-        raise ValueError(f"bn_batch is {recipe.bn_batch}; statistics need at least 2 images")
     if recipe.identities < 2 or recipe.images < 2:
         raise ValueError("identities and images per batch must both be at least 2, or the triplet loss is empty")
     if not 0 <= recipe.warmup < 1:

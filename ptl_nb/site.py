@@ -12,20 +12,24 @@ import re
 import shutil
 from dataclasses import dataclass, replace
 from fnmatch import fnmatch
+from functools import cache
 from html.parser import HTMLParser
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
-import nbformat
-from bs4 import BeautifulSoup
 from jinja2 import Template, pass_context
-from nbconvert import HTMLExporter
-from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
-from pygments.formatters import HtmlFormatter
 from tqdm import tqdm
 
 from .disk import draft_folder
+
+if TYPE_CHECKING:
+    from bs4 import BeautifulSoup
+    from nbconvert import HTMLExporter
+    from nbformat import NotebookNode
 
 # %% auto #0
 __all__ = ['GROUPS', 'LAYOUT', 'NARROW', 'TEXT', 'CELLS', 'PAGE', 'LOADED', 'SiteError', 'read_notebook', 'all_notebooks',
@@ -33,13 +37,23 @@ __all__ = ['GROUPS', 'LAYOUT', 'NARROW', 'TEXT', 'CELLS', 'PAGE', 'LOADED', 'Sit
            'link_names', 'style', 'write_page', 'Addresses', 'check_site', 'build_site', 'main']
 
 # %% ../nbs/lib/site.ipynb #899b9def
+def _jupyter(
+    module: str, # of a package that comes with Jupyter
+) -> ModuleType:
+    "A module of the extra `notebooks`, which the core does without; ModuleNotFoundError naming the extra."
+    try: return import_module(module)
+    except ImportError as error:
+        package = module.partition(".")[0]
+        raise ModuleNotFoundError(f"the site needs {package}: pip install 'ptl_nb[notebooks]'") from error
+
 class SiteError(ValueError):
     "Something in the repository that keeps the site from being made; the message names the file."
 
 def read_notebook(
     file: Path, # .ipynb
-) -> nbformat.NotebookNode: # version 4
+) -> NotebookNode: # version 4
     "A notebook as saved."
+    nbformat = _jupyter("nbformat")
     try: return nbformat.read(file, 4)
     except Exception as error: raise SiteError(f"{file} cannot be read as a notebook: {error}") from error
 
@@ -83,10 +97,11 @@ class Page:
 
     @property
     def address(self) -> str:
-        "File name of the page: by the source's own, a folder's README by the folder's; the repository's own is the index."
-        readme = self.source.name == "README.md"
-        if readme and (self.source.parent / "nbs").is_dir(): return "index.html"
-        return f"{self.source.resolve().parent.name if readme else self.source.stem}.html"
+        "A notebook's page has its name, another's in a folder the folder's before its own; README.md is the folder."
+        readme, folder = self.source.name == "README.md", self.source.resolve().parent
+        top = self.source.suffix == ".ipynb" or (folder / "nbs").is_dir()     # notebooks are named all over the site
+        if readme: return "index.html" if top else f"{folder.name}.html"
+        return f"{self.source.stem}.html" if top else f"{folder.name}-{self.source.stem}.html"
 
     @property
     def label(self) -> str: # what the side bar shows
@@ -104,25 +119,31 @@ def read_page(
     return Page(source, found[1].strip(), (found[2] or "").strip())
 
 # %% ../nbs/lib/site.ipynb #9c9e3baf
-class _Renderer(IPythonRenderer):
-    "nbconvert's Markdown with equations marked for MathJax."
-    def block_math(self, body: str) -> str: return f'<span class="math wide">\\[{self.escape_html(body)}\\]</span>'
-    def inline_math(self, body: str) -> str: return f'<span class="math">\\({self.escape_html(body)}\\)</span>'
-    def latex_environment(self, name: str, body: str) -> str: return self.block_math(rf"\begin{{{name}}}{body}\end{{{name}}}")
+@cache
+def _renderer() -> type:
+    "nbconvert's Markdown with equations marked for MathJax, as a class."
+    class Renderer(_jupyter("nbconvert.filters.markdown_mistune").IPythonRenderer):
+        def block_math(self, body: str) -> str: return f'<span class="math wide">\\[{self.escape_html(body)}\\]</span>'
+        def inline_math(self, body: str) -> str: return f'<span class="math">\\({self.escape_html(body)}\\)</span>'
+        def latex_environment(self, name: str, body: str) -> str:
+            return self.block_math(rf"\begin{{{name}}}{body}\end{{{name}}}")
+
+    return Renderer
 
 def render_markdown(
     text: str, # Markdown with $equations$
     attachments: dict | None = None, # pictures inside the cell
 ) -> str: # HTML
     "Markdown as HTML, equations left to MathJax."
-    return MarkdownWithMath(renderer=_Renderer(escape=False, attachments=attachments)).render(text)
+    markdown = _jupyter("nbconvert.filters.markdown_mistune")
+    return markdown.MarkdownWithMath(renderer=_renderer()(escape=False, attachments=attachments)).render(text)
 
 # %% ../nbs/lib/site.ipynb #a053ad09
 _DIRECTIVE = re.compile(r"^#\|\s*(\w+).*\n?", re.M)
 
 def readable(
-    notebook: nbformat.NotebookNode, # as saved; is changed
-) -> nbformat.NotebookNode:
+    notebook: NotebookNode, # as saved; is changed
+) -> NotebookNode:
     "The notebook without directives and hidden cells; exported cells are tagged, pictures described."
     kept, heading = [], ""
     for cell in notebook.cells:
@@ -138,14 +159,16 @@ def readable(
     return notebook
 
 # %% ../nbs/lib/site.ipynb #54a29fed
-class _Exporter(HTMLExporter):
+def _exporter() -> HTMLExporter:
     "nbconvert's plain template with our Markdown: page bodies without scripts and styles."
-    def __init__(self):
-        super().__init__(template_name="basic", exclude_input_prompt=True, exclude_output_prompt=True)
-        self.register_filter("clean_html", lambda html: html)     # is for code, which Pygments has escaped; cleaning it again takes half of the time
+    class Exporter(_jupyter("nbconvert").HTMLExporter):
+        @pass_context
+        def markdown2html(self, context, source):
+            return render_markdown(source, context.get("cell", {}).get("attachments"))
 
-    @pass_context
-    def markdown2html(self, context, source): return render_markdown(source, context.get("cell", {}).get("attachments"))
+    made = Exporter(template_name="basic", exclude_input_prompt=True, exclude_output_prompt=True)
+    made.register_filter("clean_html", lambda html: html)     # is for code, which Pygments has escaped; half of the time
+    return made
 
 def body(
     page: Page, # notebook or Markdown file
@@ -153,8 +176,8 @@ def body(
 ) -> BeautifulSoup: # HTML tree
     "What stands between head and foot of a page."
     if page.source.suffix == ".md": html = f'<div class="rendered_html">{render_markdown(page.source.read_text(encoding="utf-8"))}</div>'
-    else: html, _ = (exporter or _Exporter()).from_notebook_node(readable(read_notebook(page.source)))
-    soup = BeautifulSoup(html, "html.parser")
+    else: html, _ = (exporter or _exporter()).from_notebook_node(readable(read_notebook(page.source)))
+    soup = _jupyter("bs4").BeautifulSoup(html, "html.parser")
     for i, heading in enumerate(soup.select(".rendered_html :is(h1, h2, h3, h4)")): heading["id"] = heading.get("id") or f"heading-{i}"
     return soup
 
@@ -297,7 +320,8 @@ CELLS = """
 # %% ../nbs/lib/site.ipynb #2e7671ad
 def style() -> str: # CSS
     "The style sheet, code colours for light and dark included."
-    colours = lambda name: HtmlFormatter(style=name).get_style_defs(".highlight")
+    formatters = _jupyter("pygments.formatters")
+    def colours(name: str) -> str: return formatters.HtmlFormatter(style=name).get_style_defs(".highlight")
     return "".join([colours("default"), "\n@media (prefers-color-scheme: dark) {\n", colours("github-dark"), "\n}", TEXT, CELLS, LAYOUT, NARROW])
 
 # %% ../nbs/lib/site.ipynb #86fa7e1d
@@ -327,9 +351,9 @@ PAGE = Template("""<!DOCTYPE html>
 # %% ../nbs/lib/site.ipynb #a00c65b1
 def _contents(soup: BeautifulSoup) -> list[tuple[str, str, str]]:
     "Second and third headings of the text: level, id, HTML."
-    found = []
+    found, parse = [], _jupyter("bs4").BeautifulSoup
     for heading in soup.select(".rendered_html :is(h2, h3)"):
-        copy = BeautifulSoup(str(heading), "html.parser")
+        copy = parse(str(heading), "html.parser")
         for link in copy.select(".anchor-link"): link.decompose()
         for link in copy.find_all("a"): link.unwrap()
         found.append((heading.name, heading["id"], copy.find(heading.name).decode_contents()))
@@ -448,14 +472,23 @@ def _fill(folder: Path, root: Path, home: Page, groups: dict[str, list[Page]], d
     "Write pages and what they need; Markdown files that pages link to become pages too."
     (folder / "style.css").write_text(style(), encoding="utf-8")
     _copy_mathjax(folder / "mathjax")
-    pages, exporter, done = [home, *sum(groups.values(), [])], _Exporter(), set()
+    pages, exporter, done = [home, *sum(groups.values(), [])], _exporter(), set()
+    _check_addresses(pages)
     for page in (bar := tqdm(pages, desc="pages", disable=not progress)):
         needed = write_page(page, folder, root, groups, home, defined, exporter)
         for file in set(needed) - done - {p.source.resolve() for p in pages}:
             if file.suffix == ".md": pages.append(read_page(file))
             else: _copy(file, folder / _address(file, root))
             done.add(file)
+        _check_addresses(pages)
         bar.total = len(pages)
+
+def _check_addresses(pages: list[Page]) -> None:
+    "SiteError where two sources would be one page, also on disks that do not tell capitals from small letters."
+    taken = {}
+    for page in pages:
+        other = taken.setdefault(page.address.casefold(), page)
+        if other is not page: raise SiteError(f"{other.source} and {page.source} would both be {page.address}: rename one")
 
 def _copy(file: Path, to: Path) -> None:
     to.parent.mkdir(parents=True, exist_ok=True)

@@ -106,7 +106,8 @@ def pool(
     e: Tensor,                   # (B, C, h, w)
     pooling: str = "average",    # or "max"
 ) -> Tensor:                     # (3, B, C) float32: whole, upper half, lower half; the middle row of an odd h counts as lower
-    "Average (or maximum) of the last map over the whole body and its halves."
+    "Average (or maximum) of the last map over the whole body and its halves; ValueError for a map without halves."
+    if e.ndim != 4 or e.shape[2] < 2 or not e.shape[3]: raise ValueError(f"a map of shape {tuple(e.shape)} has no upper and lower half: give taller images, or a network of smaller stride")
     half = e.shape[2] // 2
     return torch.stack([rows.float().mean((2, 3)) if pooling == "average" else rows.float().amax((2, 3)) for rows in (e, e[:, :, :half], e[:, :, half:])])
 
@@ -121,6 +122,7 @@ def part_features(
     size: int = 256,                # images per batch
 ) -> Tensor:                        # (3, N, C) float32 on the CPU, L2-normalised
     "Features that are clustered: whole, upper, lower."
+    if not len(images): raise ValueError("no images: there are no features to cluster")
     net.to(device, memory_format=torch.channels_last).eval()
     found = []
     for x in batches(images, size, device):
@@ -219,9 +221,11 @@ def quality(
     "Purity, NMI and Fowlkes-Mallows of the clustered images; NaN where there are none."
     from sklearn.metrics import fowlkes_mallows_score, normalized_mutual_info_score
     from sklearn.metrics.cluster import contingency_matrix
+    labels, truth = np.asarray(labels), np.asarray(truth)
+    if labels.ndim != 1 or labels.shape != truth.shape: raise ValueError(f"clusters of shape {labels.shape} and identities of shape {truth.shape}; give one of each per image")
     inside = labels >= 0
     if not inside.any(): return dict.fromkeys(("purity", "nmi", "fm"), math.nan)
-    a, b = np.asarray(truth)[inside], labels[inside]
+    a, b = truth[inside], labels[inside]
     pure = contingency_matrix(a, b, sparse=True).max(axis=0).sum() / len(a)
     return {"purity": float(pure), "nmi": float(normalized_mutual_info_score(a, b)), "fm": float(fowlkes_mallows_score(a, b))}
 
@@ -434,8 +438,11 @@ def check_ssg_images(s: Setting) -> None:
     if s.target is None: raise ValueError("SSG adapts to a target; give its images")
     if s.ranks.size > 1: raise ValueError(f"SSG runs in one process, not in {s.ranks.size}")
     images = s.target.pixels
-    if images.ndim != 4 or images.dtype != np.uint8:
+    if images.ndim != 4 or images.shape[3] != 3 or images.dtype != np.uint8:
         raise ValueError(f"images are {images.dtype} of shape {images.shape}; expected (N, H, W, 3) uint8")
+    if len(images) < 2 * s.recipe.images:
+        raise ValueError(f"{len(images)} images of the target, two clusters of {s.recipe.images} have {2 * s.recipe.images}; "
+                         "give more, or lower `images`")
     if not uses_source(s.recipe): return
     if s.source is None:
         raise ValueError("the source term of full SSG needs source images; give `source`, or source_weight=0")

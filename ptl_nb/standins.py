@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['STANDINS', 'LAYOUT', 'SHA256', 'LIMIT', 'MEMBERS', 'WRONG', 'CACHE', 'known', 'archive_path', 'sha256', 'verify',
-           'inside', 'checked_members', 'truth_of', 'split_parts', 'extract', 'cache_dir', 'unpack', 'truth',
+           'inside', 'checked_members', 'truth_of', 'split_parts', 'extract', 'cache_dir', 'cached', 'unpack', 'truth',
            'export_layout', 'stored_images', 'contact_sheet', 'image_levels', 'shots', 'levels', 'views',
            'attribute_rates', 'part_shares', 'attributes_csv', 'stacked_png', 'write_archive']
 
@@ -19,13 +19,14 @@ import os
 import shutil
 import stat
 import zipfile
+from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 
 import numpy as np
 from PIL import Image
 
 import ptl_nb
-from .disk import alone, naming, whole, whole_folder
+from .disk import alone, expanded, naming, whole, whole_folder
 
 # %% ../nbs/lib/standins.ipynb #59b79476
 STANDINS = {'plaza': 'market', 'campus': 'duke', 'corridor': 'cuhk03', 'studio': 'densepose', 'street': 'peta', 'mall': 'rap'}
@@ -130,7 +131,19 @@ CACHE = 'PTL_CACHE names another folder for what is unpacked and decoded'  # for
 
 def cache_dir() -> Path:
     "Where stand-ins are unpacked: $PTL_CACHE, else ~/.cache/ptl_nb."
-    return Path(os.environ.get('PTL_CACHE') or Path.home() / '.cache' / 'ptl_nb') / 'standins'
+    try: return expanded(os.environ.get('PTL_CACHE') or '~/.cache/ptl_nb') / 'standins'
+    except ValueError as error: raise ValueError(f'{error} ({CACHE})') from None
+
+def cached(
+    target: Path,  # file or folder in the cache folder
+    make: Callable,  # makes it, whole
+) -> Path:  # the same
+    "What is made once ever, by one of several processes; errors of the cache folder name PTL_CACHE."
+    with naming(target, CACHE):
+        if not target.exists():
+            with alone(target):
+                if not target.exists(): make()
+    return target
 
 def unpack(
     name: str,  # plaza, campus, corridor, studio, street or mall
@@ -138,8 +151,7 @@ def unpack(
     "The unpacked stand-in; ValueError if its archive is not the pinned one."
     found = verify(archive_path(name), SHA256.get(name, ''))
     folder = cache_dir() / f'{name}-{found[:12]}'
-    if folder.is_dir(): return folder
-    with naming(folder, CACHE), alone(folder): return folder if folder.is_dir() else extract(archive_path(name), folder)      # several processes: one unpacks, the others wait
+    return cached(folder, lambda: extract(archive_path(name), folder))
 
 def truth(name: str) -> Path:
     "The label store of a stand-in's true part maps and attributes (never used to train on a target, only to measure labels)."
@@ -253,6 +265,7 @@ def write_archive(
 ) -> str:  # SHA-256
     "Writes a stand-in's archive, whole or not at all."
     path = Path(path)
+    if not images: raise ValueError(f'{path}: no images to write an archive of.')
     small = {'standin.json': json.dumps(marker, indent=1).encode(), **others,
              'truth/attributes.csv': attributes_csv(list(images), attributes), 'truth/parts.png': stacked_png(parts)}
     with whole(path) as draft, zipfile.ZipFile(draft, 'w') as z:

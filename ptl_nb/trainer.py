@@ -55,6 +55,9 @@ class Setting:
         if isinstance(self.target, LabelledImages):
             raise TypeError("the target has identities; a target is unlabelled: give Images(pixels, parts=..., attributes=...)")
 
+        if self.session.every < 1:
+            raise ValueError(f"every is {self.session.every}; a row of the history is of at least 1 iteration")
+
     @property
     def device(self) -> str: return self.session.device
     @property

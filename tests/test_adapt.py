@@ -14,8 +14,9 @@ from PIL import Image
 
 import test_repo
 from ptl_nb.data import decode
-from ptl_nb.deploy import load_deploy
+from ptl_nb.deploy import load_deploy, model_card
 from ptl_nb.domains import FilesRefused, load_domain
+from ptl_nb.evidence import conflicts, evidence, verdict
 from ptl_nb.image_files import MAX_PIXELS, load_checked, open_rgb, remarks, upright_size
 from ptl_nb.labels import read_parts
 from ptl_nb.standins import truth
@@ -198,6 +199,41 @@ def test_csv_with_columns_of_its_own_and_all_faults(tmp_path, people):
     for says in ("line 5: path 'c/9.jpg' does not exist", "line 6: pid 'x'", "line 7: camera '' is empty", "'c/2.jpg' cannot be decoded"): assert says in str(refused.value)
 
 
+def test_unknown_times_are_left_out_of_the_evidence(tmp_path, people):
+    "Eight of forty rows have a time: the other thirty-two were not taken at one moment."
+    for i in range(40): put(tmp_path, f"{i:02d}.jpg", people[0][i % 8])
+    def load(times):
+        rows = [f"{i:02d}.jpg,-1,{1 + i % 2},train,{time}" for i, time in enumerate(times)]
+        (tmp_path / "domain.csv").write_text("\n".join(["path,pid,camid,split,when", *rows]), encoding="utf-8")
+        return load_domain(tmp_path, time="when").train
+    rng = np.random.default_rng(0)
+    features = {
+        name: tuple(
+            x / np.linalg.norm(x, axis=1, keepdims=True)
+            for x in (
+                rng.normal(size=(40, 8)),
+                np.repeat(rng.normal(size=(8, 8)), 5, 0) + 0.1 * rng.normal(size=(40, 8)),
+            )
+        )
+        for name in ("BL", "PTL")
+    }
+    some, none = load([5 * (i // 4) if i < 8 else "" for i in range(40)]), load([""] * 40)
+    labels = np.arange(40) // 5
+    known = pd.DataFrame({"camid": some.camid[:8], "time": [0] * 4 + [5] * 4, "label": labels[:8]})
+    pairs = [
+        (a, b)
+        for a in range(8)
+        for b in range(a)
+        if known.camid[a] == known.camid[b] and known.time[a] == known.time[b]
+    ]
+    assert conflicts(labels, some.camid, some.time) == np.mean([labels[a] == labels[b] for a, b in pairs])
+    assert np.isnan(conflicts(labels, none.camid, none.time))
+    table = evidence(features, "PTL", ("BL",), none.camid, none.time, rho=.1)
+    said = verdict(table, "PTL", ("BL",))
+    assert table.loc["conflicts", "vs BL_says"] == "not measured" and "not measured: conflicts" in " ".join(said)
+    assert "| conflicts | not measured | not measured |" in model_card("x", {}, {}, said, table)
+
+
 @pytest.fixture
 def adapt(tmp_path, monkeypatch):
     "Runs the notebook; gives what it shows, its results, its deployed files."
@@ -209,6 +245,7 @@ def adapt(tmp_path, monkeypatch):
     return run
 
 
+@pytest.mark.slow
 def test_a_dozen_images_of_one_camera(adapt, tmp_path, people):
     odd_files(tmp_path / "my shop, ü", people[0])
     shown, folder, deployed, _ = adapt(f"target={tmp_path / 'my shop, ü'}")
@@ -221,6 +258,7 @@ def test_a_dozen_images_of_one_camera(adapt, tmp_path, people):
     for file in (*folder.iterdir(), *deployed.iterdir()): assert str(tmp_path).encode() not in file.read_bytes(), f"{file.name} names a path of this machine"
 
 
+@pytest.mark.slow
 def test_labelled_rows_and_labels_of_another_model(adapt, tmp_path, people):
     images, paths = people
     campus, true = load_domain("campus"), read_parts(truth("campus"), paths)
@@ -244,6 +282,7 @@ def test_labelled_rows_and_labels_of_another_model(adapt, tmp_path, people):
     assert "mAP (trapezoid)" in (deployed / "MODEL_CARD.md").read_text()
 
 
+@pytest.mark.slow
 def test_bad_files_stop_it_before_any_training(tmp_path, people, monkeypatch):
     monkeypatch.setitem(test_repo.ENV, "TMPDIR", str(tmp_path))
     for i in range(13): put(tmp_path / "own", f"{i}.jpg", people[0][i])
@@ -256,6 +295,7 @@ def test_bad_files_stop_it_before_any_training(tmp_path, people, monkeypatch):
     assert "seed 0: " not in outputs(tmp_path / "out.ipynb") and not list(tmp_path.glob("ptl-smoke-*/runs"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("images, parameter, says", [
     (11, "seed=0", "own has 11 images to adapt to; give at least 12"), (13, "ssg=ssg", "own has 13 images, SSG wants at least one batch"),
     (13, "attributes_from=their.csv", "attributes of 2 to 3 classes"), (13, "deploy=PTL+SSG", "this run makes BL, BL+BN^t, PTL, PTL+BN^t")])
@@ -269,6 +309,7 @@ def test_what_cannot_be_adapted_to_is_refused_before_any_training(tmp_path, peop
     assert "parser on" not in outputs(tmp_path / "out.ipynb") and "seed 0: " not in outputs(tmp_path / "out.ipynb")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif("PTL_REAL" not in os.environ, reason="set PTL_REAL to a folder with crops/ and a domain.csv of real people")
 def test_real_crops_of_a_stranger(adapt):
     shown, folder, deployed, _ = adapt(f"target={Path(os.environ['PTL_REAL']) / 'crops'}", r"camera=_c(\d)", r"time=_(\d{6})_", "ssg=ssg†")

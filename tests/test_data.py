@@ -50,16 +50,26 @@ def test_same_draws_as_a_call_on_tensors():
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 def test_cuda_is_the_cpu():
     x = np.random.default_rng(3).integers(0, 256, (32, 64, 32, 3), np.uint8)
-    ours, theirs = (batch(Images(x), np.arange(32), Augment(unchanged=0), torch.Generator().manual_seed(1), device)["x"].cpu() for device in ("cpu", "cuda"))
-    assert torch.equal(ours, theirs)           # made on the CPU for both
+    def made(device: str) -> torch.Tensor:
+        generator = torch.Generator().manual_seed(1)
+        return batch(Images(x), np.arange(32), Augment(unchanged=0), generator, device)["x"].cpu()
+    assert torch.equal(made("cpu"), made("cuda"))           # made on the CPU for both
 
 
+@pytest.mark.slow
 def test_two_processes_decode_into_one_cache(tmp_path):
     "Both finish, both read the same array, one file is left."
-    code = ("import sys, hashlib, numpy as np; from ptl_nb.data import pixels; from ptl_nb.domains import load_domain; "
-            "print(hashlib.sha256(np.ascontiguousarray(pixels(load_domain('corridor'), 'query', (64, 32), sys.argv[1]))).hexdigest())")
+    code = """
+import hashlib, sys
+import numpy as np
+from ptl_nb.data import pixels
+from ptl_nb.domains import load_domain
+seen = np.ascontiguousarray(pixels(load_domain("corridor"), "query", (64, 32), sys.argv[1]))
+print(hashlib.sha256(seen).hexdigest())
+"""
     env = {**os.environ, "OMP_NUM_THREADS": "1"}
-    runs = [subprocess.Popen([sys.executable, "-c", code, tmp_path], stdout=subprocess.PIPE, text=True, env=env) for _ in range(2)]
+    command = [sys.executable, "-c", code, tmp_path]
+    runs = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=env) for _ in range(2)]
     seen = {run.communicate(timeout=600)[0].split()[-1] for run in runs}
     corridor = load_domain("corridor")
     naive = np.stack([data.decode(file, (64, 32)) for file in corridor.files(corridor.query)])
@@ -71,5 +81,6 @@ def test_a_broken_file_leaves_no_cache(tmp_path):
     "The error names the file, and nothing half-written stays."
     Image.new("RGB", (8, 16)).save(tmp_path / "a.png")
     (tmp_path / "b.png").write_bytes(b"no picture")
-    with pytest.raises(ValueError, match="b.png"): data._write_pixels(tmp_path / "out" / "x.npy", [tmp_path / "a.png", tmp_path / "b.png"], (16, 8))
+    files = [tmp_path / "a.png", tmp_path / "b.png"]
+    with pytest.raises(ValueError, match="b.png"): data._write_pixels(tmp_path / "out" / "x.npy", files, (16, 8))
     assert not list((tmp_path / "out").iterdir())

@@ -4,6 +4,7 @@ A full and a read-only disk are small file systems of their own where one can be
 """
 import ast
 import ctypes
+import errno
 import hashlib
 import multiprocessing
 import os
@@ -12,6 +13,7 @@ import resource
 import subprocess
 import sys
 import time
+import types
 from pathlib import Path
 from unittest.mock import patch
 
@@ -26,14 +28,16 @@ from check_repo import PAPERMILL, ROOT
 from ptl_nb import data, experiments
 from ptl_nb.data import pixels
 from ptl_nb.deploy import write_card
-from ptl_nb.disk import FullDisk, alone, whole
+from ptl_nb.disk import FullDisk, alone, whole, whole_folder
 from ptl_nb.domains import load_domain
 from ptl_nb.evaluator import evaluate
 from ptl_nb.experiments import RECIPES, Store, save_net, score_model, write_csv, write_json
 from ptl_nb.export import export_int8, export_onnx, write_model
-from ptl_nb.label_data import crops, export_densepose, export_peta_mat, export_peta_tree, export_rap, load_labels, part_maps
+from ptl_nb.label_data import (
+    crops, export_densepose, export_peta_mat, export_peta_tree, export_rap, load_labels, part_maps)
 from ptl_nb.label_import import import_attributes, import_parts
-from ptl_nb.labels import ATTRIBUTES_FILE, Vocabulary, read_provenance, write_attributes, write_parts, write_provenance
+from ptl_nb.labels import (
+    ATTRIBUTES_FILE, Vocabulary, read_provenance, write_attributes, write_parts, write_provenance)
 from ptl_nb.model import PTLNet
 from ptl_nb.plots import write_figure
 from ptl_nb.search import GalleryIndex, approximate, full_rows, save_index
@@ -263,6 +267,7 @@ def test_every_writer_meets_a_disk_that_refuses(disk, what):
 
 # what ends a process on a full disk, without an error
 
+@pytest.mark.slow
 def test_a_full_folder_of_compiled_code_stops_nothing(tmp_path):
     code = "import resource; import numpy as np; from ptl_nb.data import fused; resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0)); print(fused(np.zeros((4, 8, 4, 3), np.uint8), np.arange(4)).shape)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env={**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)})
@@ -342,13 +347,88 @@ def test_what_a_killed_process_left_is_removed(tmp_path):
     assert contents(tmp_path).keys() == {"a [1].csv"}
 
 
+# systems, disks and names of other kinds
+
+@pytest.mark.parametrize("number", [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP])
+def test_a_disk_without_locks_is_named(tmp_path, monkeypatch, number):
+    def flock(*_): raise OSError(number, os.strerror(number))
+    monkeypatch.setattr("fcntl.flock", flock)
+    with pytest.raises(OSError) as told: Store(tmp_path / "runs", progress=False).make("run", {}, lambda folder: {})
+    assert told.value.errno == number and f"folder {tmp_path / 'runs'} has no file locks" in str(told.value) and "give a folder on another disk" in str(told.value)
+
+
+@pytest.mark.parametrize("name", ["n" * 250, "駅" * 83, "é" * 120 + ".csv", "n" * 200 + "a", "n" * 200 + "b"])
+def test_a_name_that_fits_can_be_written(tmp_path, name):
+    "255 bytes are a name's limit; hidden names made of it keep to it."
+    group = together(2, half_written, tmp_path / name)
+    for p in group: p.join(30)
+    assert list(tmp_path.glob(".*.tmp")), "nothing was left; this shows nothing"
+    with alone(tmp_path / name), whole(tmp_path / name) as draft: draft.write_text(name)
+    assert (tmp_path / name).read_text() == name and not list(tmp_path.glob(".*.tmp"))
+    with whole_folder(tmp_path / "in" / name) as draft: (draft / "a").touch()
+    assert (tmp_path / "in" / name / "a").exists()
+
+
+def test_long_names_that_begin_alike_have_locks_of_their_own(tmp_path):
+    with alone(tmp_path / ("n" * 240 + "a")), alone(tmp_path / ("n" * 240 + "b")): assert len(list(tmp_path.glob(".*.lock"))) == 2
+
+
+WINDOWS = """
+import asyncio, os, shutil, subprocess, sys, types
+import torch                                                # other packages know the system by its name, which stays
+calls, hidden = [], ('fcntl', 'resource', 'pwd', 'grp')
+sys.modules |= dict.fromkeys(hidden)                        # importing them is an error now
+for name in ('statvfs', 'posix_fallocate'): delattr(os, name)
+shutil.disk_usage = lambda _: types.SimpleNamespace(free=9e6)       # that of Windows
+msvcrt = sys.modules['msvcrt'] = types.SimpleNamespace(LK_NBLCK=2, locking=lambda *given: calls.append(given))
+import errno, pathlib, tempfile
+import numpy as np
+import ptl_nb.experiments as e, ptl_nb.search, ptl_nb.launch, ptl_nb.multi, ptl_nb.site, ptl_nb.export, ptl_nb.deploy
+from ptl_nb.disk import FullDisk, alone, naming, new_array
+folder = pathlib.Path(tempfile.mkdtemp(dir=sys.argv[1]))
+with alone(folder / 'a'): new_array(folder / 'a', (4,))
+assert calls and e.peak_memory() is None, calls
+try:
+    with naming(folder / 'b'): raise OSError(errno.ENOSPC, 'full')
+except FullDisk as told: print(told)
+def busy(*given):
+    calls.append(given)
+    if len(calls) < 4: raise PermissionError(errno.EACCES, 'locked')
+msvcrt.locking = busy
+with alone(folder / 'a'): print('had to wait', len(calls))
+"""
+
+
+def test_a_system_without_the_modules_of_unix(tmp_path):
+    "As on Windows, as far as it can be shown here: no fcntl and resource, no statvfs and posix_fallocate; msvcrt locks."
+    done = subprocess.run([sys.executable, "-c", WINDOWS, str(tmp_path)], capture_output=True, text=True)
+    assert "MB free" in done.stdout and "waiting for another process" in done.stdout and "had to wait 4" in done.stdout, done.stdout + done.stderr[-2000:]
+
+
+def test_memory_is_in_megabytes_on_macos_too(monkeypatch):
+    here = experiments.peak_memory()
+    held = types.SimpleNamespace(ru_maxrss=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)      # macOS counts bytes
+    monkeypatch.setattr(experiments.platform, "system", lambda: "Darwin"), monkeypatch.setattr(experiments.resource, "getrusage", lambda _: held)
+    assert here <= experiments.peak_memory() <= here + 50 > 50
+
+
+def test_a_folder_of_the_parameters_may_begin_with_a_tilde(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path)), monkeypatch.chdir(ROOT / "nbs")
+    assert [experiments.from_root(p) for p in ("~/sets", "data", tmp_path / "x")] == [tmp_path / "sets", ROOT / "data", tmp_path / "x"]
+    for notebook in PAPERMILL:
+        cells = [c.source for c in nbformat.read(ROOT / "nbs" / f"{notebook}.ipynb", 4).cells if c.cell_type == "code" and "parameters" not in c.metadata.get("tags", [])]
+        for name in ("data_root", "results_root"):
+            uses = [line for line in "\n".join(cells).splitlines() if re.search(rf"\b{name}\b", line)]
+            assert all(f"from_root({name})" in line for line in uses), (notebook, uses)
+
+
 # no writer beside these: whatever makes a file does so inside `whole`, `whole_folder` or `draft_folder`
 
 MAKES = {"write_text", "write_bytes", "to_csv", "to_json", "to_html", "to_parquet", "to_pickle", "savefig", "save", "savez", "savez_compressed", "save_file", "savemat", "savetxt", "tofile", "dump", "imsave", "open_memmap",
          "memmap", "write_index", "copyfile", "copytree", "copy2", "move", "extractall", "quantize_static", "NamedTemporaryFile", "mkstemp", "mkdtemp", "symlink_to", "hardlink_to"}
 INSIDE = {"whole", "whole_folder", "draft_folder", "_new_folder", "_addition"}
 MEANT = {    # functions that are given the draft, or a file in memory, and what else is no file of ours
-    "disk": {"whole", "writable", "new_array", "alone"}, "standins": {"split_parts", "stacked_png"}, "renderer": {"cuhk03_split", "jpeg"}, "label_data": {"_write_pictures"}, "export": {"_trace", "_quantise", "write_model"},
+    "disk": {"whole", "writable", "new_array", "_locked"}, "standins": {"split_parts", "stacked_png"}, "renderer": {"cuhk03_split", "jpeg"}, "label_data": {"_write_pictures"}, "export": {"_trace", "_quantise", "write_model"},
     "experiments": {"joined_labels.fill"},                  # in a run's own draft
     "site": {"write_page", "_copy_mathjax", "_fill", "_copy"}, "launch": {"launch_runs"},      # a folder of logs
     "plots": {"picture"}, "search": {"_stream"},

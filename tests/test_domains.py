@@ -8,11 +8,12 @@ import warnings
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 from scipy.io import savemat
 
-from ptl_nb.domains import CUHK03_IMAGES, CUHK03_SPLIT, SPLITS, load_domain, table1
+from ptl_nb.domains import CUHK03_IMAGES, CUHK03_SPLIT, SPLITS, TREE, load_domain, table1
 
 MARKET, DUKE, NP = "{:04d}_c{}s1_{:06d}_00.jpg", "{:04d}_c{}_f{:07d}.jpg", "{:04d}_c{}_{:d}.png"
 
@@ -242,6 +243,105 @@ def test_csv_tables_refused(tmp_path):
             load_domain(tmp_path / "domain.csv")
 
 
+@pytest.mark.parametrize("split", ["train", "query"])
+def test_people_are_counted_from_1(tmp_path, split):
+    "Pid 0 marks a gallery's distractors: whoever counts people from 0 would have one of them taken for nobody."
+    path = csv(tmp_path)
+    text = path.read_text()
+    path.write_text(
+        text.replace(
+            {"train": "0.jpg,1,", "query": "2.jpg,3,"}[split], {"train": "0.jpg,0,", "query": "2.jpg,0,"}[split]
+        )
+    )
+    with pytest.raises(ValueError, match=f"line {2 if split == 'train' else 4}: pid '0' .*count people from 1"):
+        load_domain(path)
+    path.write_text(text.replace("7.jpg,4,", "7.jpg,0,"))
+    assert (load_domain(path).gallery.pid == 0).sum() == 1
+    folder = tree(tmp_path / "market")
+    for file in [*(folder / TREE[split]).glob("000[14]*")]: file.rename(file.with_name("0000" + file.name[4:]))
+    with pytest.raises(ValueError, match=f"pid 0 in {split}"): load_domain("market", root=tmp_path)
+
+
+def test_the_released_split_of_cuhk03_may_count_from_0(tmp_path):
+    pids = np.repeat(np.arange(6), 4).astype(np.uint16)[:, None]
+    domain = load_domain("cuhk03", root=mat(tmp_path / "cuhk03", labels=pids).parent, origin="real")
+    assert [sorted(t.pid.unique()) for t in (domain.train, domain.query, domain.gallery)] == [
+        [1, 2, 3],
+        [4, 5, 6],
+        [4, 5, 6],
+    ]
+
+
+def test_unknown_times_are_unknown(tmp_path):
+    "As many of each: whole numbers, dates, labels; a cell that is empty is no moment, and one odd value names itself."
+    path = csv(tmp_path)
+    head, *rows = path.read_text().splitlines()
+    def load(*values):
+        path.write_text("\n".join([head + ",when", *(f"{row},{value}" for row, value in zip(rows, values))]))
+        domain = load_domain(path, time="when")
+        return [*domain.train.time, *domain.query.time, *domain.gallery.time]
+    numbers = load("7", "", "007", "8", " ", "n/a", "NaN", "9")
+    assert np.array_equal(numbers, [7, np.nan, 7, 8, np.nan, np.nan, np.nan, 9], equal_nan=True)
+    dates = load("2024-05-01T24:00", "", "2024-05-02", "2024-05-02T02:00+02:00", "", "", "", "2024-05-02 00:00:00Z")
+    assert len(set(dates) - {pd.NaT}) == 1 and pd.isna(dates).sum() == 4
+    assert [*pd.isna(load("noon", "", "noon", "dawn", "", "", "", "dusk"))] == [
+        False,
+        True,
+        False,
+        False,
+        True,
+        True,
+        True,
+        False,
+    ]
+    assert pd.isna(load(*[""] * 8)).all()
+    for odd, says in ((("1", "2", "noon", "3", "", "", "", "4"), "line 4: time 'noon' is not a number, as others are"),
+                      (("2024-05-01", "2024-05-02", "soon", "", "", "", "", ""), "line 4: time 'soon' is not ISO 8601"),
+                      (("1", "2", "inf", "", "", "", "", ""), "line 4: time 'inf'")):
+        with pytest.raises(ValueError, match=says): load(*odd)
+
+
+def test_a_folder_that_holds_a_table_is_the_table(tmp_path):
+    path = csv(tmp_path / "my cameras")
+    by_folder, by_file = load_domain(path.parent), load_domain(path)
+    assert (
+        sizes(by_folder) == [2, 2, 4]
+        and by_folder.name == "my cameras"
+        and by_folder.data_hash() == by_file.data_hash()
+    )
+    with pytest.raises(ValueError, match="is read where its folder is named, so that camera and time name its columns"):
+        load_domain(path.parent, camera=r"(\d)")
+    assert load_domain(path.parent, camera="pid").cameras == {1: "1", 2: "2", 3: "3", 4: "4"}
+    path.write_text("path,pid,camid,split\n")
+    with pytest.raises(ValueError, match="domain.csv lists no images"): load_domain(path.parent)
+
+
+def test_names_that_look_alike(tmp_path):
+    "Composed and decomposed letters, blanks around a name, a byte-order mark: one camera, one file."
+    for i, name in enumerate(("Tür/0.jpg", "Tu\u0308r/1.jpg", "Tür /2.jpg", "hall/3.jpg")):
+        touch(tmp_path / "own" / name, i)
+    with pytest.warns(UserWarning, match="look alike are taken for one camera"): domain = load_domain(tmp_path / "own")
+    assert domain.cameras == {1: "Tür", 2: "hall"} and sorted(domain.train.camid) == [1, 1, 1, 2]
+    touch(tmp_path / "table/Tu\u0308r/0.jpg"), touch(tmp_path / "table/a.jpg")
+    for name in ("Tür/0.jpg", "\ufeffa.jpg", " a.jpg"):
+        (tmp_path / "table/domain.csv").write_text(f"path,pid,camid,split\n{name},-1,1,train\n", encoding="utf-8-sig")
+        with pytest.raises(ValueError, match="line 2: .* looks the same: write it with the same letters"):
+            load_domain(tmp_path / "table/domain.csv")
+
+
+def test_names_of_domains_fit_into_file_names(tmp_path):
+    "File systems count bytes and take no more than 255; a letter has up to four."
+    touch(tmp_path / ("東京" * 40) / "a.jpg"), touch(tmp_path / "tab\there" / "a.jpg")
+    names = [load_domain(folder).name for folder in sorted(tmp_path.iterdir(), reverse=True)]
+    assert len(names[0].encode()) <= 80 and names[0].startswith("東京") and names[1] == "tab_here"
+
+
+def test_a_table_of_junk_alone(tmp_path):
+    touch(tmp_path / "a.jpg")
+    (tmp_path / "domain.csv").write_text("path,pid,camid,split\na.jpg,-1,1,gallery\n")
+    with pytest.raises(ValueError, match="lists no images besides junk"): load_domain(tmp_path / "domain.csv")
+
+
 def test_csv_shared_identity_warns(tmp_path):
     with pytest.warns(UserWarning, match="both in train and in query or gallery .1 in all, first pid 1"):
         load_domain(csv(tmp_path, "crops/8.jpg,1,1,gallery") if touch(tmp_path / "crops/8.jpg") else 0)
@@ -316,5 +416,84 @@ def test_real_pixels():
     domain = load_domain(folder / "domain.csv")
     assert (domain.name, sizes(domain)) == (folder.resolve().name, [361, 18, 207])
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # its README and table are no images
-        assert sizes(load_domain(folder)) == [586, 0, 0]
+        warnings.simplefilter("ignore")  # whatever is no image
+        assert sizes(load_domain(folder)) == [361, 18, 207] and sizes(load_domain(folder / "crops")) == [586, 0, 0]
+
+
+# forms that the datasets come in
+
+@pytest.mark.parametrize("name, folder, pattern", [
+    ("market", "market1501/Market-1501-v15.09.15/Market-1501-v15.09.15", MARKET), ("duke", "dukemtmc-reid/DukeMTMC-reID/DukeMTMC-reID/duke", DUKE),
+    ("cuhk03", "cuhk03/cuhk03-np/detected", NP)])
+def test_trees_in_trees(tmp_path, name, folder, pattern):
+    tree(tmp_path / folder, pattern)
+    assert sizes(load_domain(name, root=tmp_path)) == [12, 3, 10]
+
+
+def test_a_tree_below_a_name_that_is_not_understood_is_named(tmp_path):
+    tree(tmp_path / "market/downloads/unpacked")
+    with pytest.raises(FileNotFoundError, match="seems to be in .*market/downloads/unpacked: move this folder to"): load_domain("market", root=tmp_path)
+
+
+def test_cuhk03_with_cameras_from_0(tmp_path):
+    tree(tmp_path / "tree/cuhk03", "{:04d}_c{}_{:d}.png")
+    for file in sorted((tmp_path / "tree").rglob("*.png")): file.rename(file.with_name(file.name.replace("_c1_", "_c0_").replace("_c2_", "_c1_")))
+    mat(tmp_path / "mat/cuhk03", camId=np.array([[c] for _ in range(6) for c in (0, 0, 1, 1)], np.uint8))
+    for root in ("tree", "mat"):
+        domain = load_domain("cuhk03", root=tmp_path / root)
+        assert {c for s in SPLITS for c in getattr(domain, s)["camid"]} == {1, 2}
+
+
+def torchreid(folder):
+    (mat(folder) / CUHK03_SPLIT).unlink()
+    (folder / "splits_new_detected.json").write_text("[]")
+
+
+def by_hand(folder):
+    (mat(folder) / CUHK03_SPLIT).rename(folder / "cuhk03_new_protocol_config_labeled.mat")
+    (folder / CUHK03_IMAGES).rename(folder / "images_labeled")
+
+
+def first_release(folder):
+    folder.mkdir()
+    (folder / "cuhk-03.mat").touch()
+
+
+@pytest.mark.parametrize("make, says", [
+    (torchreid, "splits_new_detected.json is a split as torchreid writes it"), (by_hand, "config_labeled.mat is of the boxes drawn by hand"),
+    (lambda folder: tree(folder / "labeled", NP), "cuhk03/labeled is of the boxes drawn by hand"), (first_release, "cuhk-03.mat is the first release")])
+@pytest.mark.parametrize("origin", ["real", "auto"])
+def test_other_forms_of_cuhk03_are_named(tmp_path, make, says, origin):
+    make(tmp_path / "cuhk03")
+    with pytest.raises(FileNotFoundError, match=f"{says}.*: needed are images_detected and cuhk03_new_protocol_config_detected.mat"):
+        load_domain("cuhk03", root=tmp_path, origin=origin)
+
+
+def test_detected_beside_labelled_is_read(tmp_path):
+    tree(tmp_path / "cuhk03-np/detected", NP), tree(tmp_path / "cuhk03-np/labeled", NP)
+    assert load_domain("cuhk03", root=tmp_path).root.name == "detected"
+
+
+def test_a_table_named_in_capitals(tmp_path, monkeypatch):
+    csv(tmp_path / "shop").rename(tmp_path / "shop/DOMAIN.CSV")
+    monkeypatch.chdir(tmp_path / "shop")
+    assert [load_domain(where).name for where in ("DOMAIN.CSV", tmp_path / "shop/DOMAIN.CSV")] == ["shop", "shop"]
+    (tmp_path / "shop/crops/0.jpg").rename(tmp_path / "shop/crops/0.JPG")
+    assert load_domain("DOMAIN.CSV").train["path"].tolist() == ["crops/0.JPG", "crops/1.jpg"]
+
+
+def test_an_archive_in_capitals_is_seen(tmp_path):
+    (tmp_path / "MARKET-1501.ZIP").touch()
+    with pytest.raises(FileNotFoundError, match="MARKET-1501.ZIP lies there, but is not extracted"): load_domain("market", root=tmp_path, origin="real")
+
+
+def test_a_name_is_cut_by_bytes(tmp_path):
+    name = load_domain(touch(tmp_path / ("駅" * 60) / "a.jpg").parent).name
+    assert 5 <= len(name) and len(name.encode()) <= 60
+
+
+def test_tilde_is_the_home_folder(tmp_path, monkeypatch):
+    tree(tmp_path / "sets/market"), csv(tmp_path / "shop")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert sizes(load_domain("market", root="~/sets")) == [12, 3, 10] and load_domain("~/shop/domain.csv").name == "shop"
+    with pytest.raises(ValueError, match="'~nobody-here/sets' begins with ~, but its home folder is not known.*write the whole path"): load_domain("market", root="~nobody-here/sets")

@@ -1,4 +1,5 @@
-"""Every reader under a few hundred spoilt inputs, the same ones each time: it reads or refuses, and nothing else. `soak_fuzz.py` takes longer."""
+"""Every reader under a few hundred spoilt inputs, the same ones each time: it reads or refuses, and nothing else.
+`tools/soak_fuzz.py` takes longer."""
 import resource
 
 import pytest
@@ -12,9 +13,11 @@ GROWTH = 512 << 10      # KiB that one target may add to the peak of the process
 
 @pytest.mark.parametrize("name", TARGETS)
 def test_reads_or_refuses(name):
-    target, seen, before = TARGETS[name](), [], resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    target, seen = TARGETS[name](), []
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
-    @settings(max_examples=target.examples, derandomize=True, database=None, deadline=None, suppress_health_check=list(HealthCheck), phases=[Phase.generate, Phase.shrink])
+    @settings(max_examples=target.examples, derandomize=True, database=None, deadline=None,
+              suppress_health_check=list(HealthCheck), phases=[Phase.generate, Phase.shrink])
     @given(st.data())
     def examples(data): seen.append(outcome(target.read, data.draw(target.strategy)))
 

@@ -49,6 +49,7 @@ def crops(tmp_path):
     return tmp_path / "shop", paths
 
 
+@pytest.mark.slow
 def test_plain_folder(label, crops, tmp_path):
     shown, folder, store, facts = label(f"domain={crops[0]}", "images=2")
     assert "40 images (train)" in shown and "40 of 40 images have both kinds" in shown and "no truth to measure with" in shown
@@ -63,6 +64,7 @@ def test_plain_folder(label, crops, tmp_path):
     assert read_provenance(store)["attributes"]["count"] == 40
 
 
+@pytest.mark.slow
 def test_labels_of_another_model(label, crops, tmp_path):
     folder, paths = crops
     names, patches = [f"cam{i % 2}/{i:03d}.jpg" for i in range(40)], np.array([0, 23, 2, 15, 19, 7, 11, 5], np.uint8)
@@ -80,6 +82,7 @@ def test_labels_of_another_model(label, crops, tmp_path):
     assert not facts["standin"] and facts["provenance"]["parts"]["predicted_by"] == "somebody" and (out / f"shop-{load_domain(folder).data_hash()[:8]}-imported.json").is_file()
 
 
+@pytest.mark.slow
 def test_bad_splits_are_refused(tmp_path):
     done = papermill("label", tmp_path / "out.ipynb", "domain=corridor", "splits=trian")
     assert done.returncode != 0 and "name some of train" in done.stderr.split("Traceback")[-1], done.stderr[-2000:]
@@ -107,6 +110,7 @@ def contents(store: Path) -> dict[str, str]:
     return out | {"run.json": run, "labels.json": labels}
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on(tmp_path, monkeypatch):
     recipe, domain, sources = experiments.choose_recipe("smoke"), load_domain("corridor"), experiments.label_sources(origin="standin")
     monkeypatch.setattr(experiments, "CHUNK", 64)
@@ -131,6 +135,7 @@ def test_a_killed_run_goes_on(tmp_path, monkeypatch):
     assert len(read_parts(resumed, domain.train.path)) == len(domain.train)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif("PTL_REAL" not in os.environ, reason="set PTL_REAL to a folder with crops/ and a domain.csv of real people")
 def test_real_crops(label):
     csv = Path(os.environ["PTL_REAL"]) / "domain.csv"

@@ -2,7 +2,9 @@
 import json
 import os
 import shutil
+import unicodedata
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -12,8 +14,11 @@ from scipy.io import loadmat, savemat
 
 import ptl_nb.label_data as ld
 import ptl_nb.label_import as li
+from ptl_nb import experiments
 from ptl_nb.domains import STANDIN_MARKER, load_domain
-from ptl_nb.labels import read_attributes, read_parts, read_provenance
+from ptl_nb.label_scores import attribute_scores
+from ptl_nb.labels import (
+    Vocabulary, attribute_auc, part_iou, read_attributes, read_parts, read_provenance, write_attributes)
 from ptl_nb.standins import truth
 
 
@@ -471,3 +476,108 @@ def test_the_stores_own_table_is_imported_as_it_is(tmp_path):
     assert li.import_attributes(truth("street") / "attributes.csv", street, tmp_path / "store", "the renderer", "truth").labelled == 1520
     (v, a), (w, b) = read_attributes(tmp_path / "store", street.train.path), read_attributes(truth("street"), street.train.path)
     assert v == w and (a == b).all() and read_provenance(tmp_path / "store")["attributes"]["standin"]
+
+
+# forms and spellings that data comes in
+
+def unmarked(written, form: str, place: Path) -> Path:
+    "A stand-in's form without its marker, as real data would lie."
+    shutil.copytree(written / form, place)
+    (place / STANDIN_MARKER).unlink()
+    return place
+
+
+@pytest.mark.parametrize("name", ["peta", "peta-mat"])
+@pytest.mark.parametrize("form, count", [("peta", 30), ("peta-mat", 20)])
+def test_peta_is_found_in_the_form_that_is_there(written, tmp_path, name, form, count):
+    unmarked(written, form, tmp_path / "PETA")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")                                  # a stand-in is taken with a warning
+        warnings.filterwarnings("ignore", "(?s).*were published")
+        found = ld.load_labels(name, tmp_path)
+    assert (found.name, len(found), found.standin) == ("peta", count, False)
+
+
+def test_label_sources_take_peta_mat(written, tmp_path):
+    unmarked(written, "peta-mat", tmp_path / "PETA")
+    with pytest.warns(UserWarning) as told: sources = experiments.label_sources(tmp_path)
+    assert not sources.attributes.standin and len(sources.attributes) == 20, [str(w.message)[:80] for w in told]
+
+
+def test_densepose_under_the_names_of_detectron2(written, tmp_path):
+    folder = unmarked(written, "densepose", tmp_path / "coco")
+    (folder / "annotations").mkdir()
+    for split in ("train", "minival"): (folder / ld.DP_FILE.format(split)).rename(folder / f"annotations/densepose_{split}2014.json")
+    found = ld.load_labels("densepose", tmp_path, "real")
+    assert len(found) == 20 and {s: len(r) for s, r in found.splits["published"].items()} == {"train": 18, "minival": 2}
+
+
+@pytest.mark.parametrize("form, read, images", [("peta-mat", ld.read_peta_mat, "images"), ("rap", ld.read_rap, "RAP_dataset"), ("densepose", ld.read_densepose, "train2014")])
+def test_images_with_endings_in_capitals(copy, form, read, images):
+    folder = copy(form)
+    for file in list((folder / images).iterdir()): file.rename(file.with_suffix(file.suffix.upper()))
+    labels = read(folder)
+    assert len(labels) == 20 and all((labels.root / p).is_file() for p in labels.paths)
+
+
+def test_part_maps_with_endings_in_capitals_and_hidden_files(domain, tmp_path):
+    for file in list((tmp_path / "maps").rglob("*.png")): file.rename(file.with_suffix(".PNG"))
+    (tmp_path / "maps/train/._1.PNG").write_bytes(b"of a file manager")
+    Image.new("RGB", (4, 4)).save(domain.root / "train" / "junk.JPG", format="jpeg")        # in the folder, not in the tables
+    Image.new("L", (4, 4)).save(tmp_path / "maps" / "train" / "junk.PNG", format="png")
+    assert li.import_parts(tmp_path / "maps", "parts", domain, tmp_path / "store", "me") == li.Coverage(3, (), ())
+    store = experiments.Store(tmp_path / "runs", progress=False)
+    first = experiments.import_labels(store, domain, tmp_path / "maps")
+    Image.new("L", (4, 6), 7).save(tmp_path / "maps/train/1.PNG", format="png")
+    assert experiments.import_labels(store, domain, tmp_path / "maps") != first, "a changed map was taken for the old one"
+
+
+def test_an_attribute_table_is_read_as_forgivingly_as_a_domain_csv(domain, tmp_path):
+    (tmp_path / "a.csv").write_text("path, hat=no, hat=yes\n./train/1.jpg, 0, 1\n\n,,\ntrain//2.png,1, 0\n train/../train/3.jpg,1,0\n\n".replace("\n train", "\ntrain"))
+    assert li.import_attributes(tmp_path / "a.csv", domain, tmp_path / "store", "me").labelled == 3
+    shutil.copyfile(tmp_path / "a.csv", tmp_path / "attributes.csv")
+    vocabulary, soft = read_attributes(tmp_path, domain.train.path)
+    assert vocabulary.columns == ["hat=no", "hat=yes"] and soft[:, 0, 1].tolist() == [1, 0, 0]
+
+
+ACCENT = {form: unicodedata.normalize(form, "Tür/é 1") for form in ("NFC", "NFD")}
+
+
+@pytest.mark.parametrize("disk, table", [("NFC", "NFD"), ("NFD", "NFC")])
+def test_a_table_and_a_disk_may_spell_accents_otherwise(tmp_path, disk, table):
+    for base, mode, ending in ((tmp_path / "own", "RGB", ".jpg"), (tmp_path / "maps", "L", ".png")):
+        (base / ACCENT[disk if mode == "RGB" else table]).parent.mkdir(parents=True)
+        Image.new(mode, (4, 6)).save(base / f"{ACCENT[disk if mode == 'RGB' else table]}{ending}")
+    (tmp_path / "own/domain.csv").write_text(f"path,pid,camid,split\n{ACCENT[table]}.jpg,-1,1,train\n", encoding="utf-8")
+    domain = load_domain(tmp_path / "own/domain.csv")
+    assert domain.files(domain.train)[0].is_file() and len(domain.data_hash()) == 64
+    assert li.import_parts(tmp_path / "maps", "parts", domain, tmp_path / "store", "me").labelled == 1
+    (tmp_path / "a.csv").write_text(f"path,hat\n{ACCENT[table]}.jpg,1\n", encoding="utf-8")
+    assert li.import_attributes(tmp_path / "a.csv", domain, tmp_path / "store", "me").labelled == 1
+    assert read_parts(tmp_path / "store", domain.train.path).shape == (1, 6, 4) and read_attributes(tmp_path / "store", domain.train.path)[1].max() == 1
+    (tmp_path / "a.csv").write_text(f"path,hat\n{ACCENT[table]}.jpg,1\n{ACCENT[disk]}.jpg,0\n", encoding="utf-8")
+    with pytest.raises(ValueError, match="two rows are of the image"): li.import_attributes(tmp_path / "a.csv", domain, tmp_path / "second", "me")
+
+
+def test_nothing_at_all_is_nothing(tmp_path):
+    hat, none = Vocabulary.two_way(["hat"]), np.zeros((0, 1, 2), np.float32)
+    write_attributes(tmp_path, [], hat, none)
+    assert (tmp_path / "attributes.csv").read_text() == "path,hat=no,hat=yes\n" and read_attributes(tmp_path, [])[1].shape == (0, 1, 2)
+    with pytest.raises(ValueError, match="lacks 1 of 1 images, the first 'a.jpg'"): read_attributes(tmp_path, ["a.jpg"])
+    assert attribute_auc(hat, none, none).auc.isna().all()
+    nobody = ld.load_labels("rap", origin="standin").take([])
+    assert nobody.constant() == [] and len(nobody.varying().vocabulary) == len(nobody.vocabulary) and ld.crops(nobody, (8, 4), tmp_path).shape == (0, 8, 4, 3)
+
+
+def test_nobody_is_known_of_one_attribute(tmp_path):
+    two, soft = Vocabulary.two_way(["hat", "bag"]), np.array([[[0, 1], [1, 0]], [[1, 0], [0, 1]]], np.float32)
+    for known in ([[True, False]] * 2, np.array([[1, 0]] * 2)):
+        overall, table = attribute_scores(two, soft, soft, known)
+        assert table.auc.isna().tolist() == [False, True] and overall["mA"] == 1
+
+
+def test_part_maps_of_any_integer_type_and_order_score_alike():
+    truth_, guess = np.random.default_rng(0).integers(0, 8, (2, 3, 8, 4))
+    wanted = part_iou(guess, truth_)
+    for kind in ("u1", ">i4", "u8", "<i2"):
+        for made in (guess.astype(kind), np.asfortranarray(guess.astype(kind)), guess[::-1].astype(kind)[::-1]): pd.testing.assert_series_equal(part_iou(made, truth_.astype(kind)), wanted)

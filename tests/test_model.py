@@ -23,7 +23,8 @@ def test_weights_of_timm_offline(monkeypatch):
         return real(*args, **kwargs)
     monkeypatch.setattr(timm, "create_model", create)
     backbone("timm:mobilenetv3_small_050")
-    with pytest.raises(FileNotFoundError, match="give a .safetensors file"): backbone("timm:mobilenetv3_small_050", "imagenet")
+    with pytest.raises(FileNotFoundError, match="give a .safetensors file"):
+        backbone("timm:mobilenetv3_small_050", "imagenet")
 
 
 @pytest.mark.parametrize("name", ["mobilenet_v2", "mobilenet_v3_large", "mobilenet_v3_small"])
@@ -49,4 +50,5 @@ def test_renamed_timm_weights(tmp_path):
     net, _ = backbone("timm:convnext_atto", str(tmp_path / "w.safetensors"))
     x = torch.randn(1, 3, 64, 32)
     with torch.no_grad(): assert torch.equal(net.eval()(x), whole.stages(whole.stem(x)))
-    with pytest.raises(ValueError, match="holds no convnext_femto"): backbone("timm:convnext_femto", str(tmp_path / "w.safetensors"))
+    with pytest.raises(ValueError, match="holds no convnext_femto"):
+        backbone("timm:convnext_femto", str(tmp_path / "w.safetensors"))

@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import warnings
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,13 +19,16 @@ import torch
 from safetensors.torch import load_file
 
 from ptl_nb import experiments, trainer
-from ptl_nb.data import Augment, Images
+from ptl_nb.clustering import jaccard_similarity, rerank
+from ptl_nb.data import Augment, Images, batch, batches
 from ptl_nb.domains import load_domain
+from ptl_nb.evaluator import evaluate, extract, reestimate_bn, score
 from ptl_nb.labellers import train_attributes, train_parser
 from ptl_nb.model import PTLNet
 from ptl_nb.standins import truth
 from ptl_nb.trainer import EXPLODED, STOPPED_FILE, fit
 
+RUNS = pytest.mark.xdist_group("numbers")                         # of the same trainings, each made once
 GOLDEN = Path(__file__).with_name("golden.csv")
 LOSSES, SCORES = ["id", "triplet", "HP^t", "Attr^t"], ["mAP", "mAP_trapezoid", "rank1"]
 LAST = 18                                                        # iterations of the run
@@ -85,20 +89,28 @@ def far(run: dict, other: pd.DataFrame) -> pd.DataFrame:
     return ours.assign(other=other.value, apart=apart, bound=bound)[~(apart <= bound)]
 
 
+@RUNS
+@pytest.mark.slow
 def test_same_threads_same_bits(): assert runs(1)[0] == runs(1, *CHANGES)[0]
 
 
+@RUNS
+@pytest.mark.slow
 def test_another_number_of_threads():
     one, two = runs(1)[0], runs(2)[0]
     assert far(two, golden(one)).empty, far(two, golden(one)).to_string()
 
 
+@RUNS
+@pytest.mark.slow
 @pytest.mark.parametrize("threads", [1, 2])
 def test_golden_values(threads):
     differs = far(runs(threads)[0], pd.read_csv(GOLDEN))
     assert differs.empty, f"the method gives other numbers than those stored in {GOLDEN.name}; if that is meant, renew them (see the top of this file):\n{differs.to_string()}"
 
 
+@RUNS
+@pytest.mark.slow
 @pytest.mark.parametrize("change", CHANGES)
 def test_a_change_of_the_method_is_caught(change):
     changed = runs(1, *CHANGES)[1 + list(CHANGES).index(change)]
@@ -112,6 +124,119 @@ def tiny(**changes): return trainer.Recipe("tiny", **{"backbone": "mini", "weigh
 def images() -> Images:
     rng = np.random.default_rng(0)
     return Images(rng.integers(0, 256, (40, 32, 16, 3), dtype=np.uint8), np.repeat(np.arange(8), 5), rng.integers(0, 8, (40, 8, 4), dtype=np.uint8), rng.dirichlet((1, 1), (40, 6)).astype(np.float32))
+
+
+def people(n: int) -> np.ndarray: return np.random.default_rng(1).integers(0, 256, (n, 32, 16, 3), dtype=np.uint8)
+
+
+@pytest.fixture
+def net() -> PTLNet:
+    torch.manual_seed(0)
+    return PTLNet(8, backbone_name="mini")
+
+
+@pytest.mark.parametrize("n, size", [(66, 64), (66, 33), (66, 66), (100, 48), (67, 64)])
+def test_bn_statistics_weigh_by_images(net, n, size):
+    "The first layer sees the pixels, so that its mean is the mean over all images however they are cut, and its variance that of the batches, weighed by their images."
+    images = people(n)
+    reestimate_bn(net, images, size, "fp32")
+    order = np.random.default_rng(0).permutation(n)
+    with torch.no_grad(): maps = torch.cat([net.backbone[0][0](x) for x in batches(images[order], n)])
+    torch.testing.assert_close(net.backbone[0][1].running_mean, maps.mean((0, 2, 3)), rtol=0, atol=1e-5)
+    variance = sum(len(part) * part.transpose(0, 1).flatten(1).var(1) for part in maps.split(size)) / n
+    torch.testing.assert_close(net.backbone[0][1].running_var, variance, rtol=1e-4, atol=1e-5)
+    assert {m.momentum for m in net.modules() if hasattr(m, "momentum")} == {0.1}
+
+
+def test_bn_statistics_of_full_batches_keep_their_bits(net):
+    "What torch's own cumulative average gave, before batches were weighed."
+    images, size = people(128), 32
+    order = np.random.default_rng(0).permutation(len(images))
+    reestimate_bn(net, images, size, "fp32")
+    found = {name: value.clone() for name, value in net.state_dict().items()}
+    layers = [m for m in net.modules() if isinstance(m, (torch.nn.BatchNorm1d, torch.nn.BatchNorm2d))]
+    for m in layers: m.reset_running_stats(); m.momentum = None
+    net.train()
+    with torch.no_grad():
+        for x in batches(images[order], size): net.embed(x)
+    for name, value in net.state_dict().items(): assert torch.equal(found[name], value), name
+
+
+def test_a_last_image_alone_is_left_out(net):
+    images, order = people(65), np.random.default_rng(0).permutation(65)
+    reestimate_bn(net, images, 64, "fp32")
+    with torch.no_grad(): maps = torch.cat([net.backbone[0][0](x) for x in batches(images[order[:64]], 64)])
+    torch.testing.assert_close(net.backbone[0][1].running_mean, maps.mean((0, 2, 3)), rtol=0, atol=1e-5)
+
+
+def features() -> tuple[np.ndarray, np.ndarray, list]:
+    "Features of 6 queries and 30 gallery images, the pids and camids of both."
+    rng = np.random.default_rng(0)
+    centres, q, g = rng.normal(size=(6, 8)), np.arange(6), np.repeat(np.arange(6), 5)
+    return (centres[q] + rng.normal(size=(6, 8))).astype(np.float32), (centres[g] + rng.normal(size=(30, 8))).astype(np.float32), [q, g, np.ones(6, int), np.full(30, 2)]
+
+
+def said(call) -> list[str]:
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        call()
+    return [str(w.message) for w in caught]
+
+
+def test_features_that_tell_nobody_apart_are_told():
+    query, gallery, labels = features()
+    one = np.tile(gallery[:1], (30, 1))
+    for q, g, words in [(query, np.zeros_like(gallery), "30 of 30 gallery features are zero"), (np.zeros_like(query), gallery, "6 of 6 query features are zero"), (query, one, "all 30 gallery features point the same way"),
+                        (query, one * np.linspace(1, 7, 30, dtype=np.float32)[:, None], "all 30 gallery features point the same way"), (query * (np.arange(6) > 0)[:, None], gallery, "1 of 6 query features are zero")]:
+        message, = said(lambda: evaluate(q, g, *labels))
+        assert words in message and "gallery's order" in message
+    message, = said(lambda: score(np.where(np.arange(6)[:, None] < 2, 0.5, 1 - query @ gallery.T), *labels))
+    assert "2 of 6 queries are equally far from every gallery image" in message
+    assert not said(lambda: evaluate(query, gallery, *labels)) and not said(lambda: score(1 - query @ gallery.T, *labels))
+    assert not said(lambda: evaluate(query[:2], gallery[:1], [0, 1], [0], [1, 1], [2]))           # one image has no order
+
+
+def read_only(array: np.ndarray, folder: Path) -> np.ndarray:
+    file = folder / f"{len(list(folder.iterdir()))}.npy"
+    np.save(file, array)
+    return np.load(file, mmap_mode="r")
+
+
+FORMS = {
+    "big-endian": lambda a, _: a.astype(a.dtype.newbyteorder(">")), "every other of a larger one": lambda a, _: np.repeat(a, 2, 0)[::2], "backwards twice": lambda a, _: a[::-1].copy()[::-1],
+    "in Fortran's order": lambda a, _: np.asfortranarray(a), "read-only on disk": read_only, "a list": lambda a, _: a.tolist(), "double": lambda a, _: a.astype(np.float64), "of 80 bits": lambda a, _: a.astype(np.longdouble),
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_arrays_of_any_form_give_the_same_scores(form, tmp_path):
+    query, gallery, labels = features()
+    def change(array: np.ndarray): return FORMS[form](array, tmp_path)
+    wanted, distance = evaluate(query, gallery, *labels), 1 - query @ gallery.T
+    assert evaluate(change(query), change(gallery), *labels).ap.tolist() == wanted.ap.tolist()
+    assert evaluate(query, gallery, *map(change, labels)).ap.tolist() == wanted.ap.tolist()
+    assert score(change(distance), *labels).ap.tolist() == score(distance, *labels).ap.tolist()
+    assert np.array_equal(rerank(change(query), change(gallery), 6, 2), rerank(query, gallery, 6, 2))
+    assert (jaccard_similarity(change(gallery), 6, 2) != jaccard_similarity(gallery, 6, 2)).nnz == 0
+
+
+def test_distances_of_half_precision_and_whole_numbers():
+    query, gallery, labels = features()
+    distance = np.rint(1 - query @ gallery.T)
+    assert 10 < np.abs(distance).max() < 100
+    for kind in (torch.bfloat16, torch.float16, torch.int64, torch.int8): assert score(torch.tensor(distance).to(kind), *labels).ap.tolist() == score(distance, *labels).ap.tolist()
+
+
+def test_labels_of_any_byte_order_and_views(images):
+    rows = np.array([3, 1, 2])
+    for form in ("big-endian", "every other of a larger one", "backwards twice", "in Fortran's order"):
+        change = FORMS[form]
+        other = Images(*(change(value, None) for value in (images.pixels, images.classes, images.parts, images.attributes)))
+        for name, value in batch(images, rows).items(): assert torch.equal(batch(other, rows)[name], value), (form, name)
+
+
+def test_no_images_have_no_features(net):
+    assert extract(net, people(2)[:0]).shape == (0, extract(net, people(2)).shape[1])
 
 
 @pytest.mark.parametrize("loss, value", [("Attr^t", float("nan")), ("id", float("inf")), ("triplet", 2 * EXPLODED), ("HP^t", -float("inf"))])

@@ -4,6 +4,7 @@ import re
 import shutil
 import threading
 import tracemalloc
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,13 +18,20 @@ from ptl_nb.domains import load_domain
 from ptl_nb.experiments import RECIPES
 from ptl_nb.export import write_model
 from ptl_nb.model import PTLNet
-from ptl_nb.search import GalleryIndex, add_images, build_index, full_rows, load_index, named_gallery, remove_images, save_index, search
+from ptl_nb.search import (
+    GalleryIndex, add_images, allowed_rows, build_index, camera_number, camera_numbers, choose_rule, full_rows,
+    left_out, load_index, named_gallery, query_rows, remove_images, save_index, search)
 
 
 def gallery(n: int, d: int, rng: np.random.Generator, levels: int = 3) -> GalleryIndex:
     "Features of few different values, so that many similarities are equal and all are exact."
     x = rng.integers(-levels, levels + 1, (n, d)).astype(np.float32)
-    rows = pd.DataFrame({"path": [f"{i}.jpg" for i in range(n)], "pid": rng.integers(0, 6, n), "camid": rng.integers(1, 4, n), "time": rng.integers(0, 50, n)})
+    rows = pd.DataFrame({
+        "path": [f"{i}.jpg" for i in range(n)],
+        "pid": rng.integers(1, 7, n),
+        "camid": rng.integers(1, 4, n),
+        "time": rng.integers(0, 50, n),
+    })
     return GalleryIndex(x, full_rows(rows), "m", Path("somewhere"))
 
 
@@ -93,6 +101,7 @@ def test_an_index_is_read_while_it_is_replaced(tmp_path):
     assert read > 20
 
 
+@pytest.mark.slow
 def test_a_large_index_is_never_in_memory(tmp_path, monkeypatch):
     monkeypatch.setattr(module, "BLOCK_IMAGES", 1000)
     whole = gallery(30_000, 128, np.random.default_rng(0))
@@ -131,6 +140,11 @@ def test_features_that_are_too_few_leave_no_index(tmp_path, monkeypatch):
 @pytest.mark.parametrize("break_it, says", [
     (lambda f: (f / "index.json").write_text("{"), "cannot be read"),
     (lambda f: next(f.glob("*.npy")).unlink(), "cannot be read"),
+    (lambda f: (f / "index.json").write_text("[]"), "cannot be read"),
+    (lambda f: next(f.glob("*.npy")).write_bytes(b"text"), "cannot be read"),
+    (lambda f: next(f.glob("*.npy")).write_bytes(b""), "cannot be read"),
+    (lambda f: next(f.glob("*.csv")).write_text(""), "cannot be read"),
+    (lambda f: next(f.glob("*.csv")).write_bytes(b"path\n\xff\n"), "cannot be read"),
     (lambda f: next(f.glob("*.csv")).write_text("path,pid,camid,time\na.jpg,1,1,\n"), "30 features for 1 images"),
     (lambda f: (f / "index.json").write_text((f / "index.json").read_text().replace('"images": 30', '"images": 31')), "its index.json says (31, 4)"),
 ])
@@ -141,15 +155,111 @@ def test_a_damaged_index_is_refused(tmp_path, break_it, says):
     assert says in str(error.value)
 
 
-def test_times_of_a_csv_reach_the_index(tmp_path):
+@pytest.mark.parametrize("table", ["domain.csv", "DOMAIN.CSV", "~"])
+def test_times_of_a_csv_reach_the_index(tmp_path, monkeypatch, table):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    place, table = ("~", "domain.csv") if table == "~" else (tmp_path, table)
     campus = load_domain("campus")
     for file in campus.files(campus.gallery[:3]): shutil.copy(file, tmp_path)
     names = sorted(p.name for p in tmp_path.iterdir())
-    (tmp_path / "domain.csv").write_text("path,pid,camid,split,time\n" + "".join(f"{n},-1,{i + 1},train,{t}\n" for i, (n, t) in enumerate(zip(names, ("2024-05-01T08:00", "", "2024-05-01T09:00")))))
-    domain, times = named_gallery(str(tmp_path / "domain.csv"), campus)
+    (tmp_path / table).write_text("path,pid,camid,split,time\n" + "".join(f"{n},-1,{i + 1},train,{t}\n" for i, (n, t) in enumerate(zip(names, ("2024-05-01T08:00", "", "2024-05-01T09:00")))))
+    domain, times = named_gallery(f"{place}/{table}", campus)
     torch.manual_seed(0)
     index = build_index(PTLNet(3, backbone_name="mini"), RECIPES["smoke"], domain, times=times)
     assert search(index, index.take([0]), since="2024-05-01").path.tolist() == [names[2]]
+
+
+def test_a_folder_that_holds_a_table_has_its_times_and_labels(tmp_path):
+    campus = load_domain("campus")
+    for file in campus.files(campus.gallery[:4]): shutil.copy(file, tmp_path)
+    names = sorted(p.name for p in tmp_path.iterdir())
+    rows = zip(names, (1, 2, 1, 2), (1, 1, 2, 2), ("query", "query", "gallery", "gallery"), "7 8 9 ".split(" "))
+    (tmp_path / "domain.csv").write_text(
+        "path,pid,camid,split,time\n" + "".join(",".join(map(str, row)) + "\n" for row in rows)
+    )
+    for place in (tmp_path, tmp_path / "domain.csv"):
+        domain, times = named_gallery(str(place), campus)
+        assert len(domain.gallery) == 2 and times[names[0]] == 7 and pd.isna(times[names[3]])
+    asked = query_rows(str(tmp_path), None)[1]
+    assert asked.path.tolist() == names[:2] and asked.pid.tolist() == [1, 2] and asked.camid.tolist() == [1, 1]
+
+
+def timed(*times) -> GalleryIndex:
+    rows = pd.DataFrame({"path": [f"{i}.jpg" for i in range(len(times))], "camid": 1, "time": times})
+    return GalleryIndex(np.eye(len(times), dtype=np.float32), full_rows(rows), "m", Path("somewhere"))
+
+
+@pytest.mark.parametrize("until, last", [
+    ("2024-05-01", "2024-05-01T23:59:59.999999"), ("2024-05", "2024-05-31T23:59:59.999999"),
+    ("2024-05-01T10", "2024-05-01T10:59:59.999999"), ("2024-05-01T10:30", "2024-05-01T10:30:59.999999"),
+    ("2024-05-01 10:30:15", "2024-05-01T10:30:15.999999"), ("20240501T1030", "2024-05-01T10:30:59.999999"),
+    ("2024-05-01T10:30+02:00", "2024-05-01T08:30:59.999999"), ("2024-05-01T24:00", "2024-05-02T00:00"),
+    (pd.Timestamp("2024-05-01T10:30"), "2024-05-01T10:30"),
+    (np.datetime64("2024-05-01"), "2024-05-01T23:59:59.999999")])
+def test_a_coarse_upper_bound_means_its_end(until, last):
+    last = pd.Timestamp(last)
+    index = timed(last - pd.Timedelta(1, "us"), last, last + pd.Timedelta(1, "us"), None)
+    assert allowed_rows(index, until=until).tolist() == [0, 1]
+
+
+@pytest.mark.parametrize("bounds, rows", [
+    ({"until": 0}, [0, 1]), ({"until": "0"}, [0, 1]), ({"since": 0}, [1, 2, 3]), ({"since": "-1", "until": "-1"}, [0]),
+    ({"since": "", "until": ""}, [0, 1, 2, 3, 4])])
+def test_0_is_a_bound_and_empty_is_none(bounds, rows):
+    assert allowed_rows(timed(-1, 0, 1, 1714550400.5, None), **bounds).tolist() == rows
+
+
+def test_nobody_is_nobodys_match():
+    "Pid -1 is unknown and 0 a distractor: neither is a person that somebody asks for, whatever number the query has."
+    index = timed(*range(4))
+    index = replace(index, rows=index.rows.assign(pid=[-1, 0, 1, 0]))
+    asked = index.take([2])
+    assert [out.tolist() for out in left_out(index, asked, "evaluation")] == [[2]]
+    nobody = index.take([1])
+    assert choose_rule(index, nobody, "auto") == "self" and search(index, nobody).same.tolist() == ["?", "no", "?"]
+    with pytest.raises(ValueError, match="nobody knows who query '1.jpg' is .people are counted from 1"):
+        left_out(index, nobody, "evaluation")
+
+
+def test_cameras_of_query_and_gallery_are_told_by_name():
+    "Two folders number their cameras each for itself."
+    index = replace(timed(1, 2, 3), cameras={1: "door", 2: "till"}, rows=timed(1, 2, 3).rows.assign(camid=[1, 2, 2]))
+    asked = replace(index.take([0]), root=Path("elsewhere"), cameras={1: "till"})
+    assert [out.tolist() for out in left_out(index, asked, "camera")] == [[1, 2]]
+
+
+@pytest.mark.parametrize("text, cameras, camid", [
+    ("1", {1: "0", 2: "1", 3: "2"}, 2), ("0", {1: "0", 2: "1", 3: "2"}, 1), ("", {1: "0"}, 0), ("2", None, 2),
+    ("Tu\u0308r", {4: "Tür"}, 4), ("1", {1: "01", 7: "07"}, 1), ("2", {1: "door", 2: "till"}, 2)])
+def test_a_camera_is_named_the_same_way_everywhere(text, cameras, camid):
+    assert camera_number(text, cameras) == camid and camera_numbers(text, cameras) == ([camid] if text else None)
+
+
+def test_features_of_any_memory_layout():
+    index = gallery(30, 4, np.random.default_rng(0))
+    same = [
+        np.asfortranarray(index.features),
+        np.repeat(index.features, 2, 1)[:, ::2],
+        index.features[::-1].copy()[::-1],
+    ]
+    for x in same:
+        assert replace(index, features=x).content == index.content and search(
+            replace(index, features=x), index.take([0])
+        ).equals(search(index, index.take([0])))
+    odd = (index.features.astype(">f4"), ">f4"), (index.features.tolist(), "a list")
+    nothing = np.full_like(index.features, np.nan)
+    for x, says in (*odd, (nothing, "not finite")):
+        with pytest.raises(ValueError, match=says): replace(index, features=x)
+    assert len(search(index, index.take([0]), 10**9)) == 29
+
+
+def test_features_of_two_lengths_never_replace_an_index(tmp_path):
+    index, other = gallery(30, 4, np.random.default_rng(0)), replace(
+        gallery(3, 2, np.random.default_rng(0)), root=Path("other")
+    )
+    save_index(index, tmp_path)
+    with pytest.raises(ValueError, match="2 and of 4 dimensions"): add_images(load_index(tmp_path), other, tmp_path)
+    assert np.array_equal(load_index(tmp_path).features, index.features)
 
 
 @pytest.fixture(scope="module")
@@ -162,6 +272,7 @@ def model(tmp_path_factory) -> Path:
     return folder / "exported"
 
 
+@pytest.mark.slow
 def test_find_with_an_exported_model_in_a_folder_of_ones_own(tmp_path, model):
     corridor = load_domain("corridor")
     crops = tmp_path / "Größe und 東京"
@@ -181,11 +292,36 @@ def test_find_with_an_exported_model_in_a_folder_of_ones_own(tmp_path, model):
     assert found and {int(i) for i in found} <= {0, 2, 4, 6}
 
 
+def test_find_takes_a_query_camera_by_name_and_0_for_a_bound(tmp_path, model):
+    corridor = load_domain("corridor")
+    for i, file in enumerate(corridor.files(corridor.gallery[:7])):
+        place = tmp_path / "crops" / str(i % 3) / f"Person {i} t{i // 3}.png" if i < 6 else tmp_path / "asked.png"
+        place.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(file, place)
+    run = papermill(
+        "find",
+        tmp_path / "out.ipynb",
+        f"model={model}",
+        f"gallery={tmp_path / 'crops'}",
+        f"query={tmp_path / 'asked.png'}",
+        "query_camera=1",
+        "leave_out=camera",
+        r"gallery_time=t(\d+)",
+        "until=0",
+        "maps=0",
+        "parts=False",
+    )
+    assert run.returncode == 0, run.stderr[-3000:]
+    assert set(re.findall(r"\d/Person (\d)", outputs(tmp_path / "out.ipynb"))) == {"0", "2"}
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("parameters, says", [
     (("gallery=INDEX", "method=BL"), "features of two models cannot be compared"),
     (("query=row:99999",), "has rows row:0 to"),
     (("query=nobody.jpg",), "does not exist; give an image file"),
     (("camera=door",), "these cameras have no names"),
+    (("query=row:0", "query_camera=1"), "a camera goes with images given as files"),
     (("query=row:0", "leave_out=camera", "camera=1"), "leave no image that may be an answer"),
 ])
 def test_find_refuses_what_cannot_be_asked(tmp_path, model, parameters, says):

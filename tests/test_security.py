@@ -51,7 +51,7 @@ def test_the_scan_passes_what_is_safe():
 
 def sources() -> dict[str, str]:
     "All code of modules, notebooks and tests."
-    out = {p.relative_to(ROOT).as_posix(): p.read_text(encoding="utf-8") for folder in ("ptl_nb", "tests") for p in sorted((ROOT / folder).glob("*.py"))}
+    out = {p.relative_to(ROOT).as_posix(): p.read_text(encoding="utf-8") for folder in ("ptl_nb", "tests", "tools") for p in sorted((ROOT / folder).glob("*.py"))}
     for p in sorted((ROOT / "nbs").rglob("*.ipynb")):
         for i, cell in enumerate(json.loads(p.read_text(encoding="utf-8"))["cells"]):
             code = re.sub(r"^\s*[%!].*$", "", "".join(cell["source"]), flags=re.M) if cell["cell_type"] == "code" else ""
@@ -67,6 +67,7 @@ def test_no_code_does():
     assert not found
 
 
+@pytest.mark.slow
 def test_nothing_is_unpickled_from_data_to_scores(tmp_path):
     "A hook that sees every class that a pickle asks for, while a stand-in is read, a model is saved, loaded and scored."
     code = f'''
@@ -105,7 +106,7 @@ def test_all_requirements_are_locked_with_hashes():
     pins, lines = locked(), [l for l in LOCK.read_text(encoding="utf-8").splitlines() if "==" in l and not l.startswith("#")]
     assert len(lines) == len(pins) and all(count for _, count in pins.values()), "a line without hashes"
     wrong = [r for r in map(Requirement, requirements()) if canonicalize_name(r.name) not in pins or not r.specifier.contains(pins[canonicalize_name(r.name)][0])]
-    assert not wrong, f"not in {LOCK.name}, run python tests/lock.py: {wrong}"
+    assert not wrong, f"not in {LOCK.name}, run python tools/lock.py: {wrong}"
 
 
 def test_the_bill_of_materials_lists_what_is_locked():

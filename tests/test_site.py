@@ -1,4 +1,4 @@
-"""The site: real notebooks as pages, links that resolve, nothing fetched from a network, every notebook in the side bar."""
+"""The site: real notebooks as pages, links that resolve, nothing from a network, all notebooks in the side bar."""
 import re
 import shutil
 import subprocess
@@ -8,10 +8,13 @@ from pathlib import Path
 import nbformat
 import pytest
 from bs4 import BeautifulSoup
+from conftest import ROOT
 
-from ptl_nb.site import Addresses, SiteError, all_notebooks, build_site, check_site, definitions, navigation, read_page
+from ptl_nb.site import (
+    Addresses, SiteError, all_notebooks, build_site, check_site, definitions, navigation, read_page)
 
-ROOT = Path(__file__).resolve().parents[1]
+pytestmark = pytest.mark.xdist_group("site")      # one site for all of them
+
 CHOSEN = {"05_losses": "method/05_losses", "08_trainer": "method/08_trainer", "table2": "table2"}
 SCHEME = re.compile(r"^(\w+:)?//|^(?!data:)\w+:")
 
@@ -24,8 +27,9 @@ def repository(tmp_path_factory) -> Path:
     for path in CHOSEN.values(): shutil.copy(ROOT / "nbs" / f"{path}.ipynb", root / "nbs" / f"{path}.ipynb")
     shutil.copy(ROOT / "nbs" / "framework.svg", root / "nbs")
     shutil.copy(ROOT / "ptl_nb" / "standin_data" / "DATASHEET.md", root)
-    text = (ROOT / "README.md").read_text(encoding="utf-8").split("## Two commands")[0]
-    (root / "README.md").write_text(text + "".join(f"[{n}](nbs/{path}.ipynb) " for n, path in CHOSEN.items()) + "[datasheet](DATASHEET.md)\n", encoding="utf-8")
+    text = (ROOT / "README.md").read_text(encoding="utf-8").split("\n## ")[0]
+    links = [f"[{n}](nbs/{path}.ipynb)" for n, path in CHOSEN.items()] + ["[datasheet](DATASHEET.md)"]
+    (root / "README.md").write_text(f"{text}\n\n{' '.join(links)}\n", encoding="utf-8")
     return root
 
 
@@ -34,15 +38,18 @@ def site(repository) -> Path: return build_site(repository, repository / "_site"
 
 
 @pytest.fixture(scope="module")
-def pages(site) -> dict[str, BeautifulSoup]: return {p.name: BeautifulSoup(p.read_text(encoding="utf-8"), "html.parser") for p in site.glob("*.html")}
+def pages(site) -> dict[str, BeautifulSoup]:
+    return {p.name: BeautifulSoup(p.read_text(encoding="utf-8"), "html.parser") for p in site.glob("*.html")}
 
 
 def test_pages_and_links(site, pages):
     assert set(pages) == {"index.html", "DATASHEET.html", *(f"{n}.html" for n in CHOSEN)}
     assert check_site(site) == []
     assert {f"{n}.html" for n in CHOSEN} <= {a["href"] for a in pages["index.html"].select("main a")}
-    assert (site / pages["index.html"].select_one("main img")["src"]).read_bytes() == (ROOT / "nbs" / "framework.svg").read_bytes()
-    assert "05_losses.html" in {a["href"] for a in pages["08_trainer.html"].select(".highlight a")}      # from ptl_nb.losses import ...
+    picture = site / pages["index.html"].select_one("main img")["src"]
+    assert picture.read_bytes() == (ROOT / "nbs" / "framework.svg").read_bytes()
+    imported = {a["href"] for a in pages["08_trainer.html"].select(".highlight a")}
+    assert "05_losses.html" in imported, "from ptl_nb.losses import ..."
 
 
 def test_nothing_is_fetched(site, pages):
@@ -70,16 +77,19 @@ def test_equations(site, pages):
 
 
 def test_order(pages):
-    around = [(pages[n].select_one("a[rel=prev]"), pages[n].select_one("a[rel=next]")) for n in ("index.html", *(f"{n}.html" for n in CHOSEN))]
-    assert [(b and b["href"], a and a["href"]) for b, a in around] == [(None, "05_losses.html"), ("index.html", "08_trainer.html"), ("05_losses.html", "table2.html"), ("08_trainer.html", None)]
+    names = ["index.html", *(f"{n}.html" for n in CHOSEN)]
+    for before, name, after in zip([None, *names], names, [*names[1:], None]):
+        around = [pages[name].select_one(f"a[rel={rel}]") for rel in ("prev", "next")]
+        assert [a and a["href"] for a in around] == [before, after], name
     headings = [h["id"] for h in pages["05_losses.html"].select("main :is(h2, h3)")]
     assert [a["href"] for a in pages["05_losses.html"].select(".contents a")] == [f"#{i}" for i in headings] != []
     assert [a["href"] for a in pages["table2.html"].select("[aria-current]")] == ["table2.html"]
 
 
 def test_names(pages):
-    assert "def attribute_loss" in pages["05_losses.html"].find(id="ptl_nb.losses.attribute_loss").find_parent("div").get_text()
-    assert "#| export" not in pages["05_losses.html"].get_text() and pages["05_losses.html"].select(".celltag_exported")
+    losses = pages["05_losses.html"]
+    assert "def attribute_loss" in losses.find(id="ptl_nb.losses.attribute_loss").find_parent("div").get_text()
+    assert "#| export" not in losses.get_text() and losses.select(".celltag_exported")
     defined = definitions(all_notebooks(ROOT))
     for module in (ROOT / "ptl_nb").glob("[a-z]*.py"): assert f"ptl_nb.{module.stem}" in defined
 
@@ -97,7 +107,8 @@ def test_every_notebook_is_in_the_side_bar():
 def small(tmp_path) -> Path:
     "A repository of one short notebook."
     (tmp_path / "nbs").mkdir()
-    nbformat.write(nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell("# One")]), tmp_path / "nbs" / "00_one.ipynb")
+    one = nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell("# One")])
+    nbformat.write(one, tmp_path / "nbs" / "00_one.ipynb")
     (tmp_path / "README.md").write_text("# small\n\n[one](nbs/00_one.ipynb)\n")
     return tmp_path
 
@@ -118,9 +129,25 @@ def test_refusals(small):
     (small / "nbs" / "01_two.ipynb").write_text("{")
     with pytest.raises(SiteError, match="01_two.ipynb"): build_site(small, site, progress=False)
     with pytest.raises(FileExistsError, match="nbs"): build_site(small, small / "nbs", progress=False)
-    assert (site / "index.html").read_bytes() == before and sorted(p.name for p in small.iterdir()) == ["README.md", "_site", "nbs"]
+    assert (site / "index.html").read_bytes() == before
+    assert sorted(p.name for p in small.iterdir()) == ["README.md", "_site", "nbs"]
+
+
+def test_pages_of_one_name(small):
+    "A page of results may bear a notebook's name; two sources at one address are refused."
+    (small / "results").mkdir()
+    (small / "results" / "00_one.md").write_text("# Results of one\n\n[back](../nbs/00_one.ipynb)\n")
+    (small / "README.md").write_text("# small\n\n[one](nbs/00_one.ipynb) [results](results/00_one.md)\n")
+    site = build_site(small, small / "_site", progress=False).parent
+    assert sorted(p.name for p in site.glob("*.html")) == ["00_one.html", "index.html", "results-00_one.html"]
+    assert 'href="00_one.html"' in (site / "results-00_one.html").read_text().split("<main>")[1]
+    (small / "00_One.md").write_text("# The same again\n")
+    (small / "README.md").write_text("# small\n\n[again](00_One.md)\n")
+    with pytest.raises(SiteError, match=r"00_one\.ipynb and .*00_One\.md"): build_site(small, site, progress=False)
+    assert (site / "results-00_one.html").is_file(), "the site before is lost"
 
 
 def test_command_says_where_to_start(tmp_path):
-    done = subprocess.run([sys.executable, "-m", "ptl_nb.site", "--root", str(tmp_path)], capture_output=True, text=True, cwd=ROOT)
+    command = [sys.executable, "-m", "ptl_nb.site", "--root", str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 1 and "README.md" in done.stderr and "Traceback" not in done.stderr

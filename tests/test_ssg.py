@@ -15,6 +15,8 @@ from ptl_nb.evaluator import reestimate_bn
 from ptl_nb.model import PTLNet
 
 ROOT = Path(__file__).resolve().parents[1]
+pytestmark = pytest.mark.xdist_group("ssg")      # one run that nobody stopped for all of them
+
 RECIPE = ssg.SSGRecipe(distance="euclidean", rho=0.04, batch=16, rounds=3, epochs=2, lr=1e-3)
 
 
@@ -52,13 +54,15 @@ def step(*arguments):
 ssg.ssg_step = step
 test_ssg.run(Path({str(state)!r}))
 """
-    return subprocess.run([sys.executable, "-c", code], cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}, timeout=120, capture_output=True).returncode
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    return subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=env, timeout=120, capture_output=True).returncode
 
 
 @pytest.fixture(scope="module")
 def uninterrupted(): return run()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="SIGKILL")
 def test_a_run_that_is_killed_in_the_middle_of_a_round_ends_as_if_it_had_not_been(uninterrupted, tmp_path):
     weights, records = uninterrupted

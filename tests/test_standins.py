@@ -1,5 +1,6 @@
 """The embedded stand-ins: pins, unpacking under two processes, truth that fits the images, layouts, the renderer's determinism."""
 import csv
+import errno
 import json
 import os
 import subprocess
@@ -12,6 +13,9 @@ import pytest
 from PIL import Image
 
 from ptl_nb import standins
+from ptl_nb.data import pixels
+from ptl_nb.domains import load_domain
+from ptl_nb.label_data import crops, load_labels
 
 REID = ('plaza', 'campus', 'corridor')
 
@@ -89,6 +93,7 @@ def test_every_query_has_a_match_in_another_camera(cache, name):
     assert d.train.groupby('pid').size().min() >= 8 and d.train.groupby('pid').camid.nunique().min() >= 2
 
 
+@pytest.mark.slow
 def test_rendering_twice_gives_the_same_bytes():
     from ptl_nb import renderer
     one, two = (renderer.tried_on('street', renderer.cameras_of('street', 2)) for _ in range(2))
@@ -96,6 +101,7 @@ def test_rendering_twice_gives_the_same_bytes():
     assert one[0].shape == (4, 128, 64, 3) and set(np.unique(one[1])) == set(range(8))
 
 
+@pytest.mark.slow
 def test_plans_are_what_is_shipped(cache):
     "The frozen archives hold exactly the files that the renderer of this version plans."
     from ptl_nb import renderer
@@ -111,3 +117,54 @@ def test_archive_comes_from_this_renderer(cache):
     _, parts, _ = renderer.render_batch([shots[i] for i in k], renderer.DOMAINS['corridor'], renderer.cameras_of('corridor'))
     stored = [np.asarray(Image.open((standins.truth('corridor') / 'parts' / shots[i]['path']).with_suffix('.png'))) for i in k]
     assert (parts == np.stack(stored)).mean() > .999
+
+
+# the cache folder
+
+def no_home(monkeypatch):
+    import pwd
+    def unknown(*_): raise KeyError("no such user")
+    monkeypatch.delenv('HOME'), monkeypatch.setattr(pwd, 'getpwuid', unknown)
+
+
+def of_others(monkeypatch, tmp_path):
+    (tmp_path / 'file').touch()
+    monkeypatch.setenv('HOME', str(tmp_path / 'file'))           # no folder can be made in it, by root neither
+
+
+ENTRANCES = {'stand-in': lambda: standins.unpack('corridor'), 'pixels': lambda: pixels(FOUR, 'train', (8, 4)),
+             'label data': lambda: load_labels('rap', origin='standin'), 'crops': lambda: crops(PERSONS, (8, 4))}
+
+
+@pytest.fixture(scope='module')
+def four():
+    "A domain and four persons, unpacked before the cache folder refuses."
+    global FOUR, PERSONS
+    FOUR, PERSONS = load_domain('corridor'), load_labels('densepose', origin='standin').take(np.arange(4))
+
+
+@pytest.mark.parametrize('entrance', ENTRANCES)
+@pytest.mark.parametrize('why', ['no home', 'a home that cannot be written', 'a file in its place', 'no locks'])
+def test_every_error_of_the_cache_folder_names_its_variable(four, tmp_path, monkeypatch, entrance, why):
+    monkeypatch.delenv('PTL_CACHE', raising=False)
+    if why == 'no home': no_home(monkeypatch)
+    if why == 'a home that cannot be written': of_others(monkeypatch, tmp_path)
+    if why == 'a file in its place': (tmp_path / 'c').touch(); monkeypatch.setenv('PTL_CACHE', str(tmp_path / 'c'))
+    if why == 'no locks':
+        def flock(*_): raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+        monkeypatch.setattr('ptl_nb.disk.fcntl.flock', flock), monkeypatch.setenv('PTL_CACHE', str(tmp_path / 'd'))
+    with pytest.raises((OSError, ValueError), match='PTL_CACHE') as told: ENTRANCES[entrance]()
+    assert why != 'no locks' or f'the disk of the folder {tmp_path}' in str(told.value) and 'has no file locks' in str(told.value)
+
+
+def test_tilde_in_the_variable_is_the_home_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv('HOME', str(tmp_path)), monkeypatch.setenv('PTL_CACHE', '~/here'), monkeypatch.chdir(tmp_path)
+    assert standins.unpack('corridor').is_relative_to(tmp_path / 'here') and not (tmp_path / '~').exists()
+
+
+def test_a_damaged_array_of_the_cache_is_named(four, tmp_path):
+    pixels(FOUR, 'query', (8, 4), tmp_path)
+    file, = tmp_path.glob('*.npy')
+    for content in (b'', file.read_bytes()[:200]):
+        file.write_bytes(content)
+        with pytest.raises(ValueError, match='npy is damaged .*: delete it, it is made again'): pixels(FOUR, 'query', (8, 4), tmp_path)

@@ -1,4 +1,5 @@
-"""The run store under bad input: folders that cannot be written, full disks, broken and foreign files, other versions, contradictions."""
+"""The run store under bad input: folders that cannot be written, full disks, broken and foreign files, other versions,
+contradictions."""
 import hashlib
 import json
 import os
@@ -16,8 +17,11 @@ from safetensors.torch import save_file
 from ptl_nb import experiments
 from ptl_nb.disk import FullDisk, writable
 from ptl_nb.domains import load_domain
-from ptl_nb.experiments import (Store, check_parameters, choose_recipe, load_attribute_model, load_parser, load_reid, parse_methods, parse_seeds, save_net, score_model, train_method,
-                                write_csv, write_json)
+from ptl_nb.experiments import (
+    Store, check_parameters, choose_recipe, load_attribute_model, load_parser, load_reid, parse_methods, parse_seeds,
+    save_net, score_model, train_method, write_csv, write_json)
+
+pytestmark = pytest.mark.xdist_group("store")      # one trained run for all of them
 
 RECIPE, BL = choose_recipe("smoke"), parse_methods("BL")[0]
 
@@ -50,7 +54,8 @@ def small_disk(tmp_path):
     place.mkdir()
     def mount(options: str) -> Path:
         again = "remount," if os.path.ismount(place) else ""
-        done = subprocess.run(["mount", "-t", "tmpfs", "-o", again + options, "tmpfs", str(place)], capture_output=True, text=True)
+        command = ["mount", "-t", "tmpfs", "-o", again + options, "tmpfs", str(place)]
+        done = subprocess.run(command, capture_output=True, text=True)
         if done.returncode: pytest.skip(f"a file system cannot be mounted here: {done.stderr.strip()}")
         return place
     yield mount
@@ -61,15 +66,18 @@ def never(folder): raise AssertionError("something was made before the folder wa
 
 
 def contents(folder: Path) -> dict[str, str]:
-    return {str(p.relative_to(folder)): hashlib.sha256(p.read_bytes()).hexdigest() for p in sorted(folder.rglob("*")) if p.is_file() and not p.name.endswith(".lock")}
+    "File -> hash, without locks."
+    files = [p for p in sorted(folder.rglob("*")) if p.is_file() and not p.name.endswith(".lock")]
+    return {str(p.relative_to(folder)): hashlib.sha256(p.read_bytes()).hexdigest() for p in files}
 
 
 # folders that cannot be written
 
 def test_a_folder_that_cannot_be_made_is_named_first(tmp_path, data):
     (tmp_path / "file").touch()
-    for work in (lambda s: s.make("a", {}, never), lambda s: train_method(s, RECIPE, BL, *data, 0, {})):
-        with pytest.raises(OSError, match=f"cannot write to the folder {tmp_path}/file/runs"): work(Store(tmp_path / "file/runs"))
+    store = Store(tmp_path / "file/runs")
+    for work in (lambda: store.make("a", {}, never), lambda: train_method(store, RECIPE, BL, *data, 0, {})):
+        with pytest.raises(OSError, match=f"cannot write to the folder {tmp_path}/file/runs"): work()
 
 
 def test_a_read_only_file_system_is_named_first(small_disk):
@@ -95,7 +103,7 @@ def test_a_training_meets_a_full_disk_and_goes_on_with_space(small_disk, data, t
     kept = store.make("kept", {}, lambda folder: write_json(folder / "a.json", {"a": 1}))
     before = contents(kept)
     with pytest.raises(FullDisk) as error: train_method(store, RECIPE, BL, *data, 0, {})
-    assert str(store.root) in str(error.value) and "runs beside it are whole" in str(error.value) and "run the same again" in str(error.value)
+    for says in (str(store.root), "runs beside it are whole", "run the same again"): assert says in str(error.value)
     assert contents(kept) == before and store.find("kept", {}) == kept
     assert not list(store.root.rglob("*.tmp")), "half a file still takes space"
     small_disk("size=64m")
@@ -109,19 +117,21 @@ NET = torch.nn.Linear(600, 600)
 def test_a_full_disk_without_a_mount(tmp_path, monkeypatch):
     "The same where nothing can be mounted."
     store, real = Store(tmp_path), save_net
-    def full(net, path): raise experiments.SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+    says = "Error while serializing: I/O error: No space left on device (os error 28)"
+    def full(net, path): raise experiments.SafetensorError(says)
+    def fill(folder): experiments.save_net(NET, folder / "model.safetensors")
     monkeypatch.setattr(experiments, "save_net", full)
-    with pytest.raises(FullDisk, match="is full"): store.make("a", {}, lambda folder: experiments.save_net(NET, folder / "model.safetensors"))
+    with pytest.raises(FullDisk, match="is full"): store.make("a", {}, fill)
     monkeypatch.setattr(experiments, "save_net", real)
-    assert store.make("a", {}, lambda folder: experiments.save_net(NET, folder / "model.safetensors")).is_dir()
+    assert store.make("a", {}, fill).is_dir()
 
 
 # broken and foreign files
 
 @pytest.mark.parametrize("file, how, says", [
-    ("run.json", "truncate", "not a readable run"), ("run.json", "foreign", "not a readable run"), ("run.json", "remove", "not a readable run"),
-    ("model.safetensors", "truncate", "model.safetensors has"), ("model.safetensors", "remove", "model.safetensors is missing"), ("history.csv", "truncate", "history.csv has"),
-])
+    ("run.json", "truncate", "not a readable run"), ("run.json", "foreign", "not a readable run"),
+    ("run.json", "remove", "not a readable run"), ("model.safetensors", "truncate", "model.safetensors has"),
+    ("model.safetensors", "remove", "model.safetensors is missing"), ("history.csv", "truncate", "history.csv has")])
 def test_a_broken_run_is_named_when_it_is_found(copy, data, file, how, says):
     store, run = copy
     if how == "truncate": os.truncate(run / file, (run / file).stat().st_size // 2)
@@ -129,7 +139,8 @@ def test_a_broken_run_is_named_when_it_is_found(copy, data, file, how, says):
     if how == "remove": (run / file).unlink()
     before = contents(store.root)
     with pytest.raises(ValueError, match=says) as error: train_method(store, RECIPE, BL, *data, 0, {})
-    assert str(run) in str(error.value) and "move or delete" in str(error.value) and contents(store.root) == before
+    assert str(run) in str(error.value) and "move or delete" in str(error.value)
+    assert contents(store.root) == before
 
 
 def damage(file: Path, how: str) -> None:
@@ -138,7 +149,9 @@ def damage(file: Path, how: str) -> None:
     if how == "foreign": file.write_bytes(b"something else entirely")
     if how == "other": save_file({"a": torch.zeros(3)}, file)
     if how == "bits":
-        raw = bytearray(file.read_bytes()); raw[len(raw) // 2] ^= 255; file.write_bytes(raw)
+        raw = bytearray(file.read_bytes())
+        raw[len(raw) // 2] ^= 255
+        file.write_bytes(raw)
 
 
 @pytest.mark.parametrize("how", ["half", "empty", "foreign", "other"])
@@ -182,7 +195,8 @@ def test_a_pickle_in_the_place_of_scores_is_not_loaded(copy, data):
 
 def test_files_of_others_beside_the_runs_do_not_matter(copy, data):
     store, run = copy
-    (store.root / "notes.txt").write_text("mine"); (store.root / "BL-plaza-seed-0-000000000000").mkdir()
+    (store.root / "notes.txt").write_text("mine")
+    (store.root / "BL-plaza-seed-0-000000000000").mkdir()
     assert train_method(store, RECIPE, BL, *data, 0, {}) == run
 
 
@@ -195,8 +209,10 @@ def rewrite(run: Path, change) -> None:
 
 
 @pytest.mark.parametrize("change, says", [
-    (lambda key: key["recipe"].pop("margin"), "another version: its key lacks recipe.margin"), (lambda key: key.update(old=1), "another version: its key has old"),
-    (lambda key: key["recipe"].update(lr=1), "recipe.lr is 1, asked for"), (lambda key: key.update(code="0" * 12), "another version of the code")])
+    (lambda key: key["recipe"].pop("margin"), "another version: its key lacks recipe.margin"),
+    (lambda key: key.update(old=1), "another version: its key has old"),
+    (lambda key: key["recipe"].update(lr=1), "recipe.lr is 1, asked for"),
+    (lambda key: key.update(code="0" * 12), "another version of the code")])
 def test_a_key_that_does_not_fit_is_not_found_again(copy, data, change, says):
     store, run = copy
     rewrite(run, change)
@@ -211,7 +227,8 @@ def test_a_run_of_another_version_is_left_alone_and_named(copy, data, capsys):
     rewrite(old, lambda key: key["recipe"].pop("margin"))
     before = contents(old)
     made = train_method(store, RECIPE, BL, *data, 0, {})
-    assert f"{old.name} is not used: made by another version: its key lacks recipe.margin" in capsys.readouterr().out
+    says = f"{old.name} is not used: made by another version: its key lacks recipe.margin"
+    assert says in capsys.readouterr().out
     assert made != old and contents(old) == before
 
 
@@ -235,8 +252,10 @@ def test_a_finished_draft_only_gets_its_name(copy, data):
 def test_contradictory_parameters_are_refused(data, tmp_path):
     source, target = data
     with pytest.raises(ValueError, match="no real one"): load_domain("plaza", origin="real")
-    with pytest.raises(ValueError, match="give one of the two"): check_parameters({"In": [], "smoke": True, "recipe": "paper"})
-    check_parameters({"In": [], "smoke": True, "recipe": "auto"}); check_parameters({"In": [], "smoke": False, "recipe": "paper"})
+    with pytest.raises(ValueError, match="give one of the two"):
+        check_parameters({"In": [], "smoke": True, "recipe": "paper"})
+    check_parameters({"In": [], "smoke": True, "recipe": "auto"})
+    check_parameters({"In": [], "smoke": False, "recipe": "paper"})
     with pytest.raises(ValueError, match="different numbers"): parse_seeds("0,1,0")
     with pytest.raises(ValueError, match="named twice"): parse_methods("BL, BL")
     with pytest.raises(ValueError, match="BL\\+HP\\^t needs proxy labels of campus, and there are none"):
@@ -244,12 +263,27 @@ def test_contradictory_parameters_are_refused(data, tmp_path):
     assert not (tmp_path / "runs").exists(), "something was made first"
 
 
+def test_lists_that_papermills_python_api_gives():
+    cell = 'source: str = "market"\nseeds: str = "0"\nmethods: str = ""\nlengths: str = "2"'
+    given = {"source": "market", "seeds": [0, 1], "methods": ["BL", "PTL"], "lengths": [2, 4]}
+    check_parameters({"In": [cell, f"# Parameters\nseeds = {given['seeds']}\nmethods = {given['methods']}\n"], **given})
+    assert parse_seeds(given["seeds"]) == [0, 1] and [m.name for m in parse_methods(given["methods"])] == ["BL", "PTL"]
+    with pytest.raises(ValueError, match="parameter source is"): check_parameters({"In": [cell], **given, "source": ["market"]})
+
+
 # several at once
 
 def test_threads_make_a_run_once(tmp_path):
     made, store = [], Store(tmp_path, progress=False)
-    def fill(folder): made.append(1); write_csv(folder / "a.csv", pd.DataFrame({"a": range(1000)}))
-    workers = [threading.Thread(target=lambda: [store.make(f"run {i}", {"i": i}, fill) for i in range(8)]) for _ in range(4)]
+
+    def fill(folder: Path) -> None:
+        made.append(1)
+        write_csv(folder / "a.csv", pd.DataFrame({"a": range(1000)}))
+
+    def work() -> None:
+        for i in range(8): store.make(f"run {i}", {"i": i}, fill)
+
+    workers = [threading.Thread(target=work) for _ in range(4)]
     for w in workers: w.start()
     for w in workers: w.join()
     assert len(made) == 8 and len(list(tmp_path.glob("run-*"))) == 8

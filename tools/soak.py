@@ -1,11 +1,13 @@
-"""SIGKILL at random moments, round after round: what was killed goes on and ends with the bytes of a run that was never touched.
+"""SIGKILL at random moments, round after round: what was killed goes on and ends with the bytes of an untouched run.
 
-    python tests/soak.py --kills 20 --seconds 30                                # every stage of stages.py, 20 kills each
-    python tests/soak.py --kills 20 --stages training --seed 1                  # one stage
-    python tests/soak.py --kills 0 --stages "" --processes 2,4,8                # only several processes on one run store, one label store and one pixel cache, the first of them killed
+    python tools/soak.py --kills 20 --seconds 30                    # every stage of stages.py, 20 kills each
+    python tools/soak.py --kills 20 --stages training --seed 1      # one stage
+    python tools/soak.py --kills 0 --stages "" --processes 2,4,8    # only several processes on one
+        # run store, one label store and one pixel cache, the first of them killed
 
-One row per kill in results/reliability.csv, rewritten after each, so that the soak may itself be stopped; rows of stages that are not run again stay, so two soaks of different stages may run side by side into one file.
-Every process has one thread and is forked from a server that has done the imports. A new stage is a function in stages.py.
+One row per kill in results/reliability.csv, rewritten after each, so that the soak may itself be stopped; rows of
+stages that are not run again stay, so two soaks of different stages may run side by side into one file. Every process
+has one thread and is forked from a server that has done the imports. A new stage is a function in stages.py.
 """
 import argparse
 import hashlib
@@ -27,13 +29,17 @@ ROOT = HERE.parent
 TIMES = {"run.json", "labels.json"}      # files that hold times; everything else must be equal in every byte
 STAGES = ("training", "label_models", "labelling", "extraction", "ssg", "index", "export", "table")
 KEPT = ("runs", "table", "index", "export", "cache")      # what stages fill
+FOUND = {"finished runs": "runs/[!.]*/run.json", "scores": "runs/[!.]*/scores*.npz", "index": "index/index.json",
+         "chunks": "runs/.*.partial/chunks/*.npy", "exported files": "export/[!.]*", "arrays": "cache/*/[!.]*.npy"}
 
 
 # killing, and looking at what is there
 
 def server():
     "Processes forked from one that has imported everything, runs nothing, and has one thread."
-    env = {"PYTHONPATH": os.pathsep.join([str(HERE), str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]), "PTL_SOAK_WARM": "1", "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore:resource_tracker"}
+    path = os.pathsep.join([str(HERE), str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+    quiet = "ignore:resource_tracker"
+    env = {"PYTHONPATH": path, "PTL_SOAK_WARM": "1", "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": quiet}
     made = multiprocessing.get_context("forkserver")
     made.set_forkserver_preload(["stages"])
     with patch.dict(os.environ, env): forkserver.ensure_running()        # the server's environment, not ours
@@ -66,7 +72,9 @@ def at_work(process: multiprocessing.Process, root: Path) -> float:
 
 def ended(process: multiprocessing.Process, root: Path) -> None:
     process.join()
-    if process.exitcode: raise SystemExit(f"a process ended with {process.exitcode}:\n{(root / 'output.log').read_text()[-3000:]}")
+    if process.exitcode:
+        said = (root / "output.log").read_text()[-3000:]
+        raise SystemExit(f"a process ended with {process.exitcode}:\n{said}")
 
 
 def killed(process: multiprocessing.Process, moment: float) -> bool:
@@ -80,40 +88,46 @@ def killed(process: multiprocessing.Process, moment: float) -> bool:
 def digests(root: Path) -> dict[str, str]:
     "SHA-256 of every file that a stage left, drafts of killed processes too, without those that hold times."
     files = [p for part in KEPT for p in (root / part).rglob("*") if p.is_file()]
-    plain = [p for p in files if p.name not in TIMES and not (p.parent.name == "table" and p.suffix == ".json") and p.suffix != ".lock"]
-    return {str(p.relative_to(root)): hashlib.sha256(p.read_bytes()).hexdigest() for p in sorted(plain)}
+    timed = {p for p in files if p.name in TIMES or p.suffix == ".lock"}
+    timed |= {p for p in files if p.parent.name == "table" and p.suffix == ".json"}
+    plain = sorted({*files} - timed)
+    return {str(p.relative_to(root)): hashlib.sha256(p.read_bytes()).hexdigest() for p in plain}
 
 
 def saved(root: Path, start: Path) -> tuple[str, str]:
     "What was being made when the process died, and what the next process finds that was not there at the start."
     from safetensors import safe_open
-    count = lambda place, what: len(list(place.glob(what)))
     drafts = sorted((root / "runs").glob(".*.partial"))
-    new = {name: count(root, what) - count(start, what) for name, what in
-           (("finished runs", "runs/[!.]*/run.json"), ("scores", "runs/[!.]*/scores*.npz"), ("chunks", "runs/.*.partial/chunks/*.npy"), ("index", "index/index.json"), ("exported files", "export/[!.]*"), ("arrays", "cache/*/[!.]*.npy"))}
+    new = {name: len([*root.glob(what)]) - len([*start.glob(what)]) for name, what in FOUND.items()}
     found = [f"{n} {name}" for name, n in new.items() if n]
     for state in (s for draft in drafts for s in draft.rglob("state.safetensors")):
         with safe_open(state, "pt") as file: facts = json.loads(file.metadata()["facts"])
         found.append(f"{len(facts['records'])} rounds" if "records" in facts else f"iteration {facts['iteration']}")
     phase = f" ({(root / 'phase').read_text()})" if (root / "phase").exists() else ""
-    return (", ".join(draft.name.strip(".").rpartition("-")[0] for draft in drafts) or "no run") + phase, ", ".join(found) or "nothing, starts over"
+    running = ", ".join(draft.name.strip(".").rpartition("-")[0] for draft in drafts) or "no run"
+    return running + phase, ", ".join(found) or "nothing, starts over"
 
 
 def scale(stage: str, seconds: float) -> dict:
     "What makes a training last so long on this machine, and another stage about a third of it."
-    if stage not in ("training", "label_models", "table", "ssg"): return {}
+    if stage == "ssg": return {"rounds": max(3, round(seconds / 6))}
+    if stage not in ("training", "label_models", "table"): return {}
+    share = {"attribute_share": 0.04}
     with tempfile.TemporaryDirectory(prefix="ptl-soak-") as folder:
-        ended(child("measure", Path(folder), share := {"attribute_share": 0.04}), Path(folder))
+        ended(child("measure", Path(folder), share), Path(folder))
         took = json.loads((Path(folder) / "measured.json").read_text())
-    rounded = lambda x: max(1, round(x))
-    return {"training": {"epochs": rounded(seconds / took["epoch"])}, "table": {"epochs": rounded(seconds / 12 / took["epoch"])}, "ssg": {"rounds": max(3, round(seconds / 6))},
-            "label_models": share | {"parser_iterations": rounded(seconds / 6 / took["parser"]), "attribute_epochs": rounded(seconds / 6 / took["attributes"])}}[stage]
+
+    def number(what: str, part: int) -> int: return max(1, round(seconds / part / took[what]))
+    if stage == "training": return {"epochs": number("epoch", 1)}
+    if stage == "table": return {"epochs": number("epoch", 12)}
+    return share | {"parser_iterations": number("parser", 6), "attribute_epochs": number("attributes", 6)}
 
 
 def prepared(stage: str, root: Path, facts: dict) -> Path:
     "A folder that the stage starts from."
     (root / "start" / "runs").mkdir(parents=True)
-    before = {"labelling": "label_models", "extraction": "baseline", "ssg": "baseline", "index": "baseline", "export": "baseline", "table": "true_labels"}
+    before = {"labelling": "label_models", "extraction": "baseline", "ssg": "baseline", "index": "baseline",
+              "export": "baseline", "table": "true_labels"}
     if stage in before: ended(child(before[stage], root / "start", facts), root / "start")
     for name in ("started", "made.log", "output.log"): (root / "start" / name).unlink(missing_ok=True)
     return root / "start"
@@ -151,32 +165,44 @@ def kills(stage: str, number: int, seconds: float, seed: int, record) -> None:
         done = 0
         while done < number:
             moment, begin = moments.uniform(0, length), time.monotonic()
-            if not (seen := kill_once(stage, root / "killed", start, facts, moment)): continue        # it was faster this time; another moment
-            (running, found), got, done = seen, digests(root / "killed"), done + 1
-            record({"stage": stage, "seed": seed, "kill": done, "moment_s": round(moment, 2), "of_s": round(length, 1), "running": running, "found_again": found,
-                    "resumed": not found.startswith("nothing"), "identical": got == expected, "files": len(expected), "seconds": round(time.monotonic() - begin, 1)})
+            seen = kill_once(stage, root / "killed", start, facts, moment)
+            if not seen: continue        # it was faster this time; another moment
+            done += 1
+            same = digests(root / "killed") == expected
+            record(row_of(stage, seed, done, (moment, length), seen, same, len(expected), begin))
+
+
+def row_of(stage: str, seed: int, kill: int, moment: tuple[float, float], seen: tuple[str, str], same: bool,
+           files: int, begin: float) -> dict:
+    "A row of the table: what was killed when (of how many seconds), what was found again, and whether it ended alike."
+    return {"stage": stage, "seed": seed, "kill": kill, "moment_s": round(moment[0], 2), "of_s": round(moment[1], 1),
+            "running": seen[0], "found_again": seen[1], "resumed": not seen[1].startswith("nothing"),
+            "identical": same, "files": files, "seconds": round(time.monotonic() - begin, 1)}
 
 
 TOGETHER = {"table": "one run store", "labelling": "one label store and one pixel cache"}
 
 
 def together(processes: int, stage: str, seconds: float, seed: int, record, facts: dict | None = None) -> dict:
-    "Several processes fill one folder, whose pixel cache is empty; the first is killed under way, and the others take over what it held."
+    "Several processes fill one folder with an empty pixel cache; one is killed, the others take over what it held."
+    facts = {"cold": stage == "labelling"} | (scale(stage, seconds) if facts is None else facts)
     with tempfile.TemporaryDirectory(prefix="ptl-soak-") as folder:
-        root, facts = Path(folder), {"cold": stage == "labelling"} | (scale(stage, seconds) if facts is None else facts)
+        root = Path(folder)
         start = prepared(stage, root, facts | {"cold": False})
         expected, length = undisturbed(stage, root, start, facts)
         shutil.copytree(start, root / "shared")
-        moment, begin = random.Random(f"{stage} {processes} {seed}").uniform(0.2, 0.7) * length, time.monotonic()
+        moment = random.Random(f"{stage} {processes} {seed}").uniform(0.2, 0.7) * length
+        begin = time.monotonic()
         group = [child(stage, root / "shared", facts) for _ in range(processes)]
         at_work(group[0], root / "shared")
         died = killed(group[0], moment)
-        running, found = saved(root / "shared", start)
+        seen = saved(root / "shared", start)
         for process in group[1:]: ended(process, root / "shared")
-        made = [sorted((root / place / "made.log").read_text().splitlines()) for place in ("whole", "shared")]      # each run and each array once
-        same = digests(root / "shared") == expected and made[0] == made[1]
-        row = {"stage": f"{TOGETHER[stage]}, {processes} processes, {'one' if died else 'none'} killed", "seed": seed, "kill": int(died), "moment_s": round(moment, 2), "of_s": round(length, 1), "running": running,
-               "found_again": found, "resumed": not found.startswith("nothing"), "identical": same, "files": len(expected), "seconds": round(time.monotonic() - begin, 1)}
+        logs = [(root / place / "made.log").read_text().splitlines() for place in ("whole", "shared")]
+        once = sorted(logs[0]) == sorted(logs[1])      # each run and each array was made once
+        same = digests(root / "shared") == expected and once
+        name = f"{TOGETHER[stage]}, {processes} processes, {'one' if died else 'none'} killed"
+        row = row_of(name, seed, int(died), (moment, length), seen, same, len(expected), begin)
         record(row)
         return row
 
@@ -189,14 +215,16 @@ def keep(out: Path, rows: list[dict]) -> None:
     from ptl_nb.experiments import write_csv
     new = pd.DataFrame(rows)
     with alone(out):
-        if out.exists(): old = pd.read_csv(out, keep_default_na=False); new = pd.concat([old[~old.stage.isin(new.stage)], new])
+        if out.exists():
+            old = pd.read_csv(out, keep_default_na=False)
+            new = pd.concat([old[~old.stage.isin(new.stage)], new])
         write_csv(out, new)
 
 
 def main() -> None:
     ask = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     ask.add_argument("--kills", type=int, default=20, help="of each stage")
-    ask.add_argument("--seconds", type=float, default=30, help="length of an undisturbed training; the other stages are shorter")
+    ask.add_argument("--seconds", type=float, default=30, help="of an undisturbed training; other stages are shorter")
     ask.add_argument("--stages", default=",".join(STAGES), help="separated by commas")
     ask.add_argument("--processes", default="", help="numbers of processes on one store, such as 2,4,8")
     ask.add_argument("--seed", type=int, default=0, help="of the moments")
@@ -204,15 +232,18 @@ def main() -> None:
     given = ask.parse_args()
     rows: list[dict] = []
     def record(row: dict) -> None:
-        rows.append(row); keep(given.out, rows)
-        print({k: row[k] for k in ("stage", "kill", "moment_s", "running", "found_again", "identical", "seconds")}, flush=True)
+        rows.append(row)
+        keep(given.out, rows)
+        shown = ("stage", "kill", "moment_s", "running", "found_again", "identical", "seconds")
+        print({k: row[k] for k in shown}, flush=True)
     for stage in filter(None, given.stages.split(",")):
         if stage not in STAGES: raise SystemExit(f"unknown stage {stage!r}: one of {', '.join(STAGES)}")
         kills(stage, given.kills, given.seconds, given.seed, record)
     for number in filter(None, given.processes.split(",")):
         for stage in TOGETHER: together(int(number), stage, given.seconds, given.seed, record)
     bad = [row for row in rows if not row["identical"]]
-    print(f"{len(rows)} rows, {sum(row['kill'] > 0 for row in rows)} kills, {len(rows) - len(bad)} identical endings")
+    killed_rows = sum(row["kill"] > 0 for row in rows)
+    print(f"{len(rows)} rows, {killed_rows} kills, {len(rows) - len(bad)} identical endings")
     sys.exit(bool(bad))
 
 

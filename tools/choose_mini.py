@@ -1,6 +1,7 @@
-"""How recipe `mini` got its learning rate: on a third of plaza's TRAINING identities, held out. No test identity and no target domain is looked at.
+"""How recipe `mini` got its learning rate: on a third of plaza's TRAINING identities, held out. No test identity and no
+target domain is looked at.
 
-    python tests/choose_mini.py      # writes results/mini/choice.csv (stand-in numbers), a few minutes
+    python tools/choose_mini.py      # writes results/mini/choice.csv (stand-in numbers), a few minutes
 """
 from dataclasses import replace
 
@@ -15,14 +16,18 @@ from ptl_nb.experiments import RECIPES, in_percent, repository_root, write_csv
 from ptl_nb.model import PTLNet
 from ptl_nb.trainer import fit
 
-domain, base, rows = load_domain("plaza"), RECIPES["mini"], []
-x, pid, camid = np.array(pixels(domain, "train", base.size)), domain.train.pid.to_numpy(), domain.train.camid.to_numpy()
+domain, base = load_domain("plaza"), RECIPES["mini"]
+rows = []
+x = np.array(pixels(domain, "train", base.size))
+pid, camid = domain.train.pid.to_numpy(), domain.train.camid.to_numpy()
 held = np.isin(pid, np.unique(pid)[::3])
 train = Images(x[~held], identity_classes(pid[~held]))
-first = ~pd.DataFrame({"pid": pid[held], "camid": camid[held]}).duplicated().to_numpy()      # one query per person and camera
+seen = pd.DataFrame({"pid": pid[held], "camid": camid[held]})
+first = ~seen.duplicated().to_numpy()      # one query per person and camera
 
 for lr in (0.002, 0.004):
-    recipe = replace(base, lr=lr, epochs=60, milestones=(36, 51))      # 100 identities: 6 iterations an epoch, 360 in all, as many as mini's 40 epochs of 9
+    # 100 identities: 6 iterations an epoch, 360 in all, as many as mini's 40 epochs of 9
+    recipe = replace(base, lr=lr, epochs=60, milestones=(36, 51))
     torch.manual_seed(0)
     net = PTLNet(int(train.classes.max()) + 1, backbone_name=recipe.backbone)
 

@@ -1,4 +1,5 @@
-"""What `soak.py` kills: each stage fills a folder from an empty one, or from what `soak.prepared` left there. Imported once, by the server that the processes are forked from, with the compiled functions ready."""
+"""What `soak.py` kills: each stage fills a folder from an empty one, or from what `soak.prepared` left there. Imported
+once, by the server that the processes are forked from, with the compiled functions ready."""
 import functools
 import os
 import shutil
@@ -14,8 +15,9 @@ from ptl_nb.data import fused, pixels
 from ptl_nb.deploy import write_card
 from ptl_nb.domains import load_domain
 from ptl_nb.evaluator import evaluate
-from ptl_nb.experiments import (SSG_RECIPES, Experiment, Store, choose_recipe, compare, label_domain, label_sources, load_reid, parse_methods, save_comparison, score_model, train_attributes_once, train_method, train_parser_once, train_ssg,
-                                write_json)
+from ptl_nb.experiments import (
+    SSG_RECIPES, Experiment, Store, choose_recipe, compare, label_domain, label_sources, load_reid, parse_methods,
+    save_comparison, score_model, train_attributes_once, train_method, train_parser_once, train_ssg, write_json)
 from ptl_nb.export import export_int8, export_onnx, write_model
 from ptl_nb.labels import read_attributes, write_provenance
 from ptl_nb.launch import label_model_times, per_iteration, training_step
@@ -28,32 +30,49 @@ from ptl_nb.trainer import fit
 DOMAINS = ("campus", "corridor", "plaza")
 
 
+def logged(root: Path, module, name: str, what) -> None:
+    "From now on a function of a module writes down what it has made."
+    real = getattr(module, name)
+
+    def call(*given):
+        real(*given)
+        with open(root / "made.log", "a") as log: log.write(f"{what(*given)}\n")
+
+    setattr(module, name, call)
+
+
+def phase(root: Path, name: str, called: str) -> None:
+    "From now on a function of SSG writes down that its phase has begun."
+    real = getattr(ssg_module, name)
+
+    def call(*given):
+        (root / "phase").write_text(called)
+        return real(*given)
+
+    setattr(ssg_module, name, call)
+
+
 def parts(root: Path, facts: dict):
-    "Store, recipe, domains and label stores that the stages share; states are saved often, so that a short run has something to go on from. What is made is written down."
-    def logged(module, name: str, what) -> None:
-        real = getattr(module, name)
-        def call(*given):
-            real(*given)
-            with open(root / "made.log", "a") as log: log.write(f"{what(*given)}\n")
-        setattr(module, name, call)
-    logged(experiments, "fill_run", lambda name, *rest: name)
-    logged(data, "_write_pixels", lambda target, *rest: target.name)
-    logged(label_data, "_fill_array", lambda target, *rest: target.name)
-
-    def phase(name: str) -> None:
-        real = getattr(ssg_module, name)
-        setattr(ssg_module, name, lambda *given: ((root / "phase").write_text({"pseudo_labels": "clustering", "train_round": "training"}[name]), real(*given))[1])
-    for name in ("pseudo_labels", "train_round"): phase(name)
-
-    if facts.get("cold"): os.environ["PTL_CACHE"] = str(root / "cache")       # stand-ins are unpacked and pixels decoded anew
-    experiments.fit, experiments.CHUNK = functools.partial(fit, save_seconds=0.5), 128
-    for name in ("train_parser", "train_attributes"): setattr(experiments, name, functools.partial(getattr(labellers, name), save_seconds=0.5))
+    "Store, recipe, domains and label stores that the stages share; states are saved often, for short runs."
+    logged(root, experiments, "fill_run", lambda name, *rest: name)
+    logged(root, data, "_write_pixels", lambda target, *rest: target.name)
+    logged(root, label_data, "_fill_array", lambda target, *rest: target.name)
+    phase(root, "pseudo_labels", "clustering")
+    phase(root, "train_round", "training")
+    if facts.get("cold"): os.environ["PTL_CACHE"] = str(root / "cache")       # stand-ins and pixels are made anew
+    experiments.CHUNK = 128
+    experiments.fit = functools.partial(fit, save_seconds=0.5)
+    experiments.train_parser = functools.partial(labellers.train_parser, save_seconds=0.5)
+    experiments.train_attributes = functools.partial(labellers.train_attributes, save_seconds=0.5)
     epochs = facts.get("epochs", 1)
-    recipe = choose_recipe("smoke", epochs=epochs, milestones=(epochs,), parser_iterations=facts.get("parser_iterations", 1), attribute_epochs=facts.get("attribute_epochs", 1), attribute_milestones=(1,),
-                           attribute_share=facts.get("attribute_share", 0.02), attribute_batch=8, parser_width=16)
+    recipe = choose_recipe(
+        "smoke", epochs=epochs, milestones=(epochs,), parser_iterations=facts.get("parser_iterations", 1),
+        parser_width=16, attribute_epochs=facts.get("attribute_epochs", 1), attribute_milestones=(1,),
+        attribute_share=facts.get("attribute_share", 0.02), attribute_batch=8)
     source, target = load_domain("plaza"), load_domain("campus")
     (root / "started").touch()
-    return Store(root / "runs", progress=False), recipe, source, target, {d.name: truth(d.name) for d in (source, target)}
+    labels = {d.name: truth(d.name) for d in (source, target)}
+    return Store(root / "runs", progress=False), recipe, source, target, labels
 
 
 def baseline(root: Path, facts: dict) -> Path:
@@ -74,7 +93,8 @@ def label_models(root: Path, facts: dict) -> None:
 
 def labelling(root: Path, facts: dict) -> None:
     store, recipe, *_ = parts(root, facts)
-    for name in DOMAINS: label_domain(store, recipe, load_domain(name), label_sources(origin="standin"), ("train", "query", "gallery"))
+    sources, splits = label_sources(origin="standin"), ("train", "query", "gallery")
+    for name in DOMAINS: label_domain(store, recipe, load_domain(name), sources, splits)
 
 
 def extraction(root: Path, facts: dict) -> None:
@@ -86,9 +106,10 @@ def extraction(root: Path, facts: dict) -> None:
 
 
 def ssg(root: Path, facts: dict) -> None:
-    "Clustering and training in turn: full SSG, with re-ranking. A clustering is never written by itself: it is made again with its round."
+    "Clustering and training in turn: full SSG, re-ranked. A clustering is not written: it is made with its round."
     store, recipe, source, target, labels = parts(root, facts)
-    train_ssg(store, recipe, parse_methods("BL+SSG")[0], source, target, 0, labels, replace(SSG_RECIPES["smoke"], rounds=facts.get("rounds", 2), epochs=1))
+    short = replace(SSG_RECIPES["smoke"], rounds=facts.get("rounds", 2), epochs=1)
+    train_ssg(store, recipe, parse_methods("BL+SSG")[0], source, target, 0, labels, short)
 
 
 def true_labels(root: Path, facts: dict) -> None:
@@ -97,24 +118,29 @@ def true_labels(root: Path, facts: dict) -> None:
         folder = root / "labels" / name
         shutil.copytree(truth(name), folder)
         paths = load_domain(name).train.path
+        vocabulary, _ = read_attributes(folder, paths)
         write_provenance(folder, "parts", "truth", "truth", len(paths), True)
-        write_provenance(folder, "attributes", "truth", "truth", len(paths), True, read_attributes(folder, paths)[0].columns)
+        write_provenance(folder, "attributes", "truth", "truth", len(paths), True, vocabulary.columns)
 
 
 def table(root: Path, facts: dict) -> None:
     "A table of three rows and two seeds, with what is saved of it."
     store, recipe, source, target, _ = parts(root, facts)
     labels = {d.name: root / "labels" / d.name for d in (source, target)}
-    save_comparison(compare(Experiment(store, recipe, source, target, parse_methods(facts.get("methods", "BL, PTL, PTL+BN^t")), [0, 1], labels)), root / "table")
+    methods = parse_methods(facts.get("methods", "BL, PTL, PTL+BN^t"))
+    wanted = Experiment(store, recipe, source, target, methods, [0, 1], labels)
+    save_comparison(compare(wanted), root / "table")
 
 
 def index(root: Path, facts: dict) -> None:
-    "A gallery as a run of the store, and a saved index that grows image by image folder, with a FAISS index beside it; goes on from the images that are in it."
+    "A gallery as a run of the store, and a saved index that grows piece by piece, with a FAISS index beside it."
     store, recipe, source, target, labels = parts(root, facts)
     net = load_reid(train_method(store, recipe, parse_methods("BL")[0], source, target, 0, labels), recipe)
     for name in DOMAINS: open_gallery(store, net, recipe, load_domain(name))
-    place, pieces = root / "index", [build_index(net, recipe, target, (split,)).take(np.arange(i, 400, 16)) for split in ("train", "gallery") for i in range(16)]
-    grown = load_index(place) if (place / INDEX_FILE).is_file() else None
+    place = root / "index"
+    indexed = [build_index(net, recipe, target, (split,)) for split in ("train", "gallery")]
+    pieces = [one.take(np.arange(i, 400, 16)) for one in indexed for i in range(16)]
+    grown = load_index(place) if (place / INDEX_FILE).is_file() else None      # goes on from the images in it
     for piece in pieces:
         if grown is not None and grown.places.get_indexer(piece.places)[0] >= 0: continue
         grown = load_index(save_index(piece, place)) if grown is None else add_images(grown, piece, place)
@@ -123,9 +149,10 @@ def index(root: Path, facts: dict) -> None:
 
 
 def export(root: Path, facts: dict) -> None:
-    "The files of a deployed model as `adapt` leaves them: weights, recipe, card, ONNX, int8; written again from the start."
+    "The files of a deployed model as `adapt` leaves them: weights, recipe, card, ONNX, int8; written anew each time."
     store, recipe, source, target, labels = parts(root, facts)
-    net, place, seen = load_reid(train_method(store, recipe, parse_methods("BL")[0], source, target, 0, labels), recipe), root / "export", np.array(pixels(target, "query", recipe.size)[:40])
+    net = load_reid(train_method(store, recipe, parse_methods("BL")[0], source, target, 0, labels), recipe)
+    place, seen = root / "export", np.array(pixels(target, "query", recipe.size)[:40])
     write_model(net, recipe, place)
     write_card(place, "a card\n" * 100)
     try:
@@ -137,9 +164,11 @@ def export(root: Path, facts: dict) -> None:
 def measure(root: Path, facts: dict) -> None:
     "Seconds of an epoch of PTL, an iteration of the parser, an epoch of the attribute model."
     _, recipe, source, target, _ = parts(root, facts)
-    sources, (iterations, step) = label_sources(origin="standin"), training_step(recipe, parse_methods("PTL")[0], source, target, (2,) * 105, "cpu")
-    models = label_model_times(recipe, sources, "cpu")
-    write_json(root / "measured.json", {"epoch": iterations * per_iteration(step), "parser": models["parser"][1], "attributes": models["attribute model"][0] * models["attribute model"][1]})
+    iterations, step = training_step(recipe, parse_methods("PTL")[0], source, target, (2,) * 105, "cpu")
+    models = label_model_times(recipe, label_sources(origin="standin"), "cpu")
+    attributes = models["attribute model"]
+    write_json(root / "measured.json", {"epoch": iterations * per_iteration(step), "parser": models["parser"][1],
+                                        "attributes": attributes[0] * attributes[1]})
 
 
 def warm() -> None:

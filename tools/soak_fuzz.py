@@ -1,6 +1,8 @@
-"""Every reader under spoilt inputs for as long as you like; each target in a process of its own with bounded memory, a crash of which is a finding too.
+"""Every reader under spoilt inputs for as long as you like; each target in a process of its own with bounded memory, a
+crash of which is a finding too.
 
-    python tests/soak_fuzz.py --minutes 15              # shared out evenly; --only "RAP .mat" for one of the targets; --seed for other examples
+    python tools/soak_fuzz.py --minutes 15                      # shared out evenly
+    python tools/soak_fuzz.py --only "RAP .mat" --seed 1        # one of the targets, other examples
 """
 import argparse
 import json
@@ -13,6 +15,9 @@ from pathlib import Path
 from hypothesis import HealthCheck, Phase, given, seed as seeded, settings
 from hypothesis import strategies as st
 
+ROOT = Path(__file__).resolve().parents[1]
+sys.path += [str(ROOT), str(ROOT / "tests")]
+
 from fuzzing import TARGETS, outcome
 
 MEMORY = 6 << 30     # bytes of address space that a target's process may grow by (PyTorch alone maps some)
@@ -20,12 +25,14 @@ MEMORY = 6 << 30     # bytes of address space that a target's process may grow b
 
 def fuzz(name: str, seconds: float, seed: int, told) -> None:
     "Examples of one target until the time is over; what came of them goes through the pipe."
-    target, seen, end = TARGETS[name](), {"read": 0, "refused": 0}, time.monotonic() + seconds
+    target, seen = TARGETS[name](), {"read": 0, "refused": 0}
+    end = time.monotonic() + seconds
     mapped = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (mapped + MEMORY, mapped + MEMORY))
     while time.monotonic() < end:
         @seeded(seed)
-        @settings(max_examples=500, database=None, deadline=None, suppress_health_check=list(HealthCheck), phases=[Phase.generate, Phase.shrink])
+        @settings(max_examples=500, database=None, deadline=None, suppress_health_check=list(HealthCheck),
+                  phases=[Phase.generate, Phase.shrink])
         @given(st.data())
         def examples(data):
             value = data.draw(target.strategy)
@@ -65,14 +72,18 @@ def main() -> None:
     ask.add_argument("--seed", type=int, default=0)
     ask.add_argument("--out", type=Path, help="JSON file for the results")
     given_ = ask.parse_args()
-    names, start, rows = [given_.only] if given_.only else list(TARGETS), time.monotonic(), []
+    names, rows = [given_.only] if given_.only else list(TARGETS), []
+    start = time.monotonic()
     for i, name in enumerate(names):
         left = given_.minutes * 60 - (time.monotonic() - start)
         rows.append(watched(name, left / (len(names) - i), given_.seed * 1_000_000))
         print("{target}: {tried:,} tried, {read:,} read, {refused:,} refused, {finding}".format(**rows[-1]), flush=True)
-    findings = [r for r in rows if r["finding"]]
-    print(f"{sum(r['tried'] for r in rows):,} examples in {(time.monotonic() - start) / 60:.1f} minutes, {len(findings)} findings, peak {max(r.get('peak', 0) for r in rows)} MB")
-    if given_.out: given_.out.write_text(json.dumps({"minutes": (time.monotonic() - start) / 60, "targets": rows}, indent=1) + "\n", encoding="utf-8")
+    findings, minutes = [r for r in rows if r["finding"]], (time.monotonic() - start) / 60
+    print(f"{sum(r['tried'] for r in rows):,} examples in {minutes:.1f} minutes, {len(findings)} findings, "
+          f"peak {max(r.get('peak', 0) for r in rows)} MB")
+    if given_.out:
+        told = json.dumps({"minutes": minutes, "targets": rows}, indent=1)
+        given_.out.write_text(told + "\n", encoding="utf-8")
     sys.exit(bool(findings))
 
 

@@ -1,9 +1,10 @@
-"""Write `requirements-ci.lock` (every package of the tests, pinned, with hashes) from settings.ini, and `sbom.cdx.json` (what they are, with licences) from an environment made of it.
+"""Write `requirements-ci.lock` (every package of the tests, pinned, with hashes) from settings.ini, and `sbom.cdx.json`
+(what they are, with licences) from an environment made of it.
 
     pip install uv cyclonedx-bom
-    python tests/lock.py                            # keeps the versions that are locked and fit; --upgrade takes the newest
+    python tools/lock.py                            # keeps locked versions that fit; --upgrade takes the newest
     python3.11 -m venv locked && locked/bin/pip install --require-hashes -r requirements-ci.lock
-    python tests/lock.py --sbom locked/bin/python
+    python tools/lock.py --sbom locked/bin/python
 """
 import configparser
 import json
@@ -22,19 +23,22 @@ def requirements() -> list[str]:
     "What the package, its extras and its tests ask for in settings.ini, and what builds it."
     settings = configparser.ConfigParser(delimiters=["="])
     settings.read(ROOT / "settings.ini", encoding="utf-8")
-    return [*(r for name, value in settings["DEFAULT"].items() if name.endswith("requirements") for r in value.split()), *BUILD]
+    lists = [value for name, value in settings["DEFAULT"].items() if name.endswith("requirements")]
+    return [*" ".join(lists).split(), *BUILD]
 
 
 def lock(*options: str) -> None:
     with tempfile.NamedTemporaryFile("w", suffix=".txt") as asked:
         asked.write("\n".join(requirements()))
         asked.flush()
-        subprocess.run(["uv", "pip", "compile", asked.name, "--quiet", "--generate-hashes", "--no-annotate", *PLATFORM, *options, "-o", LOCK, "--custom-compile-command", "python tests/lock.py"], check=True)
+        command = ["uv", "pip", "compile", asked.name, "--quiet", "--generate-hashes", "--no-annotate", *PLATFORM]
+        subprocess.run([*command, *options, "-o", LOCK, "--custom-compile-command", "python tools/lock.py"], check=True)
 
 
 def sbom(python: str) -> None:
     "CycloneDX 1.6, the same bytes for the same environment; the package itself and pip are left out."
-    made = json.loads(subprocess.run(["cyclonedx-py", "environment", "--output-reproducible", "--of", "JSON", python], check=True, capture_output=True, text=True).stdout)
+    command = ["cyclonedx-py", "environment", "--output-reproducible", "--of", "JSON", python]
+    made = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
     left_out = {c["bom-ref"] for c in made["components"] if c["name"].lower() in ("pip", "ptl_nb", "ptl-nb")}
     made["components"] = [c for c in made["components"] if c["bom-ref"] not in left_out]
     made["dependencies"] = [d for d in made["dependencies"] if d["ref"] not in left_out]
@@ -42,4 +46,5 @@ def sbom(python: str) -> None:
 
 
 if __name__ == "__main__":
-    sbom(sys.argv[2]) if sys.argv[1:2] == ["--sbom"] else lock(*sys.argv[1:])
+    if sys.argv[1:2] == ["--sbom"]: sbom(sys.argv[2])
+    else: lock(*sys.argv[1:])
