@@ -4,12 +4,13 @@
 
 # %% auto #0
 __all__ = ['FULL', 'MOST_BYTES', 'LONGEST', 'NO_LOCKS', 'FullDisk', 'naming', 'writable', 'expanded', 'short_name', 'whole',
-           'new_array', 'read_array', 'draft_folder', 'whole_folder', 'alone']
+           'write_json', 'write_csv', 'new_array', 'read_array', 'draft_folder', 'whole_folder', 'alone']
 
 # %% ../nbs/lib/disk.ipynb #19cb5d64
 import errno
 import glob
 import hashlib
+import json
 import os
 import platform
 import shutil
@@ -22,6 +23,7 @@ from pathlib import Path
 from typing import TextIO
 
 import numpy as np
+import pandas as pd
 
 try: import fcntl
 except ImportError: fcntl = None      # Windows
@@ -174,6 +176,17 @@ def whole(
             yield draft
             os.replace(draft, file)
         finally: draft.unlink(missing_ok=True)
+
+# %% ../nbs/lib/disk.ipynb #3885605b
+def write_json(path: Path, value: dict) -> None:
+    "JSON written whole; what JSON does not know, as text."
+    text = json.dumps(value, indent=1, default=str, ensure_ascii=False)
+    with whole(path) as draft: draft.write_text(text + "\n", encoding="utf-8")
+
+
+def write_csv(path: Path, table: pd.DataFrame) -> None:
+    "CSV written whole; its folder is made where there is none."
+    with whole(path) as draft: table.to_csv(draft, index=False, lineterminator="\n")
 
 # %% ../nbs/lib/disk.ipynb #436aebec
 def new_array(

@@ -21,14 +21,17 @@ from torch import Tensor, nn
 
 import ptl_nb
 from .data import MEAN, STD, normalise
-from .disk import draft_folder, whole
+from .disk import draft_folder, whole, write_json
 from .domains import Domain
-from .experiments import (
-    LabelSources, Store, label_folders, labelled_domains, ready_net, reid_net, run_method, write_json)
+from .experiments import ready_net, run_method
+from .label_runs import LabelSources
 from .model import PTLNet
+from .recipe import Recipe
+from .runs import label_folders, labelled_domains, reid_net
 from .search import model_hash
 from .standins import sha256
-from .trainer import Method, Recipe
+from .store import Store
+from .trainer import Method
 
 # %% ../nbs/lib/export.ipynb #df9f17c9
 def finished_net(

@@ -29,15 +29,21 @@ from .data import Augment, Images, batch, identity_classes, pixels
 from .disk import writable
 from .domains import Domain, load_domain
 from .experiments import (
-    Experiment, LabelSources, Store, attribute_run, attribute_sizes, choose_ssg, given_labels, label_domain,
-    label_folders, label_run, label_sources, labelled_domains, parse_methods, parser_run, run_method, run_of,
-    score_model, train_attributes_once, train_parser_once)
+    attribute_run, label_domain, label_run, parser_run, run_method, run_of, train_attributes_once, train_parser_once)
 from .label_data import images
+from .label_runs import LabelSources, label_sources
 from .labellers import train_attributes, train_parser
 from .labels import PARTS
+from .methods import parse_methods
 from .model import AttributeHeads, PTLNet, ParsingHead, ReIDHead, backbone
-from .ssg import AdaptedMethod, SSGRecipe, erase, set_head, ssg_optimiser, ssg_step
-from .trainer import Method, Recipe, autocast, loss_scaler, samplers, train_step
+from .precision import autocast, loss_scaler
+from .ptl import samplers
+from .recipe import Recipe
+from .runs import attribute_sizes, given_labels, label_folders, labelled_domains, score_model
+from .ssg import AdaptedMethod, SSGRecipe, choose_ssg, erase, set_head, ssg_optimiser, ssg_step
+from .store import Store
+from .tables import Experiment
+from .trainer import Method, train_step
 
 # %% ../nbs/lib/launch.ipynb #727c82df
 def trainings(methods: Iterable[Method]) -> dict[str, list[Method]]:

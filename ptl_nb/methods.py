@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from .evaluator import reestimate_bn
-from .ptl import KINDS, TASKS, WHERE, PTL
+from .ptl import KINDS, PTL, TASKS, WHERE
 from .ssg import SSG
 from .trainer import Method, Setting
 
@@ -25,7 +25,6 @@ class TargetBN(Method):
     def name(self) -> str: return f"{self.start.name}+BN^t"
 
     def finish(self, s: Setting) -> None:
-        self.start.finish(s)
         reestimate_bn(s.net, s.target.pixels, s.recipe.bn_batch, s.precision, s.device, ranks=s.ranks)
 
 # %% ../nbs/lib/methods.ipynb #658d5b70

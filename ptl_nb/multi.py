@@ -21,13 +21,19 @@ from .data import Images
 from .disk import writable
 from .domains import load_domain
 from .evaluator import evaluate, extract, reestimate_bn
-from .experiments import (
-    Store, check_domains, choose_device, choose_recipe, from_root, label_folders, label_sources, parse_methods,
-    parse_seeds, score_model, train_method)
+from .experiments import train_method
+from .label_runs import label_sources
+from .methods import parse_methods
 from .model import PTLNet
 from .parallel import ALONE, Ranks, agree, share, start
+from .parameters import choose_device, choose_recipe, parse_seeds
+from .provenance import from_root
+from .recipe import Recipe
+from .runs import label_folders, score_model
 from .ssg import AdaptedMethod
-from .trainer import Method, Recipe, fit
+from .store import Store
+from .tables import check_domains
+from .trainer import Method, fit
 
 # %% ../nbs/lib/multi.ipynb #921cb974
 @dataclass(frozen=True)

@@ -31,16 +31,17 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from .data import MEAN, STD, batches, decode, pixels
-from .disk import alone, expanded, naming, whole
+from .disk import alone, expanded, naming, whole, write_csv, write_json
 from .domains import (
     LAYOUTS, SPLITS, STANDS_FOR, Domain, load_domain, own_csv, parse_times, plain_name, read_columns, span)
 from .evaluator import BLOCK_BYTES, Labels, extract
-from .experiments import Store, write_csv, write_json
 from .labels import PARTS, _threads
 from .model import PTLNet
 from .plots import QUERY, RIGHT, WRONG, _axes, _draw_image, _title, blend_parts, frame_image
+from .precision import resolve_precision
+from .recipe import Recipe
 from .ssg import EmbeddingHead
-from .trainer import Recipe, resolve_precision
+from .store import Store
 
 # %% ../nbs/lib/search.ipynb #5e251156
 def model_hash(

@@ -117,9 +117,30 @@ class Method:
         "Whether training, or scoring, needs the target's unlabelled training images."
         return True
 
+    @property
+    def chain(self) -> "list[Method]":
+        "The methods it goes on from, the first one first, and itself."
+        return [*(self.start.chain if self.start else ()), self]
+
     def label_kinds(self, where: str) -> tuple[str, ...]:
-        "The proxy labels it learns from, in 'source' or 'target': of 'parts' and 'attributes'."
-        return self.start.label_kinds(where) if self.start else ()
+        "The proxy labels that it learns from itself, in 'source' or 'target': of 'parts' and 'attributes'."
+        return ()
+
+    def constants(self, recipe, own=None):
+        "What it is trained with: an experiment's recipe, or constants of its own, given or those of the recipe's name."
+        return recipe
+
+    def key(self, constants) -> dict:
+        "The fields of its constants that its weights depend on."
+        return asdict(constants)
+
+    def uses_source(self, constants) -> bool:
+        "Whether training needs the source's images."
+        return True
+
+    def observed(self, measure: Callable) -> "Method":
+        "The same method, with a measure of its clusters for the records; nothing of it reaches the weights."
+        return self
 
     def check(self, s: Setting) -> None:
         "ValueError for what cannot be trained."

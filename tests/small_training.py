@@ -10,7 +10,8 @@ from ptl_nb.data import Images
 from ptl_nb.experiments import save_net
 from ptl_nb.model import PTLNet
 from ptl_nb.parallel import start
-from ptl_nb.trainer import Recipe, fit
+from ptl_nb.recipe import Recipe
+from ptl_nb.trainer import fit
 
 folder, processes = Path(sys.argv[1]), int(sys.argv[2])
 ranks = start(processes, minutes=5)          # Fabric starts the other processes by the same command

@@ -26,12 +26,13 @@ import torch
 from check_repo import PAPERMILL, ROOT
 
 from ptl_nb import data, experiments
+from ptl_nb.checkpoint import save_state
 from ptl_nb.data import pixels
 from ptl_nb.deploy import write_card
-from ptl_nb.disk import FullDisk, alone, whole, whole_folder
+from ptl_nb.disk import FullDisk, alone, whole, whole_folder, write_csv, write_json
 from ptl_nb.domains import load_domain
 from ptl_nb.evaluator import evaluate
-from ptl_nb.experiments import RECIPES, Store, save_net, score_model, write_csv, write_json
+from ptl_nb.experiments import save_net
 from ptl_nb.export import export_int8, export_onnx, write_model
 from ptl_nb.label_data import (
     crops, export_densepose, export_peta_mat, export_peta_tree, export_rap, load_labels, part_maps)
@@ -40,11 +41,13 @@ from ptl_nb.labels import (
     ATTRIBUTES_FILE, Vocabulary, read_provenance, write_attributes, write_parts, write_provenance)
 from ptl_nb.model import PTLNet
 from ptl_nb.plots import write_figure
+from ptl_nb.recipe import RECIPES
+from ptl_nb.runs import score_model
 from ptl_nb.search import GalleryIndex, approximate, full_rows, save_index
 from ptl_nb.site import build_site
 from ptl_nb.ssg import save_round
 from ptl_nb.standins import archive_path, export_layout, extract, truth, write_archive
-from ptl_nb.trainer import save_state
+from ptl_nb.store import Store
 
 # disks that refuse
 

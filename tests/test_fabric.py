@@ -18,7 +18,10 @@ from conftest import small_training
 
 from ptl_nb import experiments
 from ptl_nb.domains import load_domain
-from ptl_nb.experiments import Experiment, Store, choose_recipe, compare, parse_methods
+from ptl_nb.methods import parse_methods
+from ptl_nb.parameters import choose_recipe
+from ptl_nb.store import Store
+from ptl_nb.tables import Experiment, compare
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("fabric")]      # two processes each: not two of these at once
 

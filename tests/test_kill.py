@@ -11,7 +11,8 @@ import pytest
 import soak
 from conftest import small_training
 
-from ptl_nb.experiments import Store, write_json
+from ptl_nb.disk import write_json
+from ptl_nb.store import Store
 
 
 def digests(folder: Path) -> list[str]:

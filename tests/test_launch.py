@@ -11,23 +11,31 @@ import pytest
 submitit = pytest.importorskip("submitit")
 
 from ptl_nb.domains import load_domain
-from ptl_nb.experiments import (
-    Experiment, Store, choose_recipe, compare, compare_labels, label_sources, parse_methods, train_method)
+from ptl_nb.experiments import train_method
+from ptl_nb.label_runs import label_sources
 from ptl_nb.labels import read_attributes, write_attributes, write_provenance
 from ptl_nb.launch import (
     STAGES, Job, Places, estimate, failures, job_executor, launch_runs, parse_launch, run_jobs, stage_jobs)
+from ptl_nb.methods import parse_methods
+from ptl_nb.parameters import choose_recipe
 from ptl_nb.standins import truth
+from ptl_nb.store import Store
+from ptl_nb.tables import Experiment, compare, compare_labels
 from test_repo import ENV, outputs, smoke_run
 from conftest import ENV, outputs, smoke_run
 
 from ptl_nb import experiments
 from ptl_nb.domains import load_domain
-from ptl_nb.experiments import (
-    Experiment, Store, choose_recipe, compare, compare_labels, label_sources, parse_methods, train_method)
+from ptl_nb.experiments import train_method
+from ptl_nb.label_runs import label_sources
 from ptl_nb.labels import read_attributes, write_attributes, write_provenance
 from ptl_nb.launch import (
     STAGES, Job, Places, estimate, failures, job_executor, launch_runs, parse_launch, run_jobs, stage_jobs)
+from ptl_nb.methods import parse_methods
+from ptl_nb.parameters import choose_recipe
 from ptl_nb.standins import truth
+from ptl_nb.store import Store
+from ptl_nb.tables import Experiment, compare, compare_labels
 
 RECIPE = choose_recipe("smoke")
 PLACES = Places("plaza", "campus", origin="standin")

@@ -19,6 +19,7 @@ import torch
 from safetensors.torch import load_file
 
 from ptl_nb import experiments, trainer
+from ptl_nb.checkpoint import EXPLODED, STOPPED_FILE
 from ptl_nb.clustering import jaccard_similarity, rerank
 from ptl_nb.data import Augment, Images, batch, batches
 from ptl_nb.domains import load_domain
@@ -26,7 +27,7 @@ from ptl_nb.evaluator import evaluate, extract, reestimate_bn, score
 from ptl_nb.labellers import train_attributes, train_parser
 from ptl_nb.model import PTLNet
 from ptl_nb.standins import truth
-from ptl_nb.trainer import EXPLODED, STOPPED_FILE, fit
+from ptl_nb.trainer import fit
 
 RUNS = pytest.mark.xdist_group("numbers")                         # of the same trainings, each made once
 GOLDEN = Path(__file__).with_name("golden.csv")

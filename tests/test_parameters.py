@@ -18,9 +18,11 @@ from papermill import inspect_notebook
 
 from ptl_nb import disk, experiments
 from ptl_nb.domains import load_domain
-from ptl_nb.experiments import (
-    Comparison, Store, check_parameters, git_revision, people_folder, repository_root, standin_mark)
+from ptl_nb.parameters import check_parameters
+from ptl_nb.provenance import git_revision, people_folder, repository_root, standin_mark
 from ptl_nb.search import camera_numbers
+from ptl_nb.store import Store
+from ptl_nb.tables import Comparison
 from test_repo import ROOT
 
 

@@ -15,9 +15,9 @@ from test_repo import outputs, papermill
 
 from ptl_nb import search as module
 from ptl_nb.domains import load_domain
-from ptl_nb.experiments import RECIPES
 from ptl_nb.export import write_model
 from ptl_nb.model import PTLNet
+from ptl_nb.recipe import RECIPES
 from ptl_nb.search import (
     GalleryIndex, add_images, allowed_rows, build_index, camera_number, camera_numbers, choose_rule, full_rows,
     left_out, load_index, named_gallery, query_rows, remove_images, save_index, search)

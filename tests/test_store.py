@@ -15,11 +15,14 @@ import torch
 from safetensors.torch import save_file
 
 from ptl_nb import experiments
-from ptl_nb.disk import FullDisk, writable
+from ptl_nb.disk import FullDisk, writable, write_csv, write_json
 from ptl_nb.domains import load_domain
-from ptl_nb.experiments import (
-    Store, check_parameters, choose_recipe, load_attribute_model, load_parser, load_reid, parse_methods, parse_seeds,
-    save_net, score_model, train_method, write_csv, write_json)
+from ptl_nb.experiments import save_net, train_method
+from ptl_nb.label_runs import load_attribute_model, load_parser
+from ptl_nb.methods import parse_methods
+from ptl_nb.parameters import check_parameters, choose_recipe, parse_seeds
+from ptl_nb.runs import load_reid, score_model
+from ptl_nb.store import Store
 
 pytestmark = pytest.mark.xdist_group("store")      # one trained run for all of them
 

@@ -97,7 +97,7 @@ def shown_table(file: str):
     "A CSV of results/ as pages show it: a comparison with its intervals, or any other table."
     import pandas as pd
 
-    from ptl_nb.experiments import display_table
+    from ptl_nb.rows import display_table
 
     table = pd.read_csv(ROOT / file)
     comparison = {"method", "paper_mAP"} <= set(table)

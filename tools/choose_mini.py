@@ -10,10 +10,13 @@ import pandas as pd
 import torch
 
 from ptl_nb.data import Images, identity_classes, pixels
+from ptl_nb.disk import write_csv
 from ptl_nb.domains import load_domain
 from ptl_nb.evaluator import evaluate, extract
-from ptl_nb.experiments import RECIPES, in_percent, repository_root, write_csv
 from ptl_nb.model import PTLNet
+from ptl_nb.provenance import repository_root
+from ptl_nb.recipe import RECIPES
+from ptl_nb.runs import in_percent
 from ptl_nb.trainer import fit
 
 domain, base = load_domain("plaza"), RECIPES["mini"]

@@ -211,8 +211,7 @@ def keep(out: Path, rows: list[dict]) -> None:
     "The rows into the file, with the rows of other stages that were there."
     import pandas as pd
 
-    from ptl_nb.disk import alone
-    from ptl_nb.experiments import write_csv
+    from ptl_nb.disk import alone, write_csv
     new = pd.DataFrame(rows)
     with alone(out):
         if out.exists():

@@ -13,18 +13,23 @@ from ptl_nb import data, experiments, label_data, labellers
 from ptl_nb import ssg as ssg_module
 from ptl_nb.data import fused, pixels
 from ptl_nb.deploy import write_card
+from ptl_nb.disk import write_json
 from ptl_nb.domains import load_domain
 from ptl_nb.evaluator import evaluate
-from ptl_nb.experiments import (
-    SSG_RECIPES, Experiment, Store, choose_recipe, compare, label_domain, label_sources, load_reid, parse_methods,
-    save_comparison, score_model, train_attributes_once, train_method, train_parser_once, train_ssg, write_json)
+from ptl_nb.experiments import label_domain, train_attributes_once, train_method, train_parser_once, train_ssg
 from ptl_nb.export import export_int8, export_onnx, write_model
+from ptl_nb.label_runs import label_sources
 from ptl_nb.labels import read_attributes, write_provenance
 from ptl_nb.launch import label_model_times, per_iteration, training_step
+from ptl_nb.methods import parse_methods
 from ptl_nb.model import PTLNet
+from ptl_nb.parameters import choose_recipe
+from ptl_nb.runs import load_reid, score_model
 from ptl_nb.search import INDEX_FILE, add_images, approximate, build_index, load_index, open_gallery, save_index
-from ptl_nb.ssg import pseudo_labels, set_head
+from ptl_nb.ssg import SSG_RECIPES, pseudo_labels, set_head
 from ptl_nb.standins import truth
+from ptl_nb.store import Store
+from ptl_nb.tables import Experiment, compare, save_comparison
 from ptl_nb.trainer import fit
 
 DOMAINS = ("campus", "corridor", "plaza")
