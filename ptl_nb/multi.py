@@ -20,7 +20,8 @@ import torch
 from .data import Images
 from .domains import load_domain
 from .evaluator import evaluate, extract, reestimate_bn
-from .experiments import (Store, check_domains, choose_device, choose_recipe, label_folders, label_sources, parse_methods, parse_seeds, repository_root, score_model, train_method, writable)
+from .experiments import (Store, check_domains, choose_device, choose_recipe, label_folders, label_sources,
+                                parse_methods, parse_seeds, repository_root, score_model, train_method, writable)
 from .model import PTLNet
 from .parallel import ALONE, Ranks, agree, share, start
 from .ssg import AdaptedMethod
@@ -100,14 +101,16 @@ def arguments() -> argparse.ArgumentParser:
 # %% ../nbs/11c_multi.ipynb #feee3fa3
 def check_shares(recipe: Recipe, method: Method, processes: int) -> None:
     "ValueError where that many processes cannot share the batches: before the label models are trained, not after."
-    if processes < 1: raise ValueError(f"{processes} processes; give at least 1, on at least 1 machine")
+    if processes < 1:
+        raise ValueError(f"{processes} processes; give at least 1, on at least 1 machine")
     share(recipe.identities * recipe.images, Ranks(size=processes), "identities · images")
     if method.uses_target: share(recipe.target_batch, Ranks(size=processes), "target_batch")
 
 
 def train(given: argparse.Namespace) -> None:
     "One cell of a table: labels, if it needs any, the training, its scores."
-    root, device, (method,), (seed,) = repository_root(), choose_device(given.device), parse_methods([given.method]), parse_seeds(given.seed, "seed")
+    root, device = repository_root(), choose_device(given.device)
+    (method,), (seed,) = parse_methods([given.method]), parse_seeds(given.seed, "seed")
     if isinstance(method, AdaptedMethod): raise ValueError(f"{method.name} ends with SSG, which runs in one process; train {method.start.name} here, and let the notebook of the table adapt it")
     data = os.path.relpath(root / given.data_root)
     source, target = (load_domain(name, data, given.origin) for name in (given.source, given.target))
