@@ -159,11 +159,11 @@ def _integers(name: str, values, expected: int) -> np.ndarray:
     array = np.asarray(values.detach().cpu() if hasattr(values, "detach") else values)
     if array.shape != (expected,):
         raise ValueError(f"{name} has shape {array.shape}, but the features or distances call for ({expected},)")
+    if array.dtype.kind not in "iu" and not (array.dtype.kind == "f" and (array == np.round(array)).all() and np.isfinite(array).all()):
+        raise ValueError(f"{name} must be integers, got {array.dtype}, for example {array.ravel()[0]!r}")
     # from here on, different numbers have become one
     exact = 2.0 ** (np.finfo(array.dtype).nmant + 1) if array.dtype.kind == "f" else 2.0**63
     sizes = np.abs(array.astype(float))
-    if array.dtype.kind not in "iu" and not (array.dtype.kind == "f" and (array == np.round(array)).all() and np.isfinite(array).all()):
-        raise ValueError(f"{name} must be integers, got {array.dtype}, for example {array.ravel()[0]!r}")
     if (sizes >= exact).any():
         raise ValueError(f"{name} holds {array[sizes.argmax()]!r}, too large for {array.dtype} to tell one from the "
                          "next: give int64")

@@ -83,7 +83,7 @@ def _wrapper(given, wanted) -> str:     # names in a file, names of a network
         if 2 * len(names.keys() & {before + k for k in own}) > len(own):
             prefix = names[ends][:len(before)]
             return (f"its names are this network's behind {prefix!r}, as a wrapper such as DataParallel or "
-                    f"torch.compile, or a checkpoint, saves them: write the file again with {prefix!r} taken off the names")
+                    f"torch.compile, or a checkpoint, saves them: write the file again with {prefix!r} taken off")
     return ""
 
 

@@ -29,7 +29,8 @@ from scipy.io import loadmat, savemat
 from scipy.sparse import csr_array
 
 import ptl_nb
-from ptl_nb import clustering, evaluator, experiments, label_data, label_import, labellers, labels, launch, losses, model, multi, parallel, ssg, standins, trainer
+from ptl_nb import (clustering, evaluator, experiments, label_data, label_import, labellers, labels, launch, losses,
+                    model, multi, parallel, ssg, standins, trainer)
 from ptl_nb.data import Images, batches, decode, identity_classes, identity_epoch, pixels, random_epoch
 from ptl_nb.domains import CUHK03_SPLIT, LAYOUTS, STANDIN_MARKER, load_domain, parse_names
 
@@ -169,7 +170,9 @@ for text, *words in [
     ("http://host/x.jpg,1,1,train", "does not exist"), ("domain.csv,1,1,train", "does not end like an image"),
     ("x.jpg,1.5,1,train", "pid '1.5' is not an integer"), ("x.jpg,,1,train", "pid '' is not an integer"), ("x.jpg,1e3,1,train", "pid '1e3'"), ("x.jpg,0x1,1,train", "pid '0x1'"),
     ("x.jpg,99999999999999999999,1,train", "pid '99999999999999999999'"), ("x.jpg,\u0661,1,train", "pid", "is not an integer"), ("x.jpg,nan,1,train", "pid 'nan'"), ("x.jpg,-3,1,train", "is negative"),
-    ("x.jpg,1.0,1,train", "pid '1.0' is not an integer: write 1"), ("x.jpg,1,2.,train", "camid '2.' is not an integer: write 2"), ("x.jpg,1.5,2,train", "write a whole number, such as 12"),
+    ("x.jpg,1.0,1,train", "pid '1.0' is not an integer: write 1"),
+    ("x.jpg,1,2.,train", "camid '2.' is not an integer: write 2"),
+    ("x.jpg,1.5,2,train", "write a whole number, such as 12"),
     ("x.jpg,1,c2,train", "camid 'c2' is not an integer"), ("x.jpg,1,0,train", "count from 1"), ("x.jpg,1,-1,train", "count from 1"), ("x.jpg,-1,1,query", "cannot be a query"),
     ("x.jpg,-1,1,train", "label all of them or none"), ("x.jpg,1,1,trian", "is 'train' meant"), ("x.jpg,1,1,test", "use train, query or gallery"), ("x.jpg,1,1", "split '' is unknown"),
     ("x.jpg,1,1,Train", "split 'Train' is unknown"), ("x.jpg;1;1;train", "split"),
@@ -667,7 +670,14 @@ WEIGHTS = [
     ("other names", saved({"layer.weight": torch.zeros(3)}), "it lacks", "has unknown ['layer.weight']", "as torchvision does"), ("another network", lambda file: save_file({k: v for k, v in resnet18().items() if "layer4" not in k}, file), "it lacks ['layer4"),
     ("another shape", lambda file: save_file({**resnet18(), "conv1.weight": torch.zeros(64, 3, 3, 3)}, file), "conv1.weight", "(64, 3, 3, 3)"), ("NaN", lambda file: save_file({**resnet18(), "conv1.weight": torch.full((64, 3, 7, 7), torch.nan)}, file), "conv1.weight", "not finite"),
 ]
-WEIGHTS += [(f"names behind {prefix}", lambda file, prefix=prefix: save_file({prefix + k: v for k, v in resnet18().items()}, file), f"behind '{prefix}'", "DataParallel", f"with '{prefix}' taken off") for prefix in ("module.", "_orig_mod.", "state_dict.", "module._orig_mod.")]
+
+
+def behind(prefix: str) -> Callable: return lambda file: save_file({prefix + k: v for k, v in resnet18().items()}, file)
+
+
+for prefix in ("module.", "_orig_mod.", "state_dict.", "module._orig_mod."):
+    said = f"behind '{prefix}'", "DataParallel", f"with '{prefix}' taken off"
+    WEIGHTS.append((f"names behind {prefix}", behind(prefix), *said))
 for name, content, *words in WEIGHTS: bad("weights", name, weights_file(content), "w.safetensors", *words, error=FileNotFoundError if name == "a folder" else ValueError)
 for name in ("w.pth", "w.pt", "w.bin", "w.ckpt", "w.pkl"): bad("weights", f"a {name.split('.')[1]} file", weights_file(lambda file: torch.save({"conv1.weight": torch.zeros(1)}, file), name), name, "safetensors", "pickle")
 def behind_module(folder):
@@ -705,7 +715,8 @@ for name, changes, *words in [
     ("a negative weight", {"weight_parts": -0.1}, "weight_parts is -0.1"), ("a weight of NaN", {"weight_id": float("nan")}, "weight_id is nan"), ("a negative decay", {"weight_decay": -1e-4}, "weight_decay is -0.0001"), ("a margin of NaN", {"margin": float("nan")}, "margin is nan"), ("a negative margin", {"margin": -0.3}, "margin is -0.3"),
     ("milestones that descend", {"milestones": (3, 1)}, "milestones are (3, 1)", "ascend"), ("text for milestones", {"milestones": "24,34"}, "milestones is '24,34'"), ("a number for milestones", {"milestones": 24}, "milestones is 24"), ("fractions of milestones", {"milestones": (1.5,)}, "milestones"), ("milestones of the attribute model that descend", {"attribute_milestones": (9, 3)}, "attribute_milestones are (9, 3)"),
     ("negative milestones", {"milestones": (-1, 3)}, "milestones"), ("one identity", {"identities": 1}, "at least 2"), ("one image", {"images": 1}, "at least 2"), ("a warm-up of 1", {"warmup": 1}, "warmup is 1", "[0, 1)"), ("a warm-up of NaN", {"warmup": float("nan")}, "warmup is nan"), ("statistics of one image", {"bn_batch": 1}, "bn_batch is 1", "at least 2"),
-    *((f"{name} of one image", {name: 1}, f"{name} is 1", "at least 2 images") for name in ("target_batch", "attribute_batch", "parser_batch")),
+    *((f"{name} of one image", {name: 1}, f"{name} is 1", "at least 2 images")
+      for name in ("target_batch", "attribute_batch", "parser_batch")),
     ("no channels", {"parsing_hidden": 0}, "parsing_hidden is 0"), ("a negative width", {"attribute_hidden": -8}, "attribute_hidden is -8"), ("a height of 0", {"height": 0}, "height is 0"), ("a parser's height of 100", {"parser_height": 100}, "parser_height is 100", "multiple of 16"), ("a parser's height of 0", {"parser_height": 0}, "parser_height is 0"), ("a parser of no channels", {"parser_width": 0}, "parser_width is 0"),
     ("a share of 1", {"attribute_share": 1.0}, "attribute_share is 1.0", "(0, 1)"), ("a negative weight of parts", {"attribute_weight_parts": -1.0}, "attribute_weight_parts is -1.0"), ("a number for a name", {"backbone": 50}, "backbone is 50", "str"), ("a number for weights", {"weights": 1}, "weights is 1"), ("text for a truth value", {"attribute_weighted": "no"}, "attribute_weighted is 'no'", "bool"),
 ]: bad("recipe", name, call(experiments.choose_recipe, "papper") if changes is None else recipe(**changes), *words)
@@ -726,15 +737,24 @@ for name, changes, *words in [
 bad("SSG recipe", "an unknown variant", call(ssg.variant, ssg.SSGRecipe(), "dager"), "unknown variant 'dager'", "dagger")
 bad("SSG recipe", "of a recipe without one", call(experiments.choose_ssg, "own", ssg.parse_adapted("BL+SSG")), "no SSG recipe goes with the recipe 'own'", "give `ssg`")
 PIXELS = np.zeros((6, 8, 4, 3), np.uint8)
-for name, arguments, *words in [("float images", (PIXELS / 255, ssg.SSGRecipe(distance="euclidean"), None, None), "images are float64", "uint8"), ("no source", (np.tile(PIXELS, (2, 1, 1, 1)), ssg.SSGRecipe(), None, None), "needs source images", "source_weight=0"), ("source of another size", (np.tile(PIXELS, (2, 1, 1, 1)), ssg.SSGRecipe(), PIXELS[:, :4], None), "decode both at one size"),
-                                ("identities of other images", (np.tile(PIXELS, (2, 1, 1, 1)), ssg.SSGRecipe(distance="euclidean"), None, np.zeros(5)), "truth holds 5 identities for 12 images"),
-                                ("no images", (PIXELS[:0], ssg.SSGRecipe(), None, None), "0 images of the target", "two clusters of 4 have 8"), ("grey images", (PIXELS[..., :1], ssg.SSGRecipe(), None, None), "images are uint8 of shape (6, 8, 4, 1)")]:
+TWELVE, EUCLIDEAN = np.tile(PIXELS, (2, 1, 1, 1)), ssg.SSGRecipe(distance="euclidean")
+for name, arguments, *words in [
+    ("float images", (PIXELS / 255, EUCLIDEAN, None, None), "images are float64", "uint8"),
+    ("no source", (TWELVE, ssg.SSGRecipe(), None, None), "needs source images", "source_weight=0"),
+    ("source of another size", (TWELVE, ssg.SSGRecipe(), PIXELS[:, :4], None), "decode both at one size"),
+    ("identities of other images", (TWELVE, EUCLIDEAN, None, np.zeros(5)), "truth holds 5 identities for 12 images"),
+    ("no images", (PIXELS[:0], EUCLIDEAN, None, None), "0 images of the target", "two clusters of 4 have 8"),
+    ("grey images", (PIXELS[..., :1], EUCLIDEAN, None, None), "images are uint8 of shape (6, 8, 4, 1)"),
+]:
     bad("SSG input", name, call(ssg.check_adapt, *arguments), *words)
 
 
-bad("SSG input", "a map of one row", call(ssg.pool, torch.zeros(2, 3, 1, 4)), "has no upper and lower half", "taller images")
-bad("SSG input", "no features", lambda f: lambda: ssg.part_features(model.PTLNet(2, **SMALL), PIXELS[:0]), "no images: there are no features to cluster")
-bad("SSG input", "clusters of other images", call(ssg.quality, [0, 0, 1], [1, 1]), "clusters of shape (3,) and identities of shape (2,)")
+bad("SSG input", "a map of one row", call(ssg.pool, torch.zeros(2, 3, 1, 4)), "has no upper and lower half",
+    "taller images")
+bad("SSG input", "no features", lambda f: lambda: ssg.part_features(model.PTLNet(2, **SMALL), PIXELS[:0]),
+    "no images: there are no features to cluster")
+bad("SSG input", "clusters of other images", call(ssg.quality, [0, 0, 1], [1, 1]),
+    "clusters of shape (3,) and identities of shape (2,)")
 
 
 # links out of the data
@@ -782,30 +802,41 @@ bad("device", "a number", call(experiments.choose_device, 0), "device is 0")
 def test_set(query: str, gallery: str) -> Callable:
     "A target whose query and gallery rows are `pid camid` pairs; what every table checks before it trains."
     def make(folder):
-        rows = [(0, 1, "train"), (1, 1, "train"), *((*map(int, pair.split()), split) for split, pairs in (("query", query), ("gallery", gallery)) for pair in pairs.split(", "))]
+        test = [(pair, "query") for pair in query.split(", ")] + [(pair, "gallery") for pair in gallery.split(", ")]
+        rows = [(0, 1, "train"), (1, 1, "train"), *((*map(int, pair.split()), split) for pair, split in test)]
         for i, _ in enumerate(rows): touch(folder / f"{i}.jpg", i)
-        (folder / "domain.csv").write_text("path,pid,camid,split\n" + "".join(f"{i}.jpg,{pid},{camid},{split}\n" for i, (pid, camid, split) in enumerate(rows)))
+        lines = [f"{i}.jpg,{pid},{camid},{split}\n" for i, (pid, camid, split) in enumerate(rows)]
+        (folder / "domain.csv").write_text("path,pid,camid,split\n" + "".join(lines))
         target, methods = load_domain(folder / "domain.csv"), experiments.parse_methods("BL, PTL")
         return lambda: experiments.check_domains(experiments.RECIPES["smoke"], load_domain("plaza"), target, methods)
     return make
 
 
 for name, query, gallery, *words in [
-    ("one camera", "3 1, 4 1", "3 1, 4 1, 5 1", "0 people whom both a query and the gallery image of another camera show", "1 camera in all"),
-    ("numbered apart", "3 1, 4 1", "13 2, 14 2", "0 people whom both", "2 people in 2 queries, 2 in 2 gallery images", "the same pid in query and gallery"),
-    ("one person in two cameras", "3 1, 4 1", "3 2, 4 1, 5 2", "1 people whom both", "label at least two such people"), ("one person only", "3 1", "3 2, 0 2", "1 people whom both", "a score with its interval needs two")]:
+    ("one camera", "3 1, 4 1", "3 1, 4 1, 5 1",
+     "0 people whom both a query and the gallery image of another camera show", "1 camera in all"),
+    ("numbered apart", "3 1, 4 1", "13 2, 14 2", "0 people whom both", "2 people in 2 queries, 2 in 2 gallery images",
+     "the same pid in query and gallery"),
+    ("one person in two cameras", "3 1, 4 1", "3 2, 4 1, 5 2", "1 people whom both", "label at least two such people"),
+    ("one person only", "3 1", "3 2, 0 2", "1 people whom both", "a score with its interval needs two")]:
     bad("test set", name, test_set(query, gallery), *words)
 
 
 # launching
 
-for name, text, *words in [("no jobs at a time", "local parallel=0", "launch option parallel is 0", "at least 1"), ("words for jobs at a time", "local parallel=all", "parallel is 'all'"), ("a raised two", "local parallel=\u00b2", "launch option parallel is '\u00b2'"), ("an option twice", "slurm gpus_per_node=1,gpus_per_node=2", "names an option twice"),
+for name, text, *words in [
+    ("no jobs at a time", "local parallel=0", "launch option parallel is 0", "at least 1"),
+    ("words for jobs at a time", "local parallel=all", "parallel is 'all'"),
+    ("a raised two", "local parallel=\u00b2", "launch option parallel is '\u00b2'"),
+    ("an option twice", "slurm gpus_per_node=1,gpus_per_node=2", "names an option twice"),
                            ("a wide blank", "slurm\u00a0partition=gpu", "launch is", "behind a blank")]:
     bad("launch", name, call(launch.parse_launch, text), *words)
 ptl = trainer.parse_method("PTL")
 bad("processes", "none", call(multi.check_shares, trainer.Recipe(), ptl, 0), "0 processes", "at least 1")
-bad("processes", "more than share a source batch", call(multi.check_shares, trainer.Recipe(), ptl, 3), "identities · images is 64, which 3 processes cannot share equally")
-bad("processes", "more than share a target batch", call(multi.check_shares, trainer.Recipe(), ptl, 64), "target_batch is 32, which 64 processes cannot share equally")
+bad("processes", "more than share a source batch", call(multi.check_shares, trainer.Recipe(), ptl, 3),
+    "identities · images is 64, which 3 processes cannot share equally")
+bad("processes", "more than share a target batch", call(multi.check_shares, trainer.Recipe(), ptl, 64),
+    "target_batch is 32, which 64 processes cannot share equally")
 bad("processes", "that wait for no time", call(parallel.start, 2, minutes=0), "minutes is 0")
 bad("processes", "that wait for NaN minutes", call(parallel.start, 2, minutes=float("nan")), "minutes is nan")
 
@@ -821,43 +852,94 @@ bad("training", "a target without part maps", call(trainer.check_labels, IMAGES,
 bad("training", "no target", call(trainer.check_labels, IMAGES, None, trainer.parse_method("PTL")), "method PTL needs target images")
 bad("training", "no identities", call(trainer.check_labels, Images(PIXELS), None, trainer.parse_method("BL")), "the source has no identities", "identity_classes")
 for name, given, *words in [
-    ("classes that are fractions", {"classes": np.zeros(6)}, "classes are float64 of shape (6,)", "(N) of integers"), ("classes as a column", {"classes": np.zeros((6, 1), int)}, "classes are int64 of shape (6, 1)"), ("classes as a list", {"classes": [0] * 6}, "classes are list"),
-    ("flat part maps", {"parts": np.zeros((6, 4), np.uint8)}, "parts are uint8 of shape (6, 4)", "(N, h, w)"), ("part maps of fractions", {"parts": np.zeros((6, 4, 2))}, "parts are float64"), ("a table of attributes", {"attributes": np.zeros((6, 2))}, "attributes are float64 of shape (6, 2)", "(N, A, M)"), ("text for attributes", {"attributes": np.full((6, 1, 2), "yes")}, "attributes are <U3"),
-    ("float pixels", {"pixels": PIXELS / 255}, "pixels are float64", "uint8"), ("one image", {"pixels": PIXELS[0]}, "pixels are uint8 of shape (8, 4, 3)"), ("images without rows", {"pixels": PIXELS[:, :0]}, "pixels are uint8 of shape (6, 0, 4, 3)"), ("a list of images", {"pixels": list(PIXELS)}, "pixels are list"), ("a tensor", {"pixels": torch.zeros(6, 8, 4, 3, dtype=torch.uint8)}, "pixels are torch.uint8")]:
+    ("classes that are fractions", {"classes": np.zeros(6)}, "classes are float64 of shape (6,)", "(N) of integers"),
+    ("classes as a column", {"classes": np.zeros((6, 1), int)}, "classes are int64 of shape (6, 1)"),
+    ("classes as a list", {"classes": [0] * 6}, "classes are list"),
+    ("flat part maps", {"parts": np.zeros((6, 4), np.uint8)}, "parts are uint8 of shape (6, 4)", "(N, h, w)"),
+    ("part maps of fractions", {"parts": np.zeros((6, 4, 2))}, "parts are float64"),
+    ("a table of attributes", {"attributes": np.zeros((6, 2))}, "attributes are float64 of shape (6, 2)", "(N, A, M)"),
+    ("text for attributes", {"attributes": np.full((6, 1, 2), "yes")}, "attributes are <U3"),
+    ("float pixels", {"pixels": PIXELS / 255}, "pixels are float64", "uint8"),
+    ("one image", {"pixels": PIXELS[0]}, "pixels are uint8 of shape (8, 4, 3)"),
+    ("images without rows", {"pixels": PIXELS[:, :0]}, "pixels are uint8 of shape (6, 0, 4, 3)"),
+    ("a list of images", {"pixels": list(PIXELS)}, "pixels are list"),
+    ("a tensor", {"pixels": torch.zeros(6, 8, 4, 3, dtype=torch.uint8)}, "pixels are torch.uint8")]:
     bad("images", name, call(lambda given: Images(**{"pixels": PIXELS, **given}), given), *words)
 bad("images", "in batches of none", call(batches, PIXELS, 0), "a batch of 0 images")
 bad("images", "in batches of less than none", call(batches, PIXELS, -1), "a batch of -1 images")
 for size in (0, -1):
-    bad("images", f"parsed in batches of {size}", lambda f, size=size: lambda: labellers.predict_parts(labellers_network(), PIXELS, experiments.RECIPES["smoke"], size=size), f"a batch of {size} images")
-    bad("images", f"described in batches of {size}", lambda f, size=size: lambda: labellers.predict_attributes(model.PTLNet(attributes=(2, 2), **SMALL), PIXELS, experiments.RECIPES["smoke"], size=size), f"a batch of {size} images")
-    bad("images", f"extracted in batches of {size}", lambda f, size=size: lambda: evaluator.extract(model.PTLNet(2, **SMALL), PIXELS, size=size), f"size is {size}")
-    bad("training", f"a batch of {size}", call(random_epoch, 5, size, np.random.default_rng(0)), f"a batch of {size} images")
-bad("images", "statistics of one at a time", lambda f: lambda: evaluator.reestimate_bn(model.PTLNet(2, **SMALL), PIXELS, 1), "size is 1", "at least 2")
-bad("images", "of a split that is none", lambda f: lambda: pixels(load_domain(csv(f)), "trian", (8, 4)), "unknown split 'trian'", "train, query, gallery")
-bad("images", "of a split without any", lambda f: (touch(f / "own" / "a.jpg"), lambda: pixels(load_domain(f / "own"), "query", (8, 4)))[1], "has no query images")
+    for what, function, net in (
+        ("parsed", labellers.predict_parts, labellers_network),
+        ("described", labellers.predict_attributes, lambda: model.PTLNet(attributes=(2, 2), **SMALL)),
+    ):
+        def cut(folder, function=function, net=net, size=size):
+            return lambda: function(net(), PIXELS, experiments.RECIPES["smoke"], size=size)
+        bad("images", f"{what} in batches of {size}", cut, f"a batch of {size} images")
+    def cut(folder, size=size): return lambda: evaluator.extract(model.PTLNet(2, **SMALL), PIXELS, size=size)
+    bad("images", f"extracted in batches of {size}", cut, f"size is {size}")
+    bad("training", f"a batch of {size}", call(random_epoch, 5, size, np.random.default_rng(0)),
+        f"a batch of {size} images")
+bad("images", "statistics of one at a time",
+    lambda f: lambda: evaluator.reestimate_bn(model.PTLNet(2, **SMALL), PIXELS, 1), "size is 1", "at least 2")
+bad("images", "of a split that is none", lambda f: lambda: pixels(load_domain(csv(f)), "trian", (8, 4)),
+    "unknown split 'trian'", "train, query, gallery")
+bad("images", "of a split without any",
+    lambda f: (touch(f / "own" / "a.jpg"), lambda: pixels(load_domain(f / "own"), "query", (8, 4)))[1],
+    "has no query images")
 bad("training", "identities of fractions", call(identity_classes, [1.0, 2.5]), "identities are float64", "integers")
 bad("training", "identities as a column", call(identity_classes, [[1], [2]]), "identities are int64 of shape (2, 1)")
-bad("training", "a batch of no identities", call(identity_epoch, np.array([0, 0, 1, 1]), 0, 4, np.random.default_rng(0)), "a batch of 0 identities with 4 images each")
-bad("training", "a history without rows", lambda f: lambda: trainer.fit(model.PTLNet(2, **SMALL), IMAGES, experiments.RECIPES["smoke"], every=0), "every is 0")
-bad("training", "a parser without part maps", call(labellers.train_parser, Images(PIXELS), experiments.RECIPES["smoke"]), "have no part maps for the parser to learn")
-bad("training", "an attribute model without attributes", call(labellers.train_attributes, Images(PIXELS), experiments.RECIPES["smoke"]), "have no attributes for the model to learn")
+bad("training", "a batch of no identities",
+    call(identity_epoch, np.array([0, 0, 1, 1]), 0, 4, np.random.default_rng(0)),
+    "a batch of 0 identities with 4 images each")
+bad("training", "a history without rows",
+    lambda f: lambda: trainer.fit(model.PTLNet(2, **SMALL), IMAGES, experiments.RECIPES["smoke"], every=0),
+    "every is 0")
+bad("training", "a parser without part maps",
+    call(labellers.train_parser, Images(PIXELS), experiments.RECIPES["smoke"]),
+    "have no part maps for the parser to learn")
+bad("training", "an attribute model without attributes",
+    call(labellers.train_attributes, Images(PIXELS), experiments.RECIPES["smoke"]),
+    "have no attributes for the model to learn")
 # networks asked for what they have not
-BARE = dict(features=lambda net: evaluator.extract(net, PIXELS), statistics=lambda net: evaluator.reestimate_bn(net, PIXELS))
-for name, f in BARE.items(): bad("network", f"{name} of one without a ReID head", lambda folder, f=f: lambda: f(model.PTLNet(attributes=(2, 2), **SMALL)), "the network has no ReID head")
-bad("network", "part maps of one without a parsing head", lambda f: lambda: model.PTLNet(2, **SMALL).part_size(32, 16), "has no parsing head")
-bad("network", "attributes of one without attribute heads", lambda f: lambda: labellers.predict_attributes(model.PTLNet(2, **SMALL), PIXELS, experiments.RECIPES["smoke"]), "has no attribute heads")
-bad("network", "attributes of two and of three classes", lambda f: lambda: labellers.predict_attributes(model.PTLNet(attributes=(2, 3), **SMALL), PIXELS, experiments.RECIPES["smoke"]), "2 to 3 classes")
-bad("network", "a misspelt task", lambda f: lambda: model.PTLNet(2, **SMALL)(torch.zeros(2, 3, 32, 16), ("reid", "part")), "no head for the task 'part'", "built with reid")
-bad("network", "a task without a head", lambda f: lambda: model.PTLNet(2, **SMALL)(torch.zeros(2, 3, 32, 16), ("parts",)), "no head for the task 'parts'")
+for name, f in {"features": evaluator.extract, "statistics": evaluator.reestimate_bn}.items():
+    headless = lambda folder, f=f: lambda: f(model.PTLNet(attributes=(2, 2), **SMALL), PIXELS)
+    bad("network", f"{name} of one without a ReID head", headless, "the network has no ReID head")
+bad("network", "part maps of one without a parsing head", lambda f: lambda: model.PTLNet(2, **SMALL).part_size(32, 16),
+    "has no parsing head")
+bad("network", "attributes of one without attribute heads",
+    lambda f: lambda: labellers.predict_attributes(model.PTLNet(2, **SMALL), PIXELS, experiments.RECIPES["smoke"]),
+    "has no attribute heads")
+bad("network", "attributes of two and of three classes",
+    lambda f: lambda: labellers.predict_attributes(model.PTLNet(attributes=(2, 3), **SMALL), PIXELS,
+    experiments.RECIPES["smoke"]), "2 to 3 classes")
+bad("network", "a misspelt task",
+    lambda f: lambda: model.PTLNet(2, **SMALL)(torch.zeros(2, 3, 32, 16), ("reid", "part")),
+    "no head for the task 'part'", "built with reid")
+bad("network", "a task without a head",
+    lambda f: lambda: model.PTLNet(2, **SMALL)(torch.zeros(2, 3, 32, 16), ("parts",)), "no head for the task 'parts'")
 zeros, logits = torch.zeros, torch.zeros(2, 8, 4, 2)
 for name, f, arguments, *words in [
     ("one identity in a batch", losses.batch_hard_triplet, (zeros(4, 2), zeros(4).long()), "fewer than two identities in a batch of 4"), ("every identity once", losses.batch_hard_triplet, (zeros(4, 2), torch.arange(4)), "every identity appears once", "two images"), ("identities of other features", losses.batch_hard_triplet, (zeros(4, 2), torch.arange(3)), "expected (B, D) and (B,)"),
     ("part maps of another size", losses.parsing_loss, (logits, zeros(2, 8, 4).long()), "do not fit logits", "resize_parts"), ("float part maps", losses.parsing_loss, (logits, zeros(2, 4, 2)), "expected integer classes"), ("class 8", losses.parsing_loss, (logits, torch.full((2, 4, 2), 8)), "hold class 8"),
     ("soft labels that do not sum to one", losses.attribute_loss, (zeros(2, 3, 2), torch.ones(2, 3, 2)), "sum to 2, not to one"), ("NaN soft labels", losses.attribute_loss, (zeros(2, 3, 2), torch.full((2, 3, 2), torch.nan)), "sum to nan"), ("soft labels of another shape", losses.attribute_loss, (zeros(2, 3, 2), zeros(2, 2, 2)), "do not fit logits"),
-    ("a class that the logits have not", losses.id_loss, (zeros(2, 3), torch.tensor([0, 3])), "hold class 3", "classes 0..2"), ("a class that torch would leave out", losses.id_loss, (zeros(2, 3), torch.tensor([0, -100])), "hold class -100"), ("classes of other images", losses.id_loss, (zeros(2, 3), zeros(3).long()), "expected (B, C) and (B,)"),
-    ("no images with identities", losses.id_loss, (zeros(0, 3), zeros(0).long()), "at least one image"), ("classes that are fractions", losses.id_loss, (zeros(2, 3), zeros(2)), "identity labels are torch.float32"), ("whole numbers for features", losses.batch_hard_triplet, (zeros(4, 2).long(), torch.tensor([0, 0, 1, 1])), "features are torch.int64"),
-    ("no images with part maps", losses.parsing_loss, (logits[:0], zeros(0, 4, 2).long()), "nothing to take the mean of"), ("no images with attributes", losses.attribute_loss, (zeros(0, 3, 2), zeros(0, 3, 2)), "nothing to take the mean of"), ("negative soft labels", losses.attribute_loss, (zeros(1, 1, 2), torch.tensor([[[-0.5, 1.5]]])), "soft labels hold -0.5"),
-    ("weights of another shape", losses.attribute_loss, (zeros(2, 3, 2), torch.full((2, 3, 2), 0.5), zeros(2)), "weights of shape (2,)", "expected (A, M)"), ("weights beside lists", losses.attribute_loss, ([zeros(2, 2)], [torch.full((2, 2), 0.5)], zeros(1, 2)), "not with lists"),
+    ("a class that the logits have not", losses.id_loss, (zeros(2, 3), torch.tensor([0, 3])), "hold class 3",
+     "classes 0..2"),
+    ("a class that torch would leave out", losses.id_loss, (zeros(2, 3), torch.tensor([0, -100])), "hold class -100"),
+    ("classes of other images", losses.id_loss, (zeros(2, 3), zeros(3).long()), "expected (B, C) and (B,)"),
+    ("no images with identities", losses.id_loss, (zeros(0, 3), zeros(0).long()), "at least one image"),
+    ("classes that are fractions", losses.id_loss, (zeros(2, 3), zeros(2)), "identity labels are torch.float32"),
+    ("whole numbers for features", losses.batch_hard_triplet, (zeros(4, 2).long(), torch.tensor([0, 0, 1, 1])),
+    "features are torch.int64"),
+    ("no images with part maps", losses.parsing_loss, (logits[:0], zeros(0, 4, 2).long()),
+    "nothing to take the mean of"),
+    ("no images with attributes", losses.attribute_loss, (zeros(0, 3, 2), zeros(0, 3, 2)),
+    "nothing to take the mean of"),
+    ("negative soft labels", losses.attribute_loss, (zeros(1, 1, 2), torch.tensor([[[-0.5, 1.5]]])),
+    "soft labels hold -0.5"),
+    ("weights of another shape", losses.attribute_loss, (zeros(2, 3, 2), torch.full((2, 3, 2), 0.5), zeros(2)),
+    "weights of shape (2,)", "expected (A, M)"),
+    ("weights beside lists", losses.attribute_loss, ([zeros(2, 2)], [torch.full((2, 2), 0.5)], zeros(1, 2)),
+    "not with lists"),
     ("a list and a tensor", losses.attribute_loss, ([zeros(2, 2)], zeros(2, 1, 2)), "one is a tensor and the other a list"), ("an unknown loss", losses.total_loss, ({"HPt": zeros(())},), "unknown loss 'HPt'", "HP^t"), ("no losses", losses.total_loss, ({},), "no losses to add up")]:
     bad("loss", name, call(f, *arguments), *words)
 
@@ -881,8 +963,16 @@ for name, case, *words in [
     ("text for features", scored(np.array([["a"] * 4] * 3)), "query_features", "numbers"), ("objects for features", scored(np.array([[None] * 4] * 3)), "query_features", "numbers"), ("complex features", scored(Q + 1j), "query_features", "numbers"),
     ("a pid too few", scored(query_pids=[1, 2]), "query_pids has shape (2,)", "(3,)"), ("fractions of pids", scored(query_pids=[1, 2.5, 3]), "query_pids must be integers", "1.0"), ("NaN pids", scored(query_pids=[1, np.nan, 3]), "query_pids must be integers"), ("infinite pids", scored(query_pids=[1, np.inf, 3]), "query_pids must be integers"), ("text for pids", scored(query_pids=["a", "b", "c"]), "query_pids must be integers"),
     ("negative pids", scored(gallery_pids=[1, 2, 3, -1, 2]), "gallery_pids holds -1", "drop them before scoring"), ("truth values for pids", scored(query_pids=[True, False, True]), "query_pids must be integers"), ("camids of another length", scored(gallery_camids=[1]), "gallery_camids has shape (1,)"), ("text for camids", scored(query_camids=["c1", "c2", "c3"]), "query_camids must be integers"),
-    ("ragged features", scored([[1.0, 2.0], [3.0]]), "query_features are no matrix"), ("pids beyond half precision", scored(query_pids=np.array([1, 2, 4096], np.float16)), "query_pids holds", "too large for float16", "give int64"), ("pids beyond double", scored(query_pids=[1, 2, 1e300]), "query_pids holds", "too large for float64"),
-    ("pids beyond int64", scored(query_pids=np.array([1, 2, 2**63 + 5], np.uint64)), "query_pids holds", "too large for uint64"), ("no valid query: one camera", scored(gallery_camids=[1] * 5), "none of the 3 queries has a match", "camids differ"), ("no valid query: other people", scored(gallery_pids=[7, 8, 9, 7, 8]), "none of the 3 queries has a match", "same list")]:
+    ("ragged features", scored([[1.0, 2.0], [3.0]]), "query_features are no matrix"),
+    ("pids beyond half precision", scored(query_pids=np.array([1, 2, 4096], np.float16)), "query_pids holds",
+     "too large for float16", "give int64"),
+    ("pids beyond double", scored(query_pids=[1, 2, 1e300]), "query_pids holds", "too large for float64"),
+    ("pids beyond int64", scored(query_pids=np.array([1, 2, 2**63 + 5], np.uint64)), "query_pids holds",
+     "too large for uint64"),
+    ("no valid query: one camera", scored(gallery_camids=[1] * 5), "none of the 3 queries has a match",
+     "camids differ"),
+    ("no valid query: other people", scored(gallery_pids=[7, 8, 9, 7, 8]), "none of the 3 queries has a match",
+     "same list")]:
     bad("evaluate", name, case, *words)
 D = RNG.random((3, 5))
 nan_distance = np.array(D); nan_distance[2, 0] = np.nan
