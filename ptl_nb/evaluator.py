@@ -292,7 +292,7 @@ def _warn_blind(query, gallery, query_norms: np.ndarray, gallery_norms: np.ndarr
              for name, norms in (("query", query_norms), ("gallery", gallery_norms)) if (norms < NO_LENGTH).any()]
     if _one_direction(gallery, gallery_norms): found.append(f"all {len(gallery)} gallery features point the same way")
     if found:
-        warnings.warn(f"{' and '.join(found)}: equal similarities rank in the gallery's order; {BLIND}", stacklevel=3)
+        warnings.warn(f"{' and '.join(found)}: {BLIND}", stacklevel=3)
 
 # %% ../nbs/07_evaluator.ipynb #c1ba5f1b
 def _products(query, gallery, step: int) -> Iterator[np.ndarray]:
