@@ -1046,14 +1046,16 @@ def check_domains(recipe: Recipe, source: Domain, target: Domain, methods: list[
 
 
 def check_test(domain: Domain) -> None:
-    "ValueError where a test set cannot be scored, by the rule of `evaluator`, or holds too few people for an interval."
+    "ValueError where a test set cannot be scored (the rule of `evaluator`), or has too few people for an interval."
     domain.need("query", "gallery")
     q, g = domain.query, domain.gallery
     people = matched_identities(q.pid, g.pid, q.camid, g.camid)
     if len(people) > 1: return
     cameras = len(set(q.camid) | set(g.camid))
-    raise ValueError(f"{domain.name} has {len(people)} people whom both a query and the gallery image of another camera show ({q.pid.nunique()} people in {len(q)} queries, "
-                     f"{g.pid.nunique()} in {len(g)} gallery images, {cameras} camera{'s' * (cameras > 1)} in all), and a score with its interval needs two: "
+    raise ValueError(f"{domain.name} has {len(people)} people whom both a query and the gallery image of another "
+                     f"camera show ({q.pid.nunique()} people in {len(q)} queries, "
+                     f"{g.pid.nunique()} in {len(g)} gallery images, "
+                     f"{cameras} camera{'s' * (cameras > 1)} in all), and a score with its interval needs two: "
                      "label at least two such people, with the same pid in query and gallery and another camid")
 
 

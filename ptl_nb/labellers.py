@@ -77,7 +77,8 @@ def train_parser(
     save_seconds: float = 20,        # time between two saves
 ) -> nn.Module:
     "A parser trained on labelled images."
-    if images.parts is None: raise ValueError("the images have no part maps for the parser to learn; give Images(..., parts=...)")
+    if images.parts is None:
+        raise ValueError("the images have no part maps for the parser to learn; give Images(..., parts=...)")
     torch.manual_seed(seed)
     net = parser_network(recipe).to(device, memory_format=torch.channels_last).train()
     optimiser = torch.optim.Adam(net.parameters(), lr=recipe.parser_lr, fused=True)
@@ -106,11 +107,13 @@ def train_attributes(
     save_seconds: float = 20,
 ) -> tuple[PTLNet, np.ndarray]:      # the model, the indices of the images it was not trained on
     "An attribute model trained on a seeded share of labelled images (section 4.1, released code)."
-    if images.attributes is None: raise ValueError("the images have no attributes for the model to learn; give Images(..., attributes=...)")
+    if images.attributes is None:
+        raise ValueError("the images have no attributes for the model to learn; give Images(..., attributes=...)")
     torch.manual_seed(seed)
     a, m = images.attributes.shape[1:]
     parses = recipe.attribute_weight_parts > 0
-    if parses and (parsed is None or parsed.parts is None): raise ValueError("attribute_weight_parts is above 0: give the parser's images, with part maps, as `parsed`")
+    if parses and (parsed is None or parsed.parts is None):
+        raise ValueError("attribute_weight_parts is above 0: give the parser's images, with part maps, as `parsed`")
     net = PTLNet(0, len(PARTS) if parses else 0, (m,) * a, recipe.backbone, recipe.weights, recipe.parsing_hidden, recipe.attribute_hidden)
     net.to(device, memory_format=torch.channels_last)
     chosen, held_out = np.split(np.random.default_rng(seed).permutation(len(images)), [int(recipe.attribute_share * len(images))])
@@ -199,8 +202,11 @@ def predict_attributes(
     size: int = 128,
 ) -> np.ndarray:                # (N, A, M) float32, sums to one over M
     "Soft labels: the softmax of each attribute head."
-    if net.attributes is None: raise ValueError("the network has no attribute heads; give the model of `train_attributes`")
-    if len(set(net.attributes.sizes)) > 1: raise ValueError(f"the attributes have {min(net.attributes.sizes)} to {max(net.attributes.sizes)} classes; one array holds attributes of equally many")
+    if net.attributes is None:
+        raise ValueError("the network has no attribute heads; give the model of `train_attributes`")
+    if len(set(net.attributes.sizes)) > 1:
+        raise ValueError(f"the attributes have {min(net.attributes.sizes)} to {max(net.attributes.sizes)} classes; one "
+                         "array holds attributes of equally many")
     out = np.empty((len(images), len(net.attributes.sizes), max(net.attributes.sizes)), np.float32)
     net.to(device, memory_format=torch.channels_last).eval()
     for x, start in zip(batches(images, size, device), range(0, len(images), size)):

@@ -111,7 +111,9 @@ def pool(
     pooling: str = "average",    # or "max"
 ) -> Tensor:                     # (3, B, C) float32: whole, upper half, lower half; the middle row of an odd h counts as lower
     "Average (or maximum) of the last map over the whole body and its halves; ValueError for a map without halves."
-    if e.ndim != 4 or e.shape[2] < 2 or not e.shape[3]: raise ValueError(f"a map of shape {tuple(e.shape)} has no upper and lower half: give taller images, or a network of smaller stride")
+    if e.ndim != 4 or e.shape[2] < 2 or not e.shape[3]:
+        raise ValueError(f"a map of shape {tuple(e.shape)} has no upper and lower half: give taller images, or a "
+                         "network of smaller stride")
     half = e.shape[2] // 2
     return torch.stack([rows.float().mean((2, 3)) if pooling == "average" else rows.float().amax((2, 3)) for rows in (e, e[:, :, :half], e[:, :, half:])])
 
@@ -126,7 +128,8 @@ def part_features(
     size: int = 256,                # images per batch
 ) -> Tensor:                        # (3, N, C) float32 on the CPU, L2-normalised
     "Features that are clustered: whole, upper, lower."
-    if not len(images): raise ValueError("no images: there are no features to cluster")
+    if not len(images):
+        raise ValueError("no images: there are no features to cluster")
     net.to(device, memory_format=torch.channels_last).eval()
     found = []
     for x in batches(images, size, device):
@@ -226,7 +229,9 @@ def quality(
     from sklearn.metrics import fowlkes_mallows_score, normalized_mutual_info_score
     from sklearn.metrics.cluster import contingency_matrix
     labels, truth = np.asarray(labels), np.asarray(truth)
-    if labels.ndim != 1 or labels.shape != truth.shape: raise ValueError(f"clusters of shape {labels.shape} and identities of shape {truth.shape}; give one of each per image")
+    if labels.ndim != 1 or labels.shape != truth.shape:
+        raise ValueError(f"clusters of shape {labels.shape} and identities of shape {truth.shape}; give one of each "
+                         "per image")
     inside = labels >= 0
     if not inside.any(): return dict.fromkeys(("purity", "nmi", "fm"), math.nan)
     a, b = truth[inside], labels[inside]
@@ -453,8 +458,11 @@ def adapt(
 # %% ../nbs/method/10_ssg.ipynb #d62e5f4c
 def check_adapt(images: np.ndarray, recipe: SSGRecipe, source: np.ndarray | None, truth: np.ndarray | None) -> np.ndarray | None:
     "The source images if the recipe uses them; ValueError naming what cannot be."
-    if images.ndim != 4 or images.shape[3] != 3 or images.dtype != np.uint8: raise ValueError(f"images are {images.dtype} of shape {images.shape}; expected (N, H, W, 3) uint8")
-    if len(images) < 2 * recipe.images: raise ValueError(f"{len(images)} images of the target, two clusters of {recipe.images} have {2 * recipe.images}; give more, or lower `images`")
+    if images.ndim != 4 or images.shape[3] != 3 or images.dtype != np.uint8:
+        raise ValueError(f"images are {images.dtype} of shape {images.shape}; expected (N, H, W, 3) uint8")
+    if len(images) < 2 * recipe.images:
+        raise ValueError(f"{len(images)} images of the target, two clusters of {recipe.images} have "
+                         f"{2 * recipe.images}; give more, or lower `images`")
     if truth is not None and len(truth) != len(images): raise ValueError(f"truth holds {len(truth)} identities for {len(images)} images")
     if recipe.distance != "jaccard" or not recipe.source_weight: return None
     if source is None: raise ValueError("the source term of full SSG needs source images; give `source`, or source_weight=0")

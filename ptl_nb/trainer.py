@@ -114,7 +114,8 @@ def check_recipe(recipe: Recipe) -> None:
     check_types(recipe)
     if recipe.variant not in ("as_paper", "as_code"): raise ValueError(f"variant is {recipe.variant!r}; it must be 'as_paper' or 'as_code'")
     if recipe.precision not in ("auto", *PRECISIONS): raise ValueError(f"precision is {recipe.precision!r}; it must be 'auto' or one of {', '.join(PRECISIONS)}")
-    for name in ("height", "width", "epochs", "parser_iterations", "attribute_height", "attribute_width", "attribute_epochs"):
+    for name in ("height", "width", "epochs", "parser_iterations",
+                 "attribute_height", "attribute_width", "attribute_epochs"):
         if getattr(recipe, name) < 1: raise ValueError(f"{name} is {getattr(recipe, name)}; it must be at least 1")
     for name in ("lr", "parser_lr", "attribute_lr"):
         if not getattr(recipe, name) > 0: raise ValueError(f"{name} is {getattr(recipe, name)}; a learning rate is above 0")
@@ -129,7 +130,9 @@ def check_recipe(recipe: Recipe) -> None:
     if not recipe.attribute_weight_parts >= 0: raise ValueError(f"attribute_weight_parts is {recipe.attribute_weight_parts}; a weight is at least 0")
     if not 0 < recipe.attribute_share < 1: raise ValueError(f"attribute_share is {recipe.attribute_share}; some images train, the others measure: a share in (0, 1)")
     for name in ("target_batch", "parser_batch", "attribute_batch", "bn_batch"):
-        if getattr(recipe, name) < 2: raise ValueError(f"{name} is {getattr(recipe, name)}; the statistics of batch normalisation need at least 2 images")
+        if getattr(recipe, name) < 2:
+            raise ValueError(f"{name} is {getattr(recipe, name)}; the statistics of batch normalisation need at least "
+                             "2 images")
     if recipe.identities < 2 or recipe.images < 2: raise ValueError("identities and images per batch must both be at least 2, or the triplet loss is empty")
     if not 0 <= recipe.warmup < 1: raise ValueError(f"warmup is {recipe.warmup}; it is a share of all iterations in [0, 1)")
 
@@ -400,7 +403,8 @@ def fit(
 ) -> pd.DataFrame:                           # one row per `every` iterations: iteration, lr, mean losses
     "Train `net` in place by any method; raises ValueError if labels are missing, FloatingPointError if a loss is not finite or exploded (see `Recent`)."
     method = parse_method(method) if isinstance(method, str) else method
-    if every < 1: raise ValueError(f"every is {every}; a row of the history is of at least 1 iteration")
+    if every < 1:
+        raise ValueError(f"every is {every}; a row of the history is of at least 1 iteration")
     check_labels(source, target, method)
     epoch_length, sources, targets = samplers(source, target, recipe, method, seed)
     generator, target_generator = generators = [torch.Generator().manual_seed(s) for s in (seed, seed + 1_000_000)]
