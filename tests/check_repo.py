@@ -35,7 +35,15 @@ def check_notebook(path: Path) -> list[str]:
         text = "".join(cell["source"]) + json.dumps(cell.get("outputs", ""))
         found = re.search(r"(?<![\w.])/(work|tmp|root|home|opt)/\w+", text)
         if found: wrong.append(f"names a path of a machine: {found.group()}")
+        if cell["cell_type"] == "markdown": wrong += dead_links("".join(cell["source"]), path.parent)
     return wrong
+
+
+def dead_links(text: str, folder: Path) -> list[str]: # Markdown, and where its file lies
+    "Links to files that are not there; code and addresses elsewhere are left out."
+    text = re.sub(r"```.*?```|`[^`\n]*`", "code", text, flags=re.S)
+    links = [link for link in re.findall(r"\]\(([^)#\s]+)", text) if not re.match(r"\w+:", link)]
+    return [f"dead link {link}" for link in links if not (folder / link).exists()]
 
 
 def check_export() -> list[str]:
@@ -128,8 +136,7 @@ def check_page(page: Path, intervals: set[str]) -> list[str]: # those that some 
     except (OSError, ValueError) as error: return [f"{name}: {error}"]
     command = f"python {Path(__file__).resolve().relative_to(ROOT)} --write-pages"
     wrong = [] if same else [f"{name}: a table differs from its file in results/: run {command}"]
-    links = [link for link in re.findall(r"\]\(([^)#]+)", text) if "://" not in link]
-    wrong += [f"{name}: dead link {link}" for link in links if not (page.parent / link).exists()]
+    wrong += [f"{name}: {link}" for link in dead_links(text, page.parent)]
     return wrong + [f"{name}: {i} stands in no table" for i in said_intervals(TABLE.sub("", text)) if i not in intervals]
 
 

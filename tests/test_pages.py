@@ -30,6 +30,13 @@ def test_sentences():
     assert check_repo.sentences(text) == ["One two **four.", "Five?", "Six", "seven", "eight.", "Nine!"]
 
 
+def test_dead_links_of_pages_and_notebooks(small):
+    text = "[a](results/a.csv#x) [out](https://nobody.example/b.csv) `[code](c.csv)` [gone](d.csv#y)"
+    assert check_repo.dead_links(text, small) == ["dead link d.csv"]
+    wrong = {p.name: [w for w in check_repo.check_notebook(p) if "dead link" in w] for p in (ROOT / "nbs").rglob("*.ipynb")}
+    assert wrong and not any(wrong.values())
+
+
 def test_front_page_of_many_lines_words_or_rows():
     table = "<!-- table: a.csv -->\n| a |\n| --- |\n| 1 |\n<!-- end -->\n"
     assert check_repo.check_front_page(table + "word " * 35) == []
