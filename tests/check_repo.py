@@ -78,7 +78,11 @@ def shown_table(file: str):
 
     table = pd.read_csv(ROOT / file)
     comparison = {"method", "paper_mAP"} <= set(table)
-    return display_table(table) if comparison else table.dropna(axis=1, how="all").set_index(table.columns[0])
+    if comparison: return display_table(table)
+    table = table.dropna(axis=1, how="all")
+    for name in table.select_dtypes("float"):       # counts, of which some are not known
+        if (table[name].dropna() % 1 == 0).all(): table[name] = table[name].astype("Int64").astype("string").fillna("")
+    return table.set_index(table.columns[0])
 
 
 def built_table(
@@ -93,12 +97,12 @@ def built_table(
     options = {name: value.split("|") for name, value in (w.split("=", 1) for w in words if "=" in w)}
     if unknown := options.keys() - {"rows", "columns", "headings"}: raise ValueError(f"{asked}: no option {unknown}")
     tables = [shown_table(w) for w in words if "=" not in w]
-    rows, columns = options.get("rows", list(tables[0].index)), options.get("columns", list(tables[0].columns))
+    rows, columns = options.get("rows", tables[0].index.unique()), options.get("columns", list(tables[0].columns))
     if lacking := set(rows) - {row for t in tables for row in t.index}: raise ValueError(f"{asked}: no row {lacking}")
     if lacking := {c for t in tables for c in columns if c not in t}: raise ValueError(f"{asked}: no column {lacking}")
     headings = options.get("headings", [""])
     if len(headings) != len(tables): raise ValueError(f"{asked}: {len(tables)} files, {len(headings)} headings")
-    kept = [t.loc[[r for r in rows if r in t.index], columns] for t in tables]
+    kept = [t.loc[[r for r in rows if r in t.index], columns] for t in tables]      # all rows of a name
     named = [t.rename(columns=dict(zip(columns, [f"{c}, {h}" if h else c for c in columns]))) for t, h in zip(kept, headings)]
     joined = named[0] if len(named) == 1 else pd.concat(named, axis=1).loc[rows]
     return markdown_table(joined.rename_axis(tables[0].index.name))

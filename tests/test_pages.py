@@ -49,6 +49,8 @@ def test_front_page_of_many_lines_words_or_rows():
 def test_rows_and_columns_of_one_and_of_two_files(small):
     one = check_repo.built_table('results/a.csv rows="q" columns="y"')
     assert one == "| what | y |\n| --- | --- |\n| q | 4 |"
+    (small / "results" / "c.csv").write_text("what,x,n\np,1.5,2\np,2,\n")
+    assert check_repo.built_table("results/c.csv").splitlines()[2:] == ["| p | 1.500 | 2 |", "| p | 2.000 |  |"]
     two = check_repo.built_table('results/a.csv results/b.csv rows="q|p" columns="x" headings="a|b"').splitlines()
     assert two[0] == "| what | x, a | x, b |" and two[2].startswith("| q | 3 | 5") and two[3].startswith("| p | 1 |  |")
 
