@@ -2,8 +2,15 @@
 import pytest
 from bad_inputs import CASES, refusal
 
+COMPILED = "clustering", "evaluate"      # areas whose functions are compiled on first use: once, on one worker
 
-@pytest.mark.parametrize("case", CASES, ids=lambda case: case.id.encode("ascii", "backslashreplace").decode())
+
+def parameter(case):
+    marks = [pytest.mark.xdist_group("compiled")] if case.area in COMPILED else []
+    return pytest.param(case, id=case.id.encode("ascii", "backslashreplace").decode(), marks=marks)
+
+
+@pytest.mark.parametrize("case", map(parameter, CASES))
 def test_is_refused(case):
     refusal(case)
 
