@@ -197,7 +197,9 @@ def features() -> tuple[np.ndarray, np.ndarray, list]:
     "Features of 6 queries and 30 gallery images, the pids and camids of both."
     rng = np.random.default_rng(0)
     centres, q, g = rng.normal(size=(6, 8)), np.arange(6), np.repeat(np.arange(6), 5)
-    return (centres[q] + rng.normal(size=(6, 8))).astype(np.float32), (centres[g] + rng.normal(size=(30, 8))).astype(np.float32), [q, g, np.ones(6, int), np.full(30, 2)]
+    query, gallery = (centres[who] + rng.normal(size=(len(who), 8)) for who in (q, g))
+    labels = [q + 1, g + 1, np.ones(6, int), np.full(30, 2)]
+    return query.astype(np.float32), gallery.astype(np.float32), labels
 
 
 def said(call) -> list[str]:
@@ -217,7 +219,7 @@ def test_features_that_tell_nobody_apart_are_told():
     message, = said(lambda: score(np.where(np.arange(6)[:, None] < 2, 0.5, 1 - query @ gallery.T), *labels))
     assert "2 of 6 queries are equally far from every gallery image" in message
     assert not said(lambda: evaluate(query, gallery, *labels)) and not said(lambda: score(1 - query @ gallery.T, *labels))
-    assert not said(lambda: evaluate(query[:2], gallery[:1], [0, 1], [0], [1, 1], [2]))           # one image has no order
+    assert not said(lambda: evaluate(query[:2], gallery[:1], [1, 2], [1], [1, 1], [2]))           # one image has no order
 
 
 def read_only(array: np.ndarray, folder: Path) -> np.ndarray:
