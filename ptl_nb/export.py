@@ -23,11 +23,10 @@ import ptl_nb
 from .data import MEAN, STD, normalise
 from .disk import draft_folder, whole, write_json
 from .domains import Domain
-from .experiments import ready_net, run_method
 from .label_runs import LabelSources
 from .model import PTLNet
 from .recipe import Recipe
-from .runs import label_folders, labelled_domains, reid_net
+from .runs import ReIDRun, label_folders, labelled_domains, reid_net, scored_network
 from .search import model_hash
 from .standins import sha256
 from .store import Store
@@ -45,8 +44,8 @@ def finished_net(
 ) -> tuple[PTLNet, Path]:             # the network, its run
     "A method's network as it is scored, trained or read back."
     labels = label_folders(store, recipe, labelled_domains([method], source, target), sources, [method])
-    run = run_method(store, recipe, method, source, target, seed, labels)
-    return ready_net(store, recipe, run, target, method.bn_target).eval(), run
+    run = store.make(ReIDRun(recipe, method, source, target, seed, labels))
+    return scored_network(store, recipe, run, target, method).eval(), run
 
 # %% ../nbs/lib/export.ipynb #eb1243e6
 RECIPE_FILE, WEIGHTS_FILE, CARD_FILE = "recipe.json", "model.safetensors", "MODEL_CARD.md"
@@ -108,8 +107,8 @@ def _stored_recipe(folder: Path) -> tuple[dict, str | None]:
         stored = read(folder / RECIPE_FILE)
         return {**stored["recipe"]}, stored["weights"]["sha256"]
     run = read(folder / "run.json")
-    if run["key"]["kind"] == "ssg": run = read(folder.parent / run["key"]["start"] / "run.json")
-    return {"name": "run", **run["key"]["recipe"]}, None
+    while first := run["key"]["start"]: run = read(folder.parent / first / "run.json")
+    return {"name": "run", **run["key"]["recipe"], "precision": run["key"]["precision"]}, None
 
 
 def _load(file: Path, recipe: Recipe) -> PTLNet:

@@ -10,6 +10,7 @@ __all__ = ['CHECKED', 'LIMIT', 'SharedStore', 'twenty_steps', 'differences', 'ar
 import argparse
 import os
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,11 +18,10 @@ import numpy as np
 import pandas as pd
 import torch
 
-from .data import Images
+from .data import Images, LabelledImages
 from .disk import writable
 from .domains import load_domain
 from .evaluator import evaluate, extract, reestimate_bn
-from .experiments import train_method
 from .label_runs import label_sources
 from .methods import parse_methods
 from .model import PTLNet
@@ -29,11 +29,12 @@ from .parallel import ALONE, Ranks, agree, share, start
 from .parameters import choose_device, choose_recipe, parse_seeds
 from .provenance import from_root
 from .recipe import Recipe
-from .runs import label_folders, score_model
-from .ssg import AdaptedMethod
-from .store import Store
+from .ptl import PTL
+from .runs import ReIDRun, label_folders, score_model
+from .ssg import SSG
+from .store import Run, Store
 from .tables import check_domains
-from .trainer import Method, fit
+from .trainer import Method, Session, fit
 
 # %% ../nbs/lib/multi.ipynb #921cb974
 @dataclass(frozen=True)
@@ -41,21 +42,31 @@ class SharedStore(Store):
     "A run store whose trainings several processes do together; each of them calls `make` alike."
     ranks: Ranks = ALONE
 
-    def make(self, name: str, key: dict, fill) -> Path:
+    def make(self, run: Run) -> Path:
         "As in `Store`: the first process looks, locks and writes, the others fill along with it."
         if not self.ranks.first:
             if agree(None, self.ranks) == "fill":
-                with tempfile.TemporaryDirectory() as scratch: fill(Path(scratch))
+                with tempfile.TemporaryDirectory() as scratch: run.fill(self, Path(scratch))
                 agree(None, self.ranks)
-            return self.folder(name, key)
-
-        def together(folder: Path) -> dict:
-            agree("fill", self.ranks)
-            return {**(fill(folder) or {}), "processes": self.ranks.size}
-
-        made = super().make(name, key, together)
+            return self.folder(run)
+        made = super().make(_Together(run))
         agree("made", self.ranks)
         return made
+
+
+@dataclass(frozen=True)
+class _Together(Run):
+    "A run whose files several processes make: the first calls the others, and run.json says how many they were."
+    run: Run
+
+    @property
+    def name(self) -> str: return self.run.name
+    def key(self, device: str) -> dict: return self.run.key(device)
+    def needs(self) -> Sequence[Run]: return self.run.needs()
+
+    def fill(self, store: Store, folder: Path) -> dict:
+        agree("fill", store.ranks)
+        return {**(self.run.fill(store, folder) or {}), "processes": store.ranks.size}
 
 # %% ../nbs/lib/multi.ipynb #f28c335f
 CHECKED = ("losses", "weights and statistics", "features", "average precision")
@@ -74,7 +85,8 @@ def twenty_steps(
         torch.manual_seed(0)
         net = PTLNet(8, 8, (3,) * 5, "mini").double()
     net.backbone.register_forward_pre_hook(lambda module, inputs: (inputs[0].double(),))
-    history = fit(net, Images(pixels, pids), recipe, "PTL", target, device=ranks.device, every=1, ranks=ranks)
+    session = Session(ranks.device, every=1, ranks=ranks)
+    history = fit(net, LabelledImages(pixels, pids), recipe, PTL("PTL", ("HP^t", "Attr^t")), target, session=session)
     trained = np.concatenate([v.double().cpu().numpy().ravel() for v in net.state_dict().values()])
     reestimate_bn(net, target.pixels, 16, "fp32", ranks.device, ranks=ranks)
     features = extract(net, pixels, "fp32", ranks.device, 8, ranks)
@@ -117,7 +129,9 @@ def check_shares(recipe: Recipe, method: Method, processes: int) -> None:
 def train(given: argparse.Namespace) -> None:
     "One cell of a table: labels, if it needs any, the training, its scores."
     device, (method,), (seed,) = choose_device(given.device), parse_methods([given.method]), parse_seeds(given.seed, "seed")
-    if isinstance(method, AdaptedMethod): raise ValueError(f"{method.name} ends with SSG, which runs in one process; train {method.start.name} here, and let the notebook of the table adapt it")
+    if isinstance(method, SSG):
+        raise ValueError(f"{method.name} ends with SSG, which runs in one process; train {method.start.name} here, "
+                         "and let the notebook of the table adapt it")
     data = os.path.relpath(from_root(given.data_root))
     source, target = (load_domain(name, data, given.origin) for name in (given.source, given.target))
     recipe = choose_recipe(given.recipe, source, target, device=device, variant=given.variant)
@@ -126,8 +140,8 @@ def train(given: argparse.Namespace) -> None:
     labels = label_folders(Store(runs, device), recipe, needs, label_sources(data, given.origin, given.attributes), [method]) if needs else {}
     ranks = start(given.processes, device, given.nodes, given.minutes)
     store = SharedStore(runs, ranks.device, progress=ranks.first, ranks=ranks)
-    run = train_method(store, recipe, method, source, target, seed, labels)
-    scores = score_model(store, recipe, run, target, method.bn_target)
+    run = store.make(ReIDRun(recipe, method, source, target, seed, labels))
+    scores = score_model(store, recipe, run, target, method)
     if ranks.first: print(f"{run.name}, {ranks.size} processes\n{scores}", flush=True)
 
 

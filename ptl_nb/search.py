@@ -41,7 +41,7 @@ from .plots import QUERY, RIGHT, WRONG, _axes, _draw_image, _title, blend_parts,
 from .precision import resolve_precision
 from .recipe import Recipe
 from .ssg import EmbeddingHead
-from .store import Store
+from .store import Simple, Store
 
 # %% ../nbs/lib/search.ipynb #5e251156
 def model_hash(
@@ -641,7 +641,8 @@ def open_gallery(
         build_index(net, recipe, gallery, None, times, store.device, folder)
         return {"standin": gallery.standin}
 
-    return replace(load_index(store.make(f"index {gallery.name}", key, fill), root=gallery.root), cameras=gallery.cameras)
+    made = store.make(Simple(f"index {gallery.name}", key, fill))
+    return replace(load_index(made, root=gallery.root), cameras=gallery.cameras)
 
 # %% ../nbs/lib/search.ipynb #129fc9ef
 ENGINES = ("flat", "ivfpq")
