@@ -33,7 +33,7 @@ from ptl_nb.parameters import choose_device, choose_recipe, parse_seeds
 from ptl_nb.recipe import Recipe
 from ptl_nb.store import Simple, Store
 
-from bad_inputs import MATS, READERS, TRAIN, TRUTH, encoded, written
+from bad_inputs.made import MATS, READERS, TRAIN, TRUTH, encoded, written
 from test_domains import csv, mat, tree
 
 DOCUMENTED = (ValueError, FileNotFoundError)     # what a reader may raise, see the docstrings
