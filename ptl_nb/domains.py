@@ -528,7 +528,8 @@ class FilesRefused(ValueError):
 def _accuse(faults: dict[int, str], table: pd.DataFrame, bad: pd.Series, column: str, why: str | pd.Series) -> None:
     "Add what is wrong with the bad rows, by row, the same for all or each its own; the first fault of a row counts."
     for row in table.index[bad]:
-        faults.setdefault(row, f"line {row + 2}: {column} {str(table[column][row])!r} {why if isinstance(why, str) else why[row]}")
+        own = why if isinstance(why, str) else why[row]
+        faults.setdefault(row, f"line {row + 2}: {column} {str(table[column][row])!r} {own}")
 
 # %% ../nbs/method/01_domains.ipynb #8411fb9a
 def _csv_numbers(table: pd.DataFrame, faults: dict[int, str], named: bool) -> pd.DataFrame:

@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['PAPER_TABLE2', 'TABLE2_METHODS', 'TABLE2_ALL', 'TABLE3_METHODS', 'TABLE4_METHODS', 'TABLE4_LABELS', 'TABLE4_ROWS',
-           'TABLE5_METHODS', 'check_domains', 'check_test', 'Experiment', 'compare', 'Comparison', 'mean_scores',
-           'compare_labels', 'findings', 'stored_facts', 'ssg_facts', 'stopped_early', 'save_comparison', 'TableSetUp',
-           'set_up', 'Stopwatch']
+           'TABLE5_METHODS', 'UNASKED', 'check_domains', 'check_test', 'Experiment', 'compare', 'Comparison',
+           'mean_scores', 'compare_labels', 'findings', 'stored_facts', 'ssg_facts', 'stopped_early', 'save_comparison',
+           'TableSetUp', 'set_up', 'Stopwatch']
 
 # %% ../nbs/lib/tables.ipynb #970a40e0
 import json
@@ -298,6 +298,7 @@ class TableSetUp:
     data: str                        # folder of the real data sets
     results: Path                    # a temporary folder where it is a smoke run
     folder: Path                     # of this table's results
+    smoke: bool
 
     @property
     def store(self) -> Store: return Store(self.results / "runs", self.device)
@@ -306,6 +307,22 @@ class TableSetUp:
         "The methods of the table on a pair of domains."
         return Experiment(self.store, self.recipe, self.domains[source], self.domains[target], self.methods, self.seeds, labels,
                           default_rows=default_rows)
+
+    def save(self, comparison: Comparison, minutes: float, **extra) -> Path:
+        "`save_comparison` in the folder of the table, its files told; the CSV of the summary."
+        files = save_comparison(comparison, self.folder, self.device, minutes_of_this_call=minutes, **extra)
+        print("\n".join(str(f.relative_to(self.results)) for f in files))
+        return files[0]
+
+    def save_findings(self, comparison: Comparison, questions: dict[str, tuple[str, str]]) -> pd.DataFrame:
+        "`findings`, kept beside the table where there are any."
+        answers = findings(comparison, questions)
+        if len(answers): write_csv(self.folder / f"{comparison.stem}-findings.csv", answers.round(4))
+        return answers.round(1)
+
+
+# parameters that a notebook may lack
+UNASKED = {"origin": "standin", "data_root": "data", "variant": "as_paper", "methods": ""}
 
 
 def set_up(
@@ -316,18 +333,20 @@ def set_up(
     smoke_rows: str,                 # those of a smoke run
 ) -> TableSetUp:
     "Check the parameters of a table's notebook, load its domains, try its folder, and say what was asked for."
-    check_parameters(namespace, numbers=("seeds",))
+    check_parameters(namespace, numbers=("seeds", "lengths"))
     plain_warnings()
-    smoke = in_test() if namespace["smoke"] is None else namespace["smoke"]
-    device, data = choose_device(namespace["device"]), os.path.relpath(from_root(namespace["data_root"]))
-    loaded = {name: load_domain(name, data, namespace["origin"]) for name in dict.fromkeys(domains)}
-    recipe = choose_recipe("smoke" if smoke else namespace["recipe"], *loaded.values(), device=device, variant=namespace["variant"])
-    asked = namespace["methods"]
+    given = UNASKED | namespace
+    smoke = in_test() if given["smoke"] is None else given["smoke"]
+    device, data = choose_device(given["device"]), os.path.relpath(from_root(given["data_root"]))
+    loaded = {place: load_domain(place, data, given["origin"]) for place in dict.fromkeys(domains)}
+    name = "smoke" if smoke else given["recipe"]
+    recipe = choose_recipe(name, *loaded.values(), device=device, variant=given["variant"])
+    asked = given["methods"]
     if not isinstance(asked, list): asked = rows.get(str(asked), asked)
-    if smoke and not namespace["methods"]: asked = smoke_rows
-    results = Path(tempfile.mkdtemp(prefix="ptl-smoke-")) if smoke else from_root(namespace["results_root"])
-    made = TableSetUp(recipe, loaded, parse_methods(asked), parse_seeds(namespace["seeds"]), device, data, results,
-                      writable(results / recipe.name / table))
+    if smoke and not given["methods"]: asked = smoke_rows
+    results = Path(tempfile.mkdtemp(prefix="ptl-smoke-")) if smoke else from_root(given["results_root"])
+    made = TableSetUp(recipe, loaded, parse_methods(asked), parse_seeds(given["seeds"]), device, data, results,
+                      writable(results / recipe.name / table), smoke)
     if smoke: print("SMOKE RUN: a few iterations; the numbers below only show that the notebook runs")
     print(f"recipe {recipe.name} ({recipe.variant}), {recipe.backbone} at {recipe.height}×{recipe.width}, "
           f"seeds {made.seeds}, {device}\nrows: {', '.join(m.name for m in made.methods)}")

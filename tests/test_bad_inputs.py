@@ -8,11 +8,22 @@ from bad_inputs.catalogue import Case, refusal
 
 CASES = [case for area in bad_inputs.AREAS for case in bad_inputs.cases_of(area)]
 
+COMPILED = "clustering", "evaluate"      # areas whose functions are compiled on first use: once, on one worker
 
+<<<<<<< HEAD
+
+def parameter(case):
+    marks = [pytest.mark.xdist_group("compiled")] if case.area in COMPILED else []
+    return pytest.param(case, id=case.id.encode("ascii", "backslashreplace").decode(), marks=marks)
+
+
+@pytest.mark.parametrize("case", map(parameter, CASES))
+=======
 def name(case: Case) -> str: return case.id.encode("ascii", "backslashreplace").decode()
 
 
 @pytest.mark.parametrize("case", CASES, ids=name)
+>>>>>>> h/p2
 def test_is_refused(case):
     refusal(case)
 

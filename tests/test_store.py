@@ -275,7 +275,8 @@ def test_lists_that_papermills_python_api_gives():
     given = {"source": "market", "seeds": [0, 1], "methods": ["BL", "PTL"], "lengths": [2, 4]}
     check_parameters({"In": [cell, f"# Parameters\nseeds = {given['seeds']}\nmethods = {given['methods']}\n"], **given})
     assert parse_seeds(given["seeds"]) == [0, 1] and [m.name for m in parse_methods(given["methods"])] == ["BL", "PTL"]
-    with pytest.raises(ValueError, match="parameter source is"): check_parameters({"In": [cell], **given, "source": ["market"]})
+    with pytest.raises(ValueError, match="parameter source is"):
+        check_parameters({"In": [cell], **given, "source": ["market"]})
 
 
 # several at once
