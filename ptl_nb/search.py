@@ -612,7 +612,8 @@ def _camid(text: str, number: dict[str, int]) -> int | None:      # number: of e
     counted = [name for name in number if name.isdecimal()]      # 1 is 01, and never the first of cameras 0, 1, 2
     same = [number[name] for name in counted if int(name) == int(text)]
     if len(same) == 1: return same[0]
-    return None if same or counted and int(text) in number.values() else int(text)
+    if number and (counted or int(text) not in number.values()): return None
+    return int(text)
 
 
 def camera_number(

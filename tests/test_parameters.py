@@ -74,9 +74,11 @@ def test_a_number_for_a_text_is_refused_or_is_its_text(notebook, value):
 
 
 def test_cameras_by_a_number_that_could_be_another_name():
-    assert camera_numbers("2", {1: "door", 2: "till"}) == [2] and camera_numbers("7", {7: "007", 8: "8"}) == [7] and camera_numbers("2", None) == [2]
-    with pytest.raises(ValueError, match="no camera is called '3'"): camera_numbers("3", {1: "door", 2: "till"})
-    with pytest.raises(ValueError, match="-r camera 002"): camera_numbers("2", {1: "002", 2: "till"})
+    assert camera_numbers("2", {1: "door", 2: "till"}) == [2] and camera_numbers("7", {7: "007", 8: "8"}) == [7]
+    assert camera_numbers("2", None) == [2]
+    assert camera_numbers("2", {1: "002", 2: "till"}) == [1], "papermill makes 2 of 002"
+    for cameras in ({1: "door", 2: "till"}, {1: "0", 2: "1"}):
+        with pytest.raises(ValueError, match="no camera is called '3'"): camera_numbers("3", cameras)
     assert camera_numbers("in\u0306", {1: "i\u006e\u0306"}) == [1] and camera_numbers("caf\u00e9", {1: "cafe\u0301"}) == [1]
 
 

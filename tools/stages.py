@@ -178,7 +178,7 @@ def warm() -> None:
     "Compile what a stage compiles; on one thread, so that nothing runs when processes are forked."
     torch.set_num_threads(1)
     rng = np.random.default_rng(0)
-    x, who = rng.integers(0, 256, (64, 48, 24, 3), np.uint8), np.arange(64) % 8
+    x, who = rng.integers(0, 256, (64, 48, 24, 3), np.uint8), np.arange(64) % 8 + 1
     fused(x, np.arange(64), data.Augment().draw(64, torch.Generator().manual_seed(0)))
     features = rng.random((64, 16), np.float32)
     evaluate(features, features, who, who, who * 0, who * 0 + 1)

@@ -111,8 +111,6 @@ for name, f, arguments, named, *words in [
     ("an unknown method", clustering.jaccard_similarity, (X,), {"method": "flann"}, "unknown method 'flann'",
      "'exact' or 'faiss'"),
     ("k of 0", clustering.neighbours, (X, 0), {}, "a smaller k (at least 1)"),
-    ("more pairs than may be stored", clustering.jaccard_similarity, (X,), {"max_stored": 10},
-     "more than max_stored=10 pairs", "raise max_stored"),
     ("queries of another model", clustering.rerank, (X[:5], X[:, :3]), {},
      "query features have 6 dimensions, gallery features 3"),
     ("no queries", clustering.rerank, (X[:0], X), {}, "nothing to rank: 0 queries"),
@@ -128,6 +126,15 @@ for name, f, arguments, named, *words in [
     ("a zero feature", clustering.PlainDistance, (X * (np.arange(30) > 0)[:, None], "cosine"), {},
      "1 features are zero, first at row 0")]:
     bad("clustering", name, call(f, *arguments, **named), *words)
+
+
+def too_many_pairs(folder):
+    clustering.jaccard_similarity(X)            # compiles it, which may take longer than a refusal may
+    return functools.partial(clustering.jaccard_similarity, X, max_stored=10)
+
+
+bad(
+    "clustering", "more pairs than may be stored", too_many_pairs, "more than max_stored=10 pairs", "raise max_stored")
 
 
 def plain() -> clustering.PlainDistance: return clustering.PlainDistance(X)

@@ -87,7 +87,7 @@ bad("device", "a number", call(choose_device, 0), "device is 0")
 def test_set(query: str, gallery: str) -> Callable:
     "A target whose query and gallery rows are `pid camid` pairs; what every table checks before it trains."
     def make(folder):
-        rows = [(0, 1, "train"), (1, 1, "train")]
+        rows = [(1, 1, "train"), (2, 1, "train")]
         for split, pairs in (("query", query), ("gallery", gallery)):
             rows += [(*map(int, pair.split()), split) for pair in pairs.split(", ")]
         for i, _ in enumerate(rows): touch(folder / f"{i}.jpg", i)

@@ -136,7 +136,7 @@ bad(
 
 # losses
 
-zeros, logits = torch.zeros, torch.zeros(2, 8, 4, 2)
+zeros, logits, WEIGHTS = torch.zeros, torch.zeros(2, 8, 4, 2), SMOKE.loss_weights
 for name, f, arguments, *words in [
     ("one identity in a batch", losses.batch_hard_triplet, (zeros(4, 2), zeros(4).long()),
      "fewer than two identities in a batch of 4"),
@@ -172,6 +172,6 @@ for name, f, arguments, *words in [
      "not with lists"),
     ("a list and a tensor", losses.attribute_loss, ([zeros(2, 2)], zeros(2, 1, 2)),
      "one is a tensor and the other a list"),
-    ("an unknown loss", losses.total_loss, ({"HPt": zeros(())},), "unknown loss 'HPt'", "HP^t"),
-    ("no losses", losses.total_loss, ({},), "no losses to add up")]:
+    ("an unknown loss", losses.total_loss, ({"HPt": zeros(())}, WEIGHTS), "unknown loss 'HPt'", "HP^t"),
+    ("no losses", losses.total_loss, ({}, WEIGHTS), "no losses to add up")]:
     bad("loss", name, call(f, *arguments), *words)
