@@ -582,7 +582,7 @@ def parse_times(
     times, bad, why = _moments(values)
     if bad.any():
         raise ValueError(
-            f"time {pd.Series(values).reset_index(drop=True)[bad].iloc[0]!r} {why} ({bad.sum()} such values)"
+            f"time {pd.Series(values).reset_index(drop=True)[bad].tolist()[0]!r} {why} ({bad.sum()} such values)"
         )
     return times
 

@@ -62,7 +62,7 @@ def _whole(values: pd.Series, name: str, unknown: int) -> np.ndarray:    # int64
     bad = ~(numbers == numbers.round()) | (numbers < unknown) | (numbers >= 2**53)
     if bad.any():
         raise ValueError(
-            f"{name} {values[bad].iloc[0]!r} is not a whole number from {unknown} on ({bad.sum()} such values)"
+            f"{name} {values[bad].tolist()[0]!r} is not a whole number from {unknown} on ({bad.sum()} such values)"
         )
     return numbers.to_numpy(np.int64)
 
