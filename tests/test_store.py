@@ -237,6 +237,9 @@ def test_contradictory_parameters_are_refused(data, tmp_path):
     with pytest.raises(ValueError, match="no real one"): load_domain("plaza", origin="real")
     with pytest.raises(ValueError, match="give one of the two"): check_parameters({"In": [], "smoke": True, "recipe": "paper"})
     check_parameters({"In": [], "smoke": True, "recipe": "auto"}); check_parameters({"In": [], "smoke": False, "recipe": "paper"})
+    given = {"In": ['until: str = ""'], "until": 0}         # papermill makes a number of -p until 0
+    check_parameters(given)
+    assert given["until"] == "0"
     with pytest.raises(ValueError, match="different numbers"): parse_seeds("0,1,0")
     with pytest.raises(ValueError, match="named twice"): parse_methods("BL, BL")
     with pytest.raises(ValueError, match="BL\\+HP\\^t needs proxy labels of campus, and there are none"):
