@@ -586,7 +586,7 @@ def parse_times(
         )
     return times
 
-
+# %% ../nbs/00_domains.ipynb #5d1c9a06
 def span(
     value,  # as one of `parse_times`
 ) -> tuple:  # first and last moment, timestamps or numbers

@@ -342,7 +342,7 @@ def _seen_from(root: Path, index: GalleryIndex) -> list[str]:
     step = Path(os.path.relpath(Path(index.root).resolve(), Path(root).resolve())).as_posix()
     return [posixpath.normpath(f"{step}/{path}") for path in index.places]
 
-
+# %% ../nbs/13_search.ipynb #5d1c9a08
 def remove_images(
     index: GalleryIndex,
     paths: Sequence[str],
@@ -584,7 +584,7 @@ def _domain_times(domain: Domain) -> pd.Series:
     try: return parse_times(told["time"]).set_axis(told["path"])
     except ValueError as error: raise ValueError(f"{domain.root}: {error}; numbers are taken too, such as those of frames") from None
 
-
+# %% ../nbs/13_search.ipynb #5d1c9a09
 def camera_numbers(
     text: str,                            # names or numbers of cameras, separated by commas; empty: all
     cameras: dict[int, str] | None,       # their names by camid, if they have names
