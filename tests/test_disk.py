@@ -147,7 +147,7 @@ def small_repository(root: Path, version: int) -> Path:
 
 
 def scores(place: Path, version: int) -> Path:
-    run, who = place / "run", np.arange(40)
+    run, who = place / "run", np.arange(1, 41)
     run.mkdir(exist_ok=True)
     made = evaluate(rng.random((40, 8), np.float32), rng.random((40, 8), np.float32), who, who, who * 0, who * 0 + 1)
     with patch.multiple(runs, scored_network=lambda *a: None, score_net=lambda *a: made):

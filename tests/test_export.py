@@ -95,11 +95,10 @@ def test_a_run_that_ssg_adapted_finds_the_recipe_it_started_from(tmp_path):
     write_model(network(), RECIPES["smoke"], tmp_path / "ssg-run")
     (tmp_path / "ssg-run" / "recipe.json").unlink()
     (tmp_path / "start").mkdir()
-    recipe = {"backbone": "mini", "height": 48, "width": 24, "milestones": [1], "epochs": 1, "precision": "fp32",
-              "device": "cpu"}
-    keys = {"start": {"kind": "reid", "recipe": recipe},
-            "ssg-run": {"kind": "ssg", "start": "start", "recipe": {"pooling": "max"}}}
-    for name, key in keys.items(): (tmp_path / name / "run.json").write_text(json.dumps({"key": key}))
+    recipe = {"backbone": "mini", "height": 48, "width": 24, "milestones": [1], "epochs": 1}
+    computed = {"kind": "reid", "precision": "fp32", "device": "cpu"}
+    keys = {"start": {"start": None, "recipe": recipe}, "ssg-run": {"start": "start", "recipe": {"pooling": "max"}}}
+    for name, key in keys.items(): (tmp_path / name / "run.json").write_text(json.dumps({"key": key | computed}))
     net, recipe = read_model(tmp_path / "ssg-run")
     x = np.random.default_rng(0).integers(0, 256, (3, *SIZE, 3), np.uint8)
     assert recipe.size == SIZE and np.array_equal(extract(net, x, "fp32"), extract(network(), x, "fp32"))

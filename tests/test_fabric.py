@@ -35,7 +35,7 @@ ranks = start(int(sys.argv[1]))
 evaluator.BLOCK_BYTES = 4 * 90 * 20             # blocks of twenty queries; not equally many for each process
 rng = np.random.default_rng(0)
 query, gallery = (rng.integers(-3, 4, (n, 8)).astype(np.float32) for n in (50, 90))      # many ties
-labels = [rng.integers(0, high, n) for high, n in ((12, 50), (12, 90), (3, 50), (3, 90))]
+labels = [1 + rng.integers(0, high, n) for high, n in ((12, 50), (12, 90), (3, 50), (3, 90))]
 scores = evaluator.evaluate(query, gallery, *labels, ranks=ranks)
 found = {name: getattr(scores, name) for name in ("ap", "inp", "cmc", "first_rank")}
 np.savez(f"{sys.argv[2]}/{ranks.rank}.npz", **found)

@@ -35,7 +35,7 @@ def parameters_cell(notebook: Path) -> str:
 
 PAPERMILL = {file.stem: cell for file in sorted((ROOT / "nbs").glob("*.ipynb")) if (cell := parameters_cell(file))}
 DECLARED = {name: {n.target.id: (n.annotation.id, ast.get_source_segment(cell, n.value)) for n in ast.parse(cell).body} for name, cell in PAPERMILL.items()}
-NUMBERS = {"seeds", "lengths", "since", "until", "find camera"}      # where a number's text is unambiguous
+NUMBERS = {"seeds", "lengths", "since", "until", "find camera", "find query_camera"}      # where a number's text is unambiguous
 
 
 def checked(notebook: str, **given) -> dict:

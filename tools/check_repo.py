@@ -81,7 +81,7 @@ def same(one: Path, other: Path) -> bool:
 
 def check_width() -> list[str]:
     "The share of wide lines in modules, tests and tools; what nbdev generates does not count."
-    files = [p for folder in ("ptl_nb", "tests", "tools") for p in sorted((ROOT / folder).glob("*.py"))]
+    files = [p for folder in ("ptl_nb", "tests", "tools") for p in sorted((ROOT / folder).rglob("*.py"))]
     lines = [line for p in files if p.name != "_modidx.py" for line in p.read_text(encoding="utf-8").splitlines()]
     wrong = []
     for width, allowed in WIDEST.items():
