@@ -130,34 +130,36 @@ class LossMonitor:
         """
         losses = {name: torch.stack([step[2][name] for step in self.steps]) for name in self.steps[0][2]}
         if any(not values.abs().max().item() <= EXPLODED for values in losses.values()):      # NaN is not below
-            raise FloatingPointError(self._save_bad_batch({n: v.cpu() for n, v in losses.items()}))
+            raise FloatingPointError(_save_bad_batch(self, {n: v.cpu() for n, v in losses.items()}))
         self.steps, self.last = [], self.steps[-1]
         return {name: values.mean().item() for name, values in losses.items()}
 
-    def _save_bad_batch(self, losses: dict[str, torch.Tensor]) -> str:      # (iterations,) by name
-        "Save the first iteration with a bad loss, and say what happened, where the batch is, what to do."
-        bad = ~(torch.stack(list(losses.values())).abs() <= EXPLODED)
-        k = int(bad.any(0).int().argmax())
-        name = list(losses)[int(bad[:, k].int().argmax())]
-        before, (iteration, lr, _, drawn) = [self.last, *self.steps][k : k + 2]
-        if before: drawn = drawn | {f"before.{n}": d for n, d in before[3].items()}
-        tensors = {"iteration": torch.tensor(iteration), "lr": torch.tensor(lr)}
-        tensors |= {f"losses.{n}": values[: k + 1] for n, values in losses.items()}
-        for stream, (rows, again) in drawn.items():
-            tensors |= {f"{stream}.rows": torch.tensor(rows)} | {f"{stream}.{n}": v.cpu() for n, v in again().items()}
-        return (f"the {name} loss is {losses[name][k]:.4g} at iteration {iteration}, lr {lr:.3g}, so the training was "
-                f"stopped; {self._write(tensors)}. Where images and labels are as they should be, lower the learning rate "
-                "or use precision 'fp32'")
+# %% ../nbs/lib/checkpoint.ipynb #be2bd415
+def _save_bad_batch(monitor: LossMonitor, losses: dict[str, torch.Tensor]) -> str:      # (iterations,) by name
+    "Save the first iteration with a bad loss, and say what happened, where the batch is, what to do."
+    bad = ~(torch.stack(list(losses.values())).abs() <= EXPLODED)
+    k = int(bad.any(0).int().argmax())
+    name = list(losses)[int(bad[:, k].int().argmax())]
+    before, (iteration, lr, _, drawn) = [monitor.last, *monitor.steps][k : k + 2]
+    if before: drawn = drawn | {f"before.{n}": d for n, d in before[3].items()}
+    tensors = {"iteration": torch.tensor(iteration), "lr": torch.tensor(lr)}
+    tensors |= {f"losses.{n}": values[: k + 1] for n, values in losses.items()}
+    for stream, (rows, again) in drawn.items():
+        tensors |= {f"{stream}.rows": torch.tensor(rows)} | {f"{stream}.{n}": v.cpu() for n, v in again().items()}
+    return (f"the {name} loss is {losses[name][k]:.4g} at iteration {iteration}, lr {lr:.3g}, so the training was "
+            f"stopped; {_write_batch(monitor.file, tensors)}. Where images and labels are as they should be, lower the "
+            "learning rate or use precision 'fp32'")
 
-    def _write(self, tensors: dict[str, torch.Tensor]) -> str:
-        "Where the batch is, or why it is nowhere."
-        try:
-            with whole(self.file) as draft: save_file({n: v.contiguous() for n, v in tensors.items()}, draft)
-        except (OSError, SafetensorError) as error:
-            remedy = f"; {CACHE}" if self.file.is_relative_to(cache_dir().parent) else ""
-            return f"its batch could not be saved in {self.file} ({error}{remedy})"
-        return (f"its batch is in {self.file} (open it with safetensors.torch.load_file; "
-                "the notebook of the method draws one)")
+
+def _write_batch(file: Path, tensors: dict[str, torch.Tensor]) -> str:
+    "Where the batch is, or why it is nowhere."
+    try:
+        with whole(file) as draft: save_file({n: v.contiguous() for n, v in tensors.items()}, draft)
+    except (OSError, SafetensorError) as error:
+        remedy = f"; {CACHE}" if file.is_relative_to(cache_dir().parent) else ""
+        return f"its batch could not be saved in {file} ({error}{remedy})"
+    return (f"its batch is in {file} (open it with safetensors.torch.load_file; "
+            "the notebook of the method draws one)")
 
 # %% ../nbs/lib/checkpoint.ipynb #bcfd5d8c
 class Checkpointer:
@@ -184,15 +186,11 @@ class Checkpointer:
         "What `write` was given, with network, optimiser and torch's generators in place; None where nothing was saved."
         found = agree(str(self.file) if self.file and self.file.exists() else "", self.ranks)
         if not found: return None
-        self._check_key(Path(found))
+        _check_key(Path(found), self.key)
         facts, self.drawn = load_state(Path(found), self.net, self.optimiser)
         self.scaler.load_state_dict(facts["scaler"])
-        self._put(self.torchs)
+        self.rewind(self.torchs)
         return facts
-
-    def rewind(self, generators: Generators) -> None:
-        "A round's generators as they were when the state was saved."
-        self._put(generators)
 
     def save(self, generators: Generators, **facts) -> None:
         "After an iteration, if it is time; `facts` are JSON."
@@ -210,18 +208,19 @@ class Checkpointer:
         "No loss was bad: the batch of an earlier try is removed."
         if self.file and self.ranks.first: self.monitor.file.unlink(missing_ok=True)
 
-    def _put(self, generators: Generators) -> None:
-        "The saved states belong to torch's generators first, then to the round's, in order."
+    def rewind(self, generators: Generators) -> None:
+        "A round's generators as they were when the state was saved; the saved states of torch's come first, then the round's."
         for generator, state in zip(generators, self.drawn): generator.set_state(state)
         self.drawn = self.drawn[len(generators):]
 
-    def _check_key(self, file: Path) -> None:
-        "ValueError where the file is of another training."
-        try:
-            with safe_open(file, "pt") as stored: theirs = json.loads(stored.metadata()["facts"])["key"]
-            other = [name for name in self.key if theirs.get(name) != self.key[name]]
-        except (SafetensorError, KeyError, TypeError, ValueError, AttributeError) as error:
-            raise ValueError(f"{file} is not a training state ({str(error)[:200]}); delete it to start anew") from error
-        if other:
-            raise ValueError(f"{file} belongs to another training (other {', '.join(other)}); "
-                             "give another file, or delete it to start anew")
+# %% ../nbs/lib/checkpoint.ipynb #4b51f4a4
+def _check_key(file: Path, key: dict) -> None:
+    "ValueError where a file is of another training."
+    try:
+        with safe_open(file, "pt") as stored: theirs = json.loads(stored.metadata()["facts"])["key"]
+        other = [name for name in key if theirs.get(name) != key[name]]
+    except (SafetensorError, KeyError, TypeError, ValueError, AttributeError) as error:
+        raise ValueError(f"{file} is not a training state ({str(error)[:200]}); delete it to start anew") from error
+    if other:
+        raise ValueError(f"{file} belongs to another training (other {', '.join(other)}); "
+                         "give another file, or delete it to start anew")

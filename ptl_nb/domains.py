@@ -161,7 +161,7 @@ def _check_links(root: Path, paths: list[str]) -> None:
         if os.path.commonpath([base, os.path.realpath(root / link)]) != base:
             raise ValueError(f"{root / link} links out of {root}: copy the image there, or remove the link")
 
-
+# %% ../nbs/method/01_domains.ipynb #186b3d40
 def list_images(folder: Path) -> list[str]:
     "Sorted names of the images lying directly in `folder`; other entries are reported, links out of its parent refused."
     with os.scandir(folder) as entries:
@@ -352,7 +352,7 @@ def _buried(root: Path, layout: Layout) -> Path | None:
         level = [q for p in level for q in _folders(p)]
     return None
 
-
+# %% ../nbs/method/01_domains.ipynb #948cfb55
 def _folders(folder: Path) -> list[Path]:
     "The folders in a folder, those of images and hidden ones left out."
     with os.scandir(folder) as entries:
@@ -647,7 +647,6 @@ def number_cameras(
     numbers = {n: int(n) if own else i for i, n in enumerate(different, start=1)}
     return names.map(numbers).to_numpy(np.int64), {number: name for name, number in sorted(numbers.items(), key=lambda pair: pair[1])}
 
-
 # %% ../nbs/method/01_domains.ipynb #5d1c9a03
 UNKNOWN = ("", "na", "n/a", "nan", "nat", "none", "null")  # what tables write where they know nothing
 _DAY = r"(?:\d{4}[-/]?\d{2}[-/]?\d{2}|\d{4}[-/]\d{1,2}[-/]\d{1,2}|(?P<month>\d{4}[-/]\d{1,2})|\d{4})"
@@ -756,7 +755,6 @@ def read_csv(path: Path, camera: str = "", time: str = "") -> Domain:
     _check_tables(tables, path, disjoint=False)
     marker = _marker(path.parent, path.parent.parent)
     return Domain(**({"name": _own_name(path.resolve())} | marker), root=path.parent, cameras=names, **tables)
-
 
 # %% ../nbs/method/01_domains.ipynb #c61e7986
 def _file_fault(base: str, path: str, listings: dict, stems: Counter) -> str:

@@ -399,7 +399,7 @@ def bootstrap_difference(
 def extract(
     net,                            # a `model.PTLNet` with a ReID head
     images: np.ndarray,             # (N, H, W, 3) uint8
-    precision: str = "auto",        # see `precision.autocast`
+    precision: str = "auto",        # see `mixed_precision.autocast`
     device: str = "cpu",
     size: int = 256,                # images per batch
     ranks=None,                     # `parallel.Ranks`, processes that share the batches; all get all features
@@ -419,7 +419,7 @@ def extract(
 
 
 def _embed(net, x, precision: str, device: str):
-    from ptl_nb.precision import autocast
+    from ptl_nb.mixed_precision import autocast
     with autocast(precision, device): return net.embed(x)
 
 # %% ../nbs/method/10_evaluator.ipynb #e1339f57

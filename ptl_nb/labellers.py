@@ -20,8 +20,8 @@ from torch.nn import functional as F
 from .data import Images, batches, forever, random_epoch
 from .labels import PARTS, resize_parts
 from .losses import attribute_loss, parsing_loss
+from .mixed_precision import autocast
 from .model import PTLNet, load_weights
-from .precision import autocast
 from .recipe import Recipe
 from .trainer import Method, Round, Session, Setting, fit, stream
 

@@ -35,8 +35,8 @@ from .label_runs import AttributeRun, LabelRun, LabelSources, ParserRun, label_s
 from .labellers import train_attributes, train_parser
 from .labels import PARTS, read_attributes
 from .methods import parse_methods
+from .mixed_precision import autocast, loss_scaler
 from .model import AttributeHeads, PTLNet, ParsingHead, ReIDHead, backbone
-from .precision import autocast, loss_scaler
 from .ptl import samplers
 from .recipe import Recipe
 from .runs import ReIDRun, given_labels, label_folders, labelled_domains, score_model

@@ -184,7 +184,7 @@ def published_gain(
     return float(by_method.get(better, np.nan) - by_method.get(base, np.nan))
 
 # %% ../nbs/lib/published.ipynb #c7e3aadf
-def gains_over_ssg(comparisons: list) -> pd.DataFrame:      # of `experiments.compare`; those without both rows are left out
+def gains_over_ssg(comparisons: list) -> pd.DataFrame:      # of `tables.compare`; those without both rows are left out
     "What PTL adds to SSG: published mAP, and ours in trapezoid mAP with its 95 % interval."
     lines = {}
     for c in comparisons:

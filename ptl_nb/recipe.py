@@ -14,12 +14,12 @@ from typing import get_args, get_origin, get_type_hints
 
 import torch
 
-from .precision import PRECISIONS, resolve_precision
+from .mixed_precision import PRECISIONS, resolve_precision
 
 # %% ../nbs/method/06_recipe.ipynb #7d2c9bbb
 @dataclass(frozen=True)
-class Recipe:
-    "All constants of a run; the defaults are the paper's (sections given) or its released code's ('code')."
+class _Constants:
+    "The fields of `Recipe`."
     name: str = "paper"
     variant: str = "as_paper"             # "as_paper": Eq. 4, nearest part maps; "as_code": class-balanced loss, bilinear part maps
     # network
@@ -64,6 +64,10 @@ class Recipe:
     precision: str = "auto"               # "fp32", "bf16", "fp16" (losses scaled), or "auto": bf16 where the processor computes in it, else fp16 on a GPU, fp32 on a CPU
     bn_batch: int = 64                    # BN^t control, images per batch of the statistics pass
 
+# %% ../nbs/method/06_recipe.ipynb #d6b4059c
+@dataclass(frozen=True)
+class Recipe(_Constants):
+    "All constants of a run; the defaults are the paper's (sections given) or its released code's ('code')."
     def __post_init__(self): check_recipe(self)
 
     @property

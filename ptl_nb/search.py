@@ -36,9 +36,9 @@ from .domains import (
     LAYOUTS, SPLITS, STANDS_FOR, Domain, load_domain, own_csv, parse_times, plain_name, read_columns, span)
 from .evaluator import BLOCK_BYTES, Labels, extract
 from .labels import PARTS, _threads
+from .mixed_precision import resolve_precision
 from .model import PTLNet
 from .plots import QUERY, RIGHT, WRONG, _axes, _draw_image, _title, blend_parts, frame_image
-from .precision import resolve_precision
 from .recipe import Recipe
 from .ssg import EmbeddingHead
 from .store import Simple, Store

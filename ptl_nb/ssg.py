@@ -6,8 +6,8 @@
 __all__ = ['VARIANTS', 'SSG_RECIPES', 'BODY', 'GIANT', 'Measure', 'SUFFIXES', 'SSGRecipe', 'check_ssg', 'variant', 'choose_ssg',
            'pool', 'part_features', 'body_distance', 'largest_share', 'guarded', 'PseudoLabels', 'pseudo_labels',
            'quality', 'why_stop', 'describe', 'erase', 'counted_triplet', 'EmbeddingHead', 'set_head', 'ssg_losses',
-           'round_epoch', 'ssg_optimiser', 'clustered_batch', 'SSG', 'has_source_term', 'check_ssg_images',
-           'warn_round', 'adapt']
+           'round_epoch', 'ssg_optimiser', 'clustered_batch', 'round_record', 'clustered_round', 'SSG',
+           'has_source_term', 'check_ssg_images', 'warn_round', 'adapt']
 
 # %% ../nbs/method/11_ssg.ipynb #4afc29f0
 import functools
@@ -380,6 +380,26 @@ def clustered_batch(
     b = batch(images, rows, Augment(flip=recipe.flip, unchanged=1.0), generator, device, mine)
     return {"x": erase(b["x"], recipe, generator), "labels": torch.from_numpy(labels[:, rows])}
 
+# %% ../nbs/method/11_ssg.ipynb #cf168943
+def round_record(s: Setting, rows: list[dict]) -> dict:
+    "A round's clusters, mean losses over its epochs, and anchors."
+    if not rows: return s.facts["record"]
+    means = pd.DataFrame(rows)[["head", *BODY]].mean()
+    trained = {"iterations": rows[-1]["iteration"], **{f"loss_{name}": value for name, value in means.items()}}
+    return s.facts["record"] | trained | s.facts["counts"]
+
+
+def clustered_round(s: Setting, found: PseudoLabels, record: dict) -> Round:
+    "One stream of target images with their clusters; of no length where they cannot be trained on."
+    note = f"{record['clusters_whole']} clusters, {record['dropped']} dropped"
+    if record["stopped"]: return Round([], 0, 1, note=note)
+    rng, kept = np.random.default_rng([s.seed, record["round"]]), np.flatnonzero(found.kept)
+    chance = torch.Generator().manual_seed(int(rng.integers(2**63)))
+    rows = (kept[some] for some in forever(round_epoch, found.labels[0, kept], s.recipe, rng))
+    make = functools.partial(clustered_batch, s.target, found.labels, s.recipe, s.device)
+    length = found.groups // min(s.recipe.batch // s.recipe.images, found.groups)
+    return Round([Stream("target", make, rows, chance)], s.recipe.epochs, length, resumable=False, every=length, note=note)
+
 # %% ../nbs/method/11_ssg.ipynb #b1d45cc4
 SUFFIXES = {"full": "SSG", "dagger": "SSG†", "eanet": "SSGe"}
 
@@ -430,15 +450,7 @@ class SSG(Method):
         record = {"round": number + 1, **describe(found, self.measure)}
         warn_round(record)
         s.facts |= {"eps": found.eps, "stopped": record["stopped"], "record": record, "counts": {}}
-        note = f"{record['clusters_whole']} clusters, {record['dropped']} dropped"
-        if record["stopped"]: return Round([], 0, 1, note=note)
-        rng, kept = np.random.default_rng([s.seed, number + 1]), np.flatnonzero(found.kept)
-        chance = torch.Generator().manual_seed(int(rng.integers(2**63)))
-        rows = (kept[some] for some in forever(round_epoch, found.labels[0, kept], s.recipe, rng))
-        make = functools.partial(clustered_batch, s.target, found.labels, s.recipe, s.device)
-        length = found.groups // min(s.recipe.batch // s.recipe.images, found.groups)
-        return Round([Stream("target", make, rows, chance)], s.recipe.epochs, length,
-                     resumable=False, every=length, note=note)
+        return clustered_round(s, found, record)
 
     def losses(self, s: Setting, batches: dict[str, dict]) -> dict[str, Tensor]:
         b = batches["target"]
@@ -451,10 +463,7 @@ class SSG(Method):
 
     def after_round(self, s: Setting, number: int, rows: list[dict]) -> list[dict]:
         "One record: the clusters, mean losses over the epochs, anchors."
-        if not rows: return [s.facts["record"]]
-        means = pd.DataFrame(rows)[["head", *BODY]].mean()
-        trained = {"iterations": rows[-1]["iteration"], **{f"loss_{name}": value for name, value in means.items()}}
-        return [s.facts["record"] | trained | s.facts["counts"]]
+        return [round_record(s, rows)]
 
 # %% ../nbs/method/11_ssg.ipynb #58c3e315
 def has_source_term(recipe: SSGRecipe) -> bool:

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['PAPER_TABLE2', 'TABLE2_METHODS', 'TABLE2_ALL', 'TABLE3_METHODS', 'TABLE4_METHODS', 'TABLE4_LABELS', 'TABLE4_ROWS',
-           'TABLE5_METHODS', 'UNASKED', 'check_domains', 'check_test', 'Experiment', 'compare', 'Comparison',
+           'TABLE5_METHODS', 'UNASKED', 'check_domains', 'check_test', 'Experiment', 'compare', 'Comparison', 'what_of',
            'mean_scores', 'compare_labels', 'findings', 'stored_facts', 'ssg_facts', 'stopped_early', 'save_comparison',
            'TableSetUp', 'set_up', 'Stopwatch']
 
@@ -159,18 +159,7 @@ class Comparison:
     def stem(self) -> str:
         "File name of the results, with what stand-ins have to do with them."
         standin = "standin-" if self.standin else "standin-labels-" if self.standin_labels else ""
-        return short_name(standin + self.what)
-
-    @property
-    def what(self) -> str:
-        "What the results are of, so that other data, seeds, variants or rows never overwrite them."
-        names, told = ", ".join(self.scores), slug(" ".join(self.scores))
-        if len(told) > 100: told = short_hash({"rows": names})                # a file name has 255 bytes
-        rows = {self.default_rows: "", TABLE2_ALL: "-all"}.get(names, f"-rows-{told}")
-        marks = "-as-code" if self.recipe.variant == "as_code" else ""
-        marks += "-oracle-labels" if self.labels == "oracle labels" else ""
-        seeds = f"seed{'s' * (len(self.seeds) > 1)}-{'-'.join(map(str, self.seeds))}"
-        return f"{self.source.slug}-{self.target.slug}{marks}-{seeds}{rows}"
+        return short_name(standin + what_of(self))
 
     @property
     def title(self) -> str:
@@ -205,6 +194,17 @@ class Comparison:
         versus = {reference: Interval(*(100 * v for v in self.difference(method, reference))) for reference in held}
         paper = {m: value for m, value in zip(QUOTED, quoted) if value is not None}
         return TableRow(method, self.labels, len(group), mean, sd, versus, paper)
+
+# %% ../nbs/lib/tables.ipynb #60e720db
+def what_of(comparison: Comparison) -> str:
+    "What the results are of, so that other data, seeds, variants or rows never overwrite them."
+    names, told = ", ".join(comparison.scores), slug(" ".join(comparison.scores))
+    if len(told) > 100: told = short_hash({"rows": names})                # a file name has 255 bytes
+    rows = {comparison.default_rows: "", TABLE2_ALL: "-all"}.get(names, f"-rows-{told}")
+    marks = "-as-code" if comparison.recipe.variant == "as_code" else ""
+    marks += "-oracle-labels" if comparison.labels == "oracle labels" else ""
+    seeds = f"seed{'s' * (len(comparison.seeds) > 1)}-{'-'.join(map(str, comparison.seeds))}"
+    return f"{comparison.source.slug}-{comparison.target.slug}{marks}-{seeds}{rows}"
 
 
 def mean_scores(scores: dict[int, Scores]) -> Scores:
@@ -324,7 +324,7 @@ class TableSetUp:
 # parameters that a notebook may lack
 UNASKED = {"origin": "standin", "data_root": "data", "variant": "as_paper", "methods": ""}
 
-
+# %% ../nbs/lib/tables.ipynb #206840e5
 def set_up(
     namespace: dict,                 # the notebook's `globals()`
     table: str,                      # such as "table3"
@@ -352,7 +352,7 @@ def set_up(
           f"seeds {made.seeds}, {device}\nrows: {', '.join(m.name for m in made.methods)}")
     return made
 
-
+# %% ../nbs/lib/tables.ipynb #5e03241e
 class Stopwatch:
     "Minutes since it was made; said, for nothing is trained where it was before."
     def __init__(self): self.start = time.perf_counter()

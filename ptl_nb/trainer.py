@@ -97,9 +97,9 @@ class Round:
     def generators(self) -> list[torch.Generator]: return list({id(t.generator): t.generator for t in self.streams}.values())
 
 # %% ../nbs/method/07_trainer.ipynb #d615e8aa
-class Method:
-    "What a way of training contributes. A subclass is a frozen dataclass, since a method is part of what names a run."
-    start: "Method | None" = None        # the method whose trained network this one goes on from
+class _Named:
+    "What a method is called, and what it depends on."
+    start: "_Named | None" = None        # the method whose trained network this one goes on from
     trains = True                        # False: it changes how a network is scored, and needs no run of its own
 
     @property
@@ -118,7 +118,7 @@ class Method:
         return True
 
     @property
-    def chain(self) -> "list[Method]":
+    def chain(self) -> "list[_Named]":
         "The methods it goes on from, the first one first, and itself."
         return [*(self.start.chain if self.start else ()), self]
 
@@ -138,9 +138,13 @@ class Method:
         "Whether training needs the source's images."
         return True
 
-    def observed(self, measure: Callable) -> "Method":
+    def observed(self, measure: Callable) -> "_Named":
         "The same method, with a measure of its clusters for the records; nothing of it reaches the weights."
         return self
+
+# %% ../nbs/method/07_trainer.ipynb #ceac00ff
+class Method(_Named):
+    "What a way of training contributes. A subclass is a frozen dataclass, since a method is part of what names a run."
 
     def check(self, s: Setting) -> None:
         "ValueError for what cannot be trained."
@@ -235,6 +239,9 @@ def fit(
     return pd.DataFrame(loop.rows)
 
 # %% ../nbs/method/07_trainer.ipynb #6c9ae09c
+_NOTHING = {"number": 0, "iteration": 0, "epoch": 0, "rows": (), "of_round": (), "facts": {}}      # how far a new training is
+
+# %% ../nbs/method/07_trainer.ipynb #40315c03
 class _Loop:
     "A training under way: its optimiser, its state, and how far it is."
     def __init__(self, s: Setting, method: Method):
@@ -244,9 +251,9 @@ class _Loop:
         key = fingerprint(s, method) if session.state else {}
         self.checkpoint = Checkpointer(
             session.state, everything, self.optimiser, self.scaler, key, s.device, session.save_seconds, s.ranks)
-        done = self.checkpoint.load() or {"number": 0, "iteration": 0, "epoch": 0, "rows": [], "of_round": [], "facts": {}}
+        done = self.checkpoint.load() or _NOTHING
         self.number, self.first, self.epoch = done["number"], done["iteration"], done["epoch"]
-        self.rows, self.of_round, s.facts = done["rows"], done["of_round"], done["facts"]
+        self.rows, self.of_round, s.facts = list(done["rows"]), list(done["of_round"]), dict(done["facts"])
         self.bar = tqdm(total=method.epochs(s), initial=self.epoch, desc=session.progress, disable=session.progress is None,
                         unit="epoch", mininterval=5, ncols=100)
 
@@ -282,15 +289,20 @@ class _Loop:
     def end_epoch(self) -> None:
         self.epoch += 1
         self.bar.update()
-        if not self.s.session.watch: return
+        if self.s.session.watch: self.watch()
+
+    def watch(self) -> None:
         extra = self.s.session.watch(self.epoch)
         if extra and self.of_round: self.of_round[-1] |= extra
         self.s.net.train()
 
-    def facts(self, iteration: int) -> dict:
-        "How far the training is, as JSON."
-        return {"number": self.number, "iteration": iteration, "epoch": self.epoch, "rows": self.rows,
-                "of_round": self.of_round, "facts": self.s.facts}
+    def facts(self, iteration: int) -> dict: return _how_far(self, iteration)
+
+# %% ../nbs/method/07_trainer.ipynb #35f67d38
+def _how_far(loop: _Loop, iteration: int) -> dict:      # JSON
+    "What a training goes on from, beside its tensors."
+    told = {name: getattr(loop, name) for name in ("number", "epoch", "rows", "of_round")}
+    return told | {"iteration": iteration, "facts": loop.s.facts}
 
 # %% ../nbs/method/07_trainer.ipynb #3130c942
 def fingerprint(s: Setting, method: Method) -> dict:      # JSON

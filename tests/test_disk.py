@@ -39,9 +39,9 @@ from ptl_nb.label_import import import_attributes, import_parts
 from ptl_nb.labels import (
     ATTRIBUTES_FILE, Vocabulary, read_provenance, write_attributes, write_parts, write_provenance)
 from ptl_nb.methods import parse_method
+from ptl_nb.mixed_precision import loss_scaler
 from ptl_nb.model import PTLNet
 from ptl_nb.plots import write_figure
-from ptl_nb.precision import loss_scaler
 from ptl_nb.recipe import RECIPES
 from ptl_nb.runs import score_model
 from ptl_nb.search import GalleryIndex, approximate, full_rows, save_index
