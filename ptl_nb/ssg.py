@@ -26,8 +26,8 @@ from .clustering import (
     MAX_EDGES, JaccardDistance, PlainDistance, dbscan, eps_from_rho, jaccard_similarity, source_distance)
 from .data import Augment, Images, batch, batches, forever, identity_epoch, on_device
 from .losses import batch_hard_triplet
+from .mixed_precision import autocast
 from .model import PTLNet
-from .precision import autocast
 from .ptl import PTL
 from .recipe import check_types
 from .trainer import Method, Round, Session, Setting, Stream, fit
@@ -424,8 +424,7 @@ class SSG(Method):
     def observed(self, measure: Measure) -> "SSG": return replace(self, measure=measure)
 
     def key(self, constants: SSGRecipe) -> dict:
-        unused = () if constants.distance == "jaccard" else ("k1", "k2", "source_weight")
-        unused += () if constants.head == "embedding" else ("embedding",)
+        unused = (constants.distance != "jaccard") * ("k1", "k2", "source_weight") + (constants.head == "neck") * ("embedding",)
         return {k: v for k, v in asdict(constants).items() if k not in unused}
 
     def check(self, s: Setting) -> None: check_ssg_images(s)

@@ -27,9 +27,9 @@ from .evaluator import Interval, Scores, bootstrap_difference, matched_identitie
 from .label_runs import LabelSources
 from .labels import read_provenance
 from .methods import parse_methods
+from .mixed_precision import resolve_precision
 from .model import backbone
 from .parameters import check_parameters, choose_device, choose_recipe, in_test, parse_seeds, plain_warnings
-from .precision import resolve_precision
 from .provenance import environment, from_root, peak_memory
 from .recipe import Recipe
 from .rows import MEASURES, QUOTED, REFERENCES, TableRow, table_of

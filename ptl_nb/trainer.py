@@ -22,8 +22,8 @@ from tqdm import tqdm
 from .checkpoint import Checkpointer
 from .data import Augment, Images, LabelledImages, batch
 from .losses import total_loss
+from .mixed_precision import autocast, loss_scaler, resolve_precision
 from .parallel import ALONE, Ranks, add_gradients, share, shared_norms, spread
-from .precision import autocast, loss_scaler, resolve_precision
 
 # %% ../nbs/method/07_trainer.ipynb #ee3526cb
 @dataclass(frozen=True)
@@ -248,9 +248,8 @@ class _Loop:
         self.s, self.method, session = s, method, s.session
         self.optimiser, self.scaler = method.optimiser(s), loss_scaler(s.precision, s.device)
         everything = nn.ModuleDict({"net": s.net, "extra": s.extra})
-        key = fingerprint(s, method) if session.state else {}
-        self.checkpoint = Checkpointer(
-            session.state, everything, self.optimiser, self.scaler, key, s.device, session.save_seconds, s.ranks)
+        kept = everything, self.optimiser, self.scaler, fingerprint(s, method) if session.state else {}
+        self.checkpoint = Checkpointer(session.state, *kept, s.device, session.save_seconds, s.ranks)
         done = self.checkpoint.load() or _NOTHING
         self.number, self.first, self.epoch = done["number"], done["iteration"], done["epoch"]
         self.rows, self.of_round, s.facts = list(done["rows"]), list(done["of_round"]), dict(done["facts"])
