@@ -50,7 +50,8 @@ def pixels(
     cache: Path | None = None,        # folder for the decoded array; None: the package's cache folder
 ) -> np.ndarray:                      # (N, H, W, 3) uint8 RGB, memory-mapped read-only
     "All images of one split of a domain, decoded once ever; ValueError for a split that has none."
-    if split not in SPLITS: raise ValueError(f"unknown split {split!r}: one of {', '.join(SPLITS)}")
+    if split not in SPLITS:
+        raise ValueError(f"unknown split {split!r}: one of {', '.join(SPLITS)}")
     domain.need(split)
     folder = Path(cache) if cache else cache_dir().parent / "pixels"
     key = hashlib.sha256(f"{domain.data_hash()} {split} {size}".encode()).hexdigest()[:24]
@@ -67,12 +68,14 @@ def _write_pixels(target: Path, files: list[Path], size: tuple[int, int]) -> Non
         array.flush()
 
 # %% ../nbs/method/02_data.ipynb #32d3cbbb
-def _described(value) -> str: return f"{value.dtype} of shape {tuple(value.shape)}" if hasattr(value, "shape") else type(value).__name__
+def _described(value) -> str:
+    return f"{value.dtype} of shape {tuple(value.shape)}" if hasattr(value, "shape") else type(value).__name__
 
 
 def _check_pixels(images: np.ndarray) -> None:
     "ValueError for what is no array of images."
-    if not isinstance(images, np.ndarray) or images.ndim != 4 or images.shape[3] != 3 or 0 in images.shape[1:] or images.dtype != np.uint8:
+    right = isinstance(images, np.ndarray) and images.dtype == np.uint8 and images.ndim == 4
+    if not right or images.shape[3] != 3 or 0 in images.shape[1:]:
         raise ValueError(f"pixels are {_described(images)}; expected (N, H, W, 3) uint8")
 
 
@@ -111,7 +114,8 @@ class LabelledImages(Images):
 def identity_classes(pids: np.ndarray) -> np.ndarray:
     "Identities (any integers) as classes 0 … C−1 in ascending order; raises ValueError for fewer than two identities."
     pids = np.asarray(pids)
-    if pids.ndim != 1 or pids.size and pids.dtype.kind not in "iu": raise ValueError(f"identities are {_described(pids)}; expected (N,) integers")
+    if pids.ndim != 1 or pids.size and pids.dtype.kind not in "iu":
+        raise ValueError(f"identities are {_described(pids)}; expected (N,) integers")
     unique, classes = np.unique(pids, return_inverse=True)
     if len(unique) < 2: raise ValueError(f"{len(unique)} identity in {len(classes)} training images; ReID needs at least two")
     return classes.astype(np.int64)
@@ -132,7 +136,8 @@ def identity_epoch(
     rng: np.random.Generator,
 ) -> np.ndarray:                 # (C // P, P·K) image indices, one row per batch
     "One pass over the identities in random order, K random images each (with replacement where there are fewer)."
-    if identities < 1 or k < 1: raise ValueError(f"a batch of {identities} identities with {k} images each; both are at least 1")
+    if identities < 1 or k < 1:
+        raise ValueError(f"a batch of {identities} identities with {k} images each; both are at least 1")
     order = np.lexsort((rng.random(len(classes)), classes))          # shuffled inside each identity
     _, start, count = np.unique(classes[order], return_index=True, return_counts=True)
     if len(start) < identities: raise ValueError(f"a batch of {identities} identities from {len(start)}; lower `identities`")
@@ -144,7 +149,8 @@ def identity_epoch(
 
 def random_epoch(n: int, batch: int, rng: np.random.Generator) -> np.ndarray:
     "(n // batch, batch) indices: every image at most once, the incomplete last batch dropped."
-    if batch < 1: raise ValueError(f"a batch of {batch} images; it has at least 1")
+    if batch < 1:
+        raise ValueError(f"a batch of {batch} images; it has at least 1")
     if n < batch: raise ValueError(f"{n} images do not fill one batch of {batch}; lower the batch size or add images")
     return rng.permutation(n)[: n // batch * batch].reshape(-1, batch)
 
@@ -442,7 +448,9 @@ def ready(images: np.ndarray, index: np.ndarray, draws: Draws | None = None, dev
     return on_device(fused(images, index, draws, torch.device(device).type == "cuda"), device)
 
 
-def _native(array: np.ndarray) -> np.ndarray: return array.astype(array.dtype.newbyteorder("="), copy=False)     # torch knows no other byte order
+def _native(array: np.ndarray) -> np.ndarray:
+    "The array in this machine's byte order: torch knows no other."
+    return array.astype(array.dtype.newbyteorder("="), copy=False)
 
 
 def batch(
@@ -470,5 +478,7 @@ def batches(
 ) -> Iterator[Tensor]:                   # (B, 3, H, W) normalised, channels_last
     "All images in order, ready for the network; the last batch may be smaller."
     _check_pixels(images)
-    if size < 1: raise ValueError(f"a batch of {size} images; it has at least 1")
-    return (ready(images, np.arange(start, min(start + size, len(images))), device=device) for start in range(0, len(images), size))
+    if size < 1:
+        raise ValueError(f"a batch of {size} images; it has at least 1")
+    rows = (np.arange(start, min(start + size, len(images))) for start in range(0, len(images), size))
+    return (ready(images, index, device=device) for index in rows)

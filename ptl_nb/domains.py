@@ -528,7 +528,8 @@ class FilesRefused(ValueError):
 def _accuse(faults: dict[int, str], table: pd.DataFrame, bad: pd.Series, column: str, why: str | pd.Series) -> None:
     "Add what is wrong with the bad rows, by row, the same for all or each its own; the first fault of a row counts."
     for row in table.index[bad]:
-        faults.setdefault(row, f"line {row + 2}: {column} {str(table[column][row])!r} {why if isinstance(why, str) else why[row]}")
+        own = why if isinstance(why, str) else why[row]
+        faults.setdefault(row, f"line {row + 2}: {column} {str(table[column][row])!r} {own}")
 
 # %% ../nbs/method/01_domains.ipynb #8411fb9a
 def _csv_numbers(table: pd.DataFrame, faults: dict[int, str], named: bool) -> pd.DataFrame:
@@ -689,11 +690,11 @@ def parse_times(
     times, bad, why = _moments(values)
     if bad.any():
         raise ValueError(
-            f"time {pd.Series(values).reset_index(drop=True)[bad].iloc[0]!r} {why} ({bad.sum()} such values)"
+            f"time {pd.Series(values).reset_index(drop=True)[bad].tolist()[0]!r} {why} ({bad.sum()} such values)"
         )
     return times
 
-
+# %% ../nbs/method/01_domains.ipynb #5d1c9a06
 def span(
     value,  # as one of `parse_times`
 ) -> tuple:  # first and last moment, timestamps or numbers

@@ -159,17 +159,16 @@ def _integers(name: str, values, expected: int) -> np.ndarray:
     array = np.asarray(values.detach().cpu() if hasattr(values, "detach") else values)
     if array.shape != (expected,):
         raise ValueError(f"{name} has shape {array.shape}, but the features or distances call for ({expected},)")
-    exact = 2.0 ** (np.finfo(array.dtype).nmant + 1) if array.dtype.kind == "f" else 2.0**63       # above, different numbers have become one
     if array.dtype.kind not in "iu" and not (array.dtype.kind == "f" and (array == np.round(array)).all() and np.isfinite(array).all()):
         raise ValueError(f"{name} must be integers, got {array.dtype}, for example {array.ravel()[0]!r}")
-    if (np.abs(array.astype(np.float64)) >= exact).any():
-        raise ValueError(f"{name} holds {array[np.abs(array.astype(np.float64)).argmax()]!r}, too large for {array.dtype} to tell identities apart: give int64")
+    # from here on, different numbers have become one
+    exact = 2.0 ** (np.finfo(array.dtype).nmant + 1) if array.dtype.kind == "f" else 2.0**63
+    sizes = np.abs(array.astype(float))
+    if (sizes >= exact).any():
+        raise ValueError(f"{name} holds {array[sizes.argmax()]!r}, too large for {array.dtype} to tell one from the "
+                         "next: give int64")
     if name.endswith("_pids") and (array < 0).any():
         raise ValueError(f"{name} holds {array.min()}: negative pids mark junk or unlabelled images, drop them before scoring")
-    if name == "query_pids" and (array == 0).any():
-        raise ValueError(
-            "query_pids holds 0, which marks the gallery's distractors, whom nobody asks for: count people from 1"
-        )
     return array.astype(np.int64)
 
 
@@ -191,10 +190,12 @@ def matched_identities(
 ) -> np.ndarray:  # (I,) ascending pids
     "The identities that will be scored: a query of theirs has a match in another camera."
     labels = check_labels(len(query_pids), len(gallery_pids), query_pids, gallery_pids, query_camids, gallery_camids)
-    return np.unique([pid for pid, (positives, _) in zip(labels.query_pids, labels.matches()) if len(positives)]).astype(np.int64)
+    matched = [len(positives) > 0 for positives, _ in labels.matches()]
+    return np.unique(labels.query_pids[matched])
 
 # %% ../nbs/method/10_evaluator.ipynb #4e394886
-BLIND = "their score is that of the gallery's order, and says nothing of the model. Look at its weights and at what it was given"
+BLIND = ("their score is that of the gallery's order, and says nothing of the model. "
+         "Look at its weights and at what it was given")
 BLOCK_BYTES = 2**25  # similarities held at a time: 32 MB, enough for an efficient product, and near the processor
 
 
@@ -210,7 +211,8 @@ def _rows(start: int, stop: int, distance) -> np.ndarray:
     if hasattr(block, "detach"): block = block.detach().cpu().to(_numpys(block.dtype))
     block = np.asarray(block)
     if block.dtype.kind not in "biuf": raise ValueError(f"distance holds {block.dtype}: expected real numbers")
-    block = np.negative(block, dtype=min(np.promote_types(block.dtype, np.float32), np.dtype(np.float64), key=lambda kind: kind.itemsize))
+    kind = np.promote_types(block.dtype, np.float32)
+    block = np.negative(block, dtype=np.float64 if kind == np.longdouble else kind)
     if np.isnan(block).any():
         bad = start + int(np.isnan(block).any(1).argmax())
         raise ValueError(f"the distances of query {bad} hold NaN: check the features they come from")
@@ -222,7 +224,7 @@ def score(
     query_pids, gallery_pids,  # (Q,), (G,) integers
     query_camids, gallery_camids,  # (Q,), (G,) integers
 ) -> Scores:
-    "Score a ranking given as distances; ties rank in gallery order, with a warning where a query is equally far from all."
+    "Score a ranking given as distances; ties rank in gallery order, and a warning says where they are all there is."
     if not hasattr(distance, "shape"): distance = np.asarray(distance)
     if len(distance.shape) != 2:
         raise ValueError(f"distance must be a (queries, gallery) matrix, got shape {tuple(distance.shape)}")
@@ -237,7 +239,8 @@ def score(
             yield block
 
     ranks = _ranks(blocks(), labels)
-    if sum(blind): warnings.warn(f"{sum(blind)} of {size} queries are equally far from every gallery image: {BLIND}", stacklevel=2)
+    if n := sum(blind):
+        warnings.warn(f"{n} of {size} queries are equally far from every gallery image: {BLIND}", stacklevel=2)
     return scores_from_ranks(ranks, labels.query_pids, gallery)
 
 # %% ../nbs/method/10_evaluator.ipynb #9fd3d822
@@ -247,9 +250,11 @@ def _matrix(name: str, features):
 
     if not isinstance(features, torch.Tensor):
         try: features = np.asarray(features)
-        except ValueError as error: raise ValueError(f"{name} are no matrix: {error}") from None
+        except ValueError as error:
+            raise ValueError(f"{name} are no matrix: {error}") from None
         if features.dtype.kind not in "biuf": raise ValueError(f"{name} are {features.dtype}: expected real numbers")
-        features = np.require(features, np.float32, ["C", "W"])      # torch takes no other byte order, no negative stride and nothing read-only
+        # torch takes no other byte order, no negative stride and nothing read-only
+        features = np.require(features, np.float32, ["C", "W"])
     tensor = features.detach() if isinstance(features, torch.Tensor) else torch.as_tensor(features)
     if tensor.is_complex(): raise ValueError(f"{name} are {tensor.dtype}: expected real numbers")
     if tensor.ndim != 2 or not tensor.shape[1]:
@@ -277,7 +282,8 @@ def _one_direction(features, norms: np.ndarray) -> bool:
     if len(features) < 2: return False
     lengths = torch.from_numpy(norms).to(features.device)[:, None]
     first = features[0] / lengths[0]
-    return all(bool(((part / length - first).abs() <= SAME).all()) for part, length in zip(features.split(64), lengths.split(64)))
+    parts = zip(features.split(64), lengths.split(64))
+    return all(bool(((part / length - first).abs() <= SAME).all()) for part, length in parts)
 
 
 def _warn_blind(query, gallery, query_norms: np.ndarray, gallery_norms: np.ndarray) -> None:
@@ -285,7 +291,8 @@ def _warn_blind(query, gallery, query_norms: np.ndarray, gallery_norms: np.ndarr
     found = [f"{(norms < NO_LENGTH).sum()} of {len(norms)} {name} features are zero"
              for name, norms in (("query", query_norms), ("gallery", gallery_norms)) if (norms < NO_LENGTH).any()]
     if _one_direction(gallery, gallery_norms): found.append(f"all {len(gallery)} gallery features point the same way")
-    if found: warnings.warn(f"{' and '.join(found)}: equal similarities rank in the gallery's order; {BLIND}", stacklevel=3)
+    if found:
+        warnings.warn(f"{' and '.join(found)}: {BLIND}", stacklevel=3)
 
 # %% ../nbs/method/10_evaluator.ipynb #c1ba5f1b
 def _products(query, gallery, step: int) -> Iterator[np.ndarray]:
@@ -306,7 +313,7 @@ def evaluate(
     query_camids, gallery_camids,  # (Q,), (G,) integers
     ranks=None,  # `parallel.Ranks`, processes that share the queries, each with all features; all get the scores
 ) -> Scores:
-    "Score features by cosine similarity without ever holding the whole distance matrix; a warning where features are zero or all alike."
+    "Score features by cosine similarity without ever holding the distance matrix; warns of such as are zero or alike."
     from ptl_nb.parallel import ALONE, join, span
     query, gallery = _matrix("query_features", query_features), _matrix("gallery_features", gallery_features)
     if query.shape[1] != gallery.shape[1]:
@@ -402,7 +409,8 @@ def extract(
 
     from ptl_nb.data import batches
     from ptl_nb.parallel import ALONE, join, span
-    if size < 1: raise ValueError(f"size is {size}; a batch has at least 1 image")
+    if size < 1:
+        raise ValueError(f"size is {size}; a batch has at least 1 image")
     net = net.to(device, memory_format=torch.channels_last).eval()
     if not len(images) and net.reid: return np.zeros((0, net.reid.neck.num_features), np.float32)
     mine = images[span(len(images), size, ranks or ALONE)]
@@ -424,14 +432,16 @@ def reestimate_bn(
     seed: int = 0,                  # of the order
     ranks=None,                     # `parallel.Ranks`: the first process does it for all
 ) -> None:
-    "Running statistics of backbone and neck := averages over the target's batches, weighed by their images; ValueError for fewer than two images."
+    "Running statistics of backbone and neck := averages over the target's batches, weighed by images; of two or more."
     import torch
 
     from ptl_nb.data import batches
     from ptl_nb.parallel import ALONE, spread
-    if net.reid is None: raise ValueError("the network has no ReID head; give one that was trained on a source")
+    if net.reid is None:
+        raise ValueError("the network has no ReID head; give one that was trained on a source")
     if len(images) < 2: raise ValueError(f"BN^t needs at least two training images of the target, {len(images)} given")
-    if size < 2: raise ValueError(f"size is {size}; the statistics of a batch need at least 2 images")
+    if size < 2:
+        raise ValueError(f"size is {size}; the statistics of a batch need at least 2 images")
     kinds = (torch.nn.BatchNorm1d, torch.nn.BatchNorm2d)
     layers = [m for part in (net.backbone, net.reid.neck) for m in part.modules() if isinstance(m, kinds)]
     momenta = [m.momentum for m in layers]
@@ -442,7 +452,7 @@ def reestimate_bn(
     with torch.no_grad():
         for x in batches(images[order[:whole if (ranks or ALONE).first else 0]], size, device):
             seen += len(x)
-            for m in layers: m.momentum = len(x) / seen                  # of full batches 1, 1/2, 1/3, ...: torch's cumulative average
+            for m in layers: m.momentum = len(x) / seen     # of full batches 1, 1/2, 1/3, ...: torch's cumulative one
             _embed(net, x, precision, device)
     spread(net, ranks or ALONE)
     for m, momentum in zip(layers, momenta): m.momentum = momentum

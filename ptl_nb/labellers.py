@@ -74,7 +74,8 @@ def train_parser(
     session: Session = Session(),    # where and how
 ) -> nn.Module:
     "A parser trained on labelled images."
-    if images.parts is None: raise ValueError("the images have no part maps for the parser to learn; give Images(..., parts=...)")
+    if images.parts is None:
+        raise ValueError("the images have no part maps for the parser to learn; give Images(..., parts=...)")
     torch.manual_seed(seed)
     net = parser_network(recipe)
     streams = [_Labelled("parts", images, recipe.parser_batch, lambda b: parsing_loss(net(b["x"]), b["parts"]))]
@@ -103,7 +104,8 @@ def train_attributes(
     session: Session = Session(),    # where and how
 ) -> tuple[PTLNet, np.ndarray]:      # the model, the indices of the images it was not trained on
     "An attribute model trained on a seeded share of labelled images (section 4.1, released code)."
-    if images.attributes is None: raise ValueError("the images have no attributes for the model to learn; give Images(..., attributes=...)")
+    if images.attributes is None:
+        raise ValueError("the images have no attributes for the model to learn; give Images(..., attributes=...)")
     torch.manual_seed(seed)
     parses = recipe.attribute_weight_parts > 0
     if parses and (parsed is None or parsed.parts is None):
@@ -225,8 +227,11 @@ def predict_attributes(
     size: int = 128,
 ) -> np.ndarray:                # (N, A, M) float32, sums to one over M
     "Soft labels: the softmax of each attribute head."
-    if net.attributes is None: raise ValueError("the network has no attribute heads; give the model of `train_attributes`")
-    if len(set(net.attributes.sizes)) > 1: raise ValueError(f"the attributes have {min(net.attributes.sizes)} to {max(net.attributes.sizes)} classes; one array holds attributes of equally many")
+    if net.attributes is None:
+        raise ValueError("the network has no attribute heads; give the model of `train_attributes`")
+    if len(set(net.attributes.sizes)) > 1:
+        raise ValueError(f"the attributes have {min(net.attributes.sizes)} to {max(net.attributes.sizes)} classes; one "
+                         "array holds attributes of equally many")
     out = np.empty((len(images), len(net.attributes.sizes), max(net.attributes.sizes)), np.float32)
     net.to(device, memory_format=torch.channels_last).eval()
     for x, start in zip(batches(images, size, device), range(0, len(images), size)):

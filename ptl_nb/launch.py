@@ -178,9 +178,11 @@ def parse_launch(
     pairs = [part.strip().partition("=") for part in rest.split(",") if part.strip()]
     if bad := [k for k, _, v in pairs if not k or not v]: raise ValueError(f"launch option {bad[0]!r} has no value; options are name=value, separated by commas")
     given = {k: int(v) if v.isdecimal() else v for k, _, v in pairs}
-    if len(given) < len(pairs): raise ValueError(f"launch is {text!r} and names an option twice; give each once")
+    if len(given) < len(pairs):
+        raise ValueError(f"launch is {text!r} and names an option twice; give each once")
     parallel = given.get("parallel", 1)
-    if not (isinstance(parallel, int) and parallel > 0): raise ValueError(f"launch option parallel is {parallel!r}; it is how many jobs run at a time, at least 1")
+    if not (isinstance(parallel, int) and parallel > 0):
+        raise ValueError(f"launch option parallel is {parallel!r}; it is how many jobs run at a time, at least 1")
     return executor, {"timeout_min": 24 * 60, "gpus_per_node": int(torch.device(device).type == "cuda"), **given} if executor else {}
 
 # %% ../nbs/lib/launch.ipynb #e3a49a7b

@@ -24,12 +24,15 @@ def _check_classes(
 ):
     "ValueError where identity classes do not fit the logits; their range is looked at on the CPU only."
     if logits.ndim != 2 or not len(logits) or labels.shape != logits.shape[:1]:
-        raise ValueError(f"identity logits {tuple(logits.shape)} and labels {tuple(labels.shape)}: expected (B, C) and (B,), with at least one image.")
-    if labels.is_floating_point() or labels.dtype == torch.bool: raise ValueError(f"identity labels are {labels.dtype}: expected integer classes 0..{logits.shape[1] - 1}.")
+        raise ValueError(f"identity logits {tuple(logits.shape)} and labels {tuple(labels.shape)}: expected (B, C) and "
+                         "(B,), with at least one image.")
+    if labels.is_floating_point() or labels.dtype == torch.bool:
+        raise ValueError(f"identity labels are {labels.dtype}: expected integer classes 0..{logits.shape[1] - 1}.")
     if labels.device.type != "cpu": return
     low, high = labels.min().item(), labels.max().item()
     if low < 0 or high >= logits.shape[1]:
-        raise ValueError(f"identity labels hold class {low if low < 0 else high}, the logits have classes 0..{logits.shape[1] - 1}.")
+        raise ValueError(f"identity labels hold class {low if low < 0 else high}, the logits have classes "
+                         f"0..{logits.shape[1] - 1}.")
 
 
 def id_loss(
@@ -77,7 +80,8 @@ def batch_hard_triplet(
     "Batch-hard triplet loss, mean hinge over anchors that have a positive and a negative (paper, Eq. 2-3)."
     if features.ndim != 2 or pids.shape != features.shape[:1]:
         raise ValueError(f"features {tuple(features.shape)} and pids {tuple(pids.shape)}: expected (B, D) and (B,).")
-    if not features.is_floating_point(): raise ValueError(f"features are {features.dtype}: expected floating point.")
+    if not features.is_floating_point():
+        raise ValueError(f"features are {features.dtype}: expected floating point.")
     valid = _valid_anchors(pids).to(features.device, non_blocking=True)
     x = _full(features)
     positive, negative = hardest_pairs(x, pids.to(features.device, non_blocking=True))
@@ -93,7 +97,8 @@ def _check_parts(
 ):
     "ValueError where part maps do not fit the logits; classes are looked at on the CPU only."
     if logits.ndim != 4: raise ValueError(f"part logits of shape {tuple(logits.shape)}: expected (B, K, H, W).")
-    if not logits.numel(): raise ValueError(f"part logits of shape {tuple(logits.shape)}: nothing to take the mean of.")
+    if not logits.numel():
+        raise ValueError(f"part logits of shape {tuple(logits.shape)}: nothing to take the mean of.")
     b, k, h, w = logits.shape
     if tuple(parts.shape) != (b, h, w):
         raise ValueError(f"part maps of size {tuple(parts.shape)} do not fit logits of size {(b, k, h, w)}: "
@@ -127,9 +132,11 @@ def _check_soft(
     "ValueError where soft labels do not fit the logits or, on the CPU, do not sum to one (tolerance 1e-3)."
     if logits.shape != soft.shape:
         raise ValueError(f"{name}: soft labels of shape {tuple(soft.shape)} do not fit logits of shape {tuple(logits.shape)}.")
-    if not soft.numel(): raise ValueError(f"{name}: soft labels of shape {tuple(soft.shape)}, nothing to take the mean of.")
+    if not soft.numel():
+        raise ValueError(f"{name}: soft labels of shape {tuple(soft.shape)}, nothing to take the mean of.")
     if soft.device.type != "cpu": return
-    if (soft < 0).any(): raise ValueError(f"{name}: soft labels hold {soft.min().item():.4g}. Give probabilities (softmax), not logits.")
+    if (soft < 0).any():
+        raise ValueError(f"{name}: soft labels hold {soft.min().item():.4g}. Give probabilities (softmax), not logits.")
     sums = soft.sum(-1, dtype=torch.float32)
     bad = ~((sums - 1).abs() <= 1e-3)
     if bad.any():
@@ -155,12 +162,15 @@ def attribute_loss(
     "Cross entropy with soft labels, mean over images and attributes (paper, Eq. 5)."
     if isinstance(logits, Tensor) and isinstance(soft_labels, Tensor):
         _check_soft(logits, soft_labels, "attributes")
-        if weight is not None and weight.shape != logits.shape[1:]: raise ValueError(f"weights of shape {tuple(weight.shape)} for logits of shape {tuple(logits.shape)}: expected (A, M).")
+        if weight is not None and weight.shape != logits.shape[1:]:
+            raise ValueError(f"weights of shape {tuple(weight.shape)} for logits of shape {tuple(logits.shape)}: "
+                             "expected (A, M).")
         return _soft_cross_entropy(logits, soft_labels if weight is None else soft_labels * weight).mean()
     if isinstance(logits, Tensor) or isinstance(soft_labels, Tensor):
         raise ValueError("logits and soft labels: one is a tensor and the other a list. "
                          "Give both as (B, A, M), or both as lists of (B, M_j).")
-    if weight is not None: raise ValueError("weights go with logits and soft labels of shape (B, A, M), not with lists.")
+    if weight is not None:
+        raise ValueError("weights go with logits and soft labels of shape (B, A, M), not with lists.")
     if not logits or len(logits) != len(soft_labels):
         raise ValueError(f"{len(logits)} attribute heads and {len(soft_labels)} soft labels: "
                          "expected one (B, M_j) of each per attribute.")

@@ -75,13 +75,15 @@ def load_weights(model: nn.Module, name: str, weights: str) -> None:
 
 
 def _wrapper(given, wanted) -> str:     # names in a file, names of a network
-    "The remedy where all that is wrong with a file is what stands before the network's own names, such as 'module.'; else empty."
-    names, own = {k.replace("_", "."): k for k in given}, [k.replace("_", ".") for k in wanted]       # timm writes layer1_0 for layer1.0
+    "The remedy where only what stands before the network's own names is wrong, such as 'module.'; else empty."
+    # timm writes layer1_0 for layer1.0
+    names, own = {k.replace("_", "."): k for k in given}, [k.replace("_", ".") for k in wanted]
     for ends in (k for k in names if k.endswith(f".{own[0]}")):
         before = ends[:-len(own[0])]
         if 2 * len(names.keys() & {before + k for k in own}) > len(own):
             prefix = names[ends][:len(before)]
-            return f"its names are this network's behind {prefix!r}, as a wrapper such as DataParallel or torch.compile, or a checkpoint, saves them: write the file again with {prefix!r} taken off the names"
+            return (f"its names are this network's behind {prefix!r}, as a wrapper such as DataParallel or "
+                    f"torch.compile, or a checkpoint, saves them: write the file again with {prefix!r} taken off")
     return ""
 
 
@@ -276,11 +278,12 @@ class PTLNet(nn.Module):
         x: Tensor,                           # (B, 3, H, W) normalised images
         tasks: Sequence[str] = ("reid",),    # of "reid", "parts", "attributes"; none: only the backbone runs
     ) -> dict:                               # f (B, C), logits (B, identities), parts (B, K, h, w), attributes (B, A, M)
-        "Outputs of the wanted tasks from one pass through the backbone; ValueError naming a task that the network has no head for."
+        "Outputs of the wanted tasks from one pass through the backbone; ValueError naming a task without a head."
         for task in tasks:
             if task not in HEADS or getattr(self, task) is None:
                 built = [head for head in HEADS if getattr(self, head) is not None]
-                raise ValueError(f"the network has no head for the task {task!r}; it was built with {', '.join(built) or 'none'}")
+                raise ValueError(f"the network has no head for the task {task!r}; it was built with "
+                                 f"{', '.join(built) or 'none'}")
         e = self.backbone(x)
         out = self.reid(e) if "reid" in tasks else {}
         for task in ("parts", "attributes"):
@@ -290,10 +293,12 @@ class PTLNet(nn.Module):
     @torch.inference_mode()
     def part_size(self, height: int, width: int) -> tuple[int, int]:
         "(h, w) of the part maps that the parsing head gives for images of this size."
-        if self.parts is None: raise ValueError("the network has no parsing head, and so no part maps; build it with `parts`")
+        if self.parts is None:
+            raise ValueError("the network has no parsing head, and so no part maps; build it with `parts`")
         return tuple(self.parts.up(self.backbone.eval()(next(self.parameters()).new_zeros(1, 3, height, width))).shape[2:])
 
     def embed(self, x: Tensor) -> Tensor:
         "(B, C) float32 features g, L2-normalised: the test-time path."
-        if self.reid is None: raise ValueError("the network has no ReID head, and so no features; build it with `identities`")
+        if self.reid is None:
+            raise ValueError("the network has no ReID head, and so no features; build it with `identities`")
         return F.normalize(self.reid.embed(self.backbone(x))[1].float())

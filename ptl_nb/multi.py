@@ -28,8 +28,8 @@ from .model import PTLNet
 from .parallel import ALONE, Ranks, agree, share, start
 from .parameters import choose_device, choose_recipe, parse_seeds
 from .provenance import from_root
-from .recipe import Recipe
 from .ptl import PTL
+from .recipe import Recipe
 from .runs import ReIDRun, label_folders, score_model
 from .ssg import SSG
 from .store import Run, Store
@@ -121,7 +121,8 @@ def arguments() -> argparse.ArgumentParser:
 # %% ../nbs/lib/multi.ipynb #feee3fa3
 def check_shares(recipe: Recipe, method: Method, processes: int) -> None:
     "ValueError where that many processes cannot share the batches: before the label models are trained, not after."
-    if processes < 1: raise ValueError(f"{processes} processes; give at least 1, on at least 1 machine")
+    if processes < 1:
+        raise ValueError(f"{processes} processes; give at least 1, on at least 1 machine")
     share(recipe.identities * recipe.images, Ranks(size=processes), "identities · images")
     if method.uses_target: share(recipe.target_batch, Ranks(size=processes), "target_batch")
 

@@ -43,7 +43,8 @@ def start(
 ) -> Ranks:
     "Start the other processes, which run the same command, or join those that torchrun or SLURM has started; ImportError without Lightning Fabric."
     if processes < 1 or nodes < 1: raise ValueError(f"{processes} processes on {nodes} machines; both are at least 1")
-    if not 0 < minutes < 1e6: raise ValueError(f"minutes is {minutes}; a process waits for the others for some time, in minutes")
+    if not 0 < minutes < 1e6:
+        raise ValueError(f"minutes is {minutes}; a process waits for the others for some time, in minutes")
     if processes * nodes == 1: return Ranks(device=device)
     try:
         from lightning_fabric import Fabric

@@ -122,7 +122,9 @@ def pool(
     pooling: str = "average",    # or "max"
 ) -> Tensor:                     # (3, B, C) float32: whole, upper half, lower half; the middle row of an odd h counts as lower
     "Average (or maximum) of the last map over the whole body and its halves; ValueError for a map without halves."
-    if e.ndim != 4 or e.shape[2] < 2 or not e.shape[3]: raise ValueError(f"a map of shape {tuple(e.shape)} has no upper and lower half: give taller images, or a network of smaller stride")
+    if e.ndim != 4 or e.shape[2] < 2 or not e.shape[3]:
+        raise ValueError(f"a map of shape {tuple(e.shape)} has no upper and lower half: give taller images, or a "
+                         "network of smaller stride")
     half = e.shape[2] // 2
     return torch.stack([rows.float().mean((2, 3)) if pooling == "average" else rows.float().amax((2, 3)) for rows in (e, e[:, :, :half], e[:, :, half:])])
 
@@ -137,7 +139,8 @@ def part_features(
     size: int = 256,                # images per batch
 ) -> Tensor:                        # (3, N, C) float32 on the CPU, L2-normalised
     "Features that are clustered: whole, upper, lower."
-    if not len(images): raise ValueError("no images: there are no features to cluster")
+    if not len(images):
+        raise ValueError("no images: there are no features to cluster")
     net.to(device, memory_format=torch.channels_last).eval()
     found = []
     for x in batches(images, size, device):
@@ -237,7 +240,9 @@ def quality(
     from sklearn.metrics import fowlkes_mallows_score, normalized_mutual_info_score
     from sklearn.metrics.cluster import contingency_matrix
     labels, truth = np.asarray(labels), np.asarray(truth)
-    if labels.ndim != 1 or labels.shape != truth.shape: raise ValueError(f"clusters of shape {labels.shape} and identities of shape {truth.shape}; give one of each per image")
+    if labels.ndim != 1 or labels.shape != truth.shape:
+        raise ValueError(f"clusters of shape {labels.shape} and identities of shape {truth.shape}; give one of each "
+                         "per image")
     inside = labels >= 0
     if not inside.any(): return dict.fromkeys(("purity", "nmi", "fm"), math.nan)
     a, b = truth[inside], labels[inside]

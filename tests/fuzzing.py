@@ -25,11 +25,15 @@ from safetensors.torch import save_file
 from scipy.io import savemat
 
 import ptl_nb
-from ptl_nb import experiments, label_data, label_import, labels, model, ssg, standins, trainer
+from ptl_nb import label_data, label_import, labels, model, ssg, standins
 from ptl_nb.data import decode
 from ptl_nb.domains import CUHK03_SPLIT, LAYOUTS, STANDIN_MARKER, load_domain, parse_names
+from ptl_nb.methods import parse_methods
+from ptl_nb.parameters import choose_device, choose_recipe, parse_seeds
+from ptl_nb.recipe import Recipe
+from ptl_nb.store import Simple, Store
 
-from bad_inputs import MATS, READERS, TRAIN, TRUTH, encoded, written
+from bad_inputs.made import MATS, READERS, TRAIN, TRUTH, encoded, written
 from test_domains import csv, mat, tree
 
 DOCUMENTED = (ValueError, FileNotFoundError)     # what a reader may raise, see the docstrings
@@ -358,19 +362,19 @@ def archive() -> Target:
 
 
 def run_json() -> Target:
-    store, key = experiments.Store(scratch() / "runs", progress=False), {"kind": "fuzz", "seed": 0}
+    store, key = Store(scratch() / "runs", progress=False), {"kind": "fuzz", "seed": 0}
+    run = Simple("fuzz", key, lambda folder: None)
     valid = {"name": "fuzz", "key": key, "seconds": 1.0, "bytes": {"run.json": 9}}
-    file = store.folder("fuzz", key) / "run.json"
-    return Target(json_near(valid), through(file, lambda: store.find("fuzz", key)), 150)
+    return Target(json_near(valid), through(store.folder(run) / "run.json", lambda: store.find(run)), 150)
 
 
 VALUES = st.one_of(ODD, st.lists(ODD, max_size=3).map(tuple))
 
 
 def recipe() -> Target:
-    fields = st.sampled_from([*(f for f in trainer.Recipe.__dataclass_fields__ if f != "name"), "epoch"])
+    fields = st.sampled_from([*(f for f in Recipe.__dataclass_fields__ if f != "name"), "epoch"])
     changes = st.dictionaries(fields, VALUES, max_size=3)
-    return Target(changes, lambda given: experiments.choose_recipe("smoke", **given), 300)
+    return Target(changes, lambda given: choose_recipe("smoke", **given), 300)
 
 
 def ssg_recipe() -> Target:
@@ -390,7 +394,7 @@ def words() -> Target:
     known = ["BL", "PTL", "HP^t", "Attr^s", "BN^t", "SSG", "SSG†", "fwd^t", "+", ",", " ", "0", "1", "-", "cuda", ":"]
     token = st.one_of(st.sampled_from(known), st.text(max_size=4))
     value = st.one_of(st.lists(token, max_size=8).map("".join), ODD, st.lists(ODD, max_size=3))
-    readers = st.sampled_from([experiments.parse_seeds, experiments.parse_methods, experiments.choose_device])
+    readers = st.sampled_from([parse_seeds, parse_methods, choose_device])
     return Target(st.tuples(readers, value), lambda case: case[0](case[1]), 400)
 
 

@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from conftest import ENV, outputs, papermill, smoke_run
 from PIL import Image
 
-import test_repo
 from ptl_nb.data import decode
 from ptl_nb.deploy import load_deploy, model_card
 from ptl_nb.domains import FilesRefused, load_domain
@@ -20,7 +20,6 @@ from ptl_nb.evidence import conflicts, evidence, verdict
 from ptl_nb.image_files import MAX_PIXELS, load_checked, open_rgb, remarks, upright_size
 from ptl_nb.labels import read_parts
 from ptl_nb.standins import truth
-from test_repo import outputs, papermill, smoke_run
 
 
 @pytest.fixture(scope="module")
@@ -237,7 +236,7 @@ def test_unknown_times_are_left_out_of_the_evidence(tmp_path, people):
 @pytest.fixture
 def adapt(tmp_path, monkeypatch):
     "Runs the notebook; gives what it shows, its results, its deployed files."
-    monkeypatch.setitem(test_repo.ENV, "TMPDIR", str(tmp_path))
+    monkeypatch.setitem(ENV, "TMPDIR", str(tmp_path))
     def run(*parameters):
         smoke_run("adapt", tmp_path / "out.ipynb", *parameters)
         results = next(tmp_path.glob("ptl-smoke-*"))
@@ -284,7 +283,7 @@ def test_labelled_rows_and_labels_of_another_model(adapt, tmp_path, people):
 
 @pytest.mark.slow
 def test_bad_files_stop_it_before_any_training(tmp_path, people, monkeypatch):
-    monkeypatch.setitem(test_repo.ENV, "TMPDIR", str(tmp_path))
+    monkeypatch.setitem(ENV, "TMPDIR", str(tmp_path))
     for i in range(13): put(tmp_path / "own", f"{i}.jpg", people[0][i])
     (tmp_path / "own/gone.jpg").symlink_to("nowhere")
     for name in ("x.jpg", "y.jpg"): (tmp_path / "own" / name).write_bytes(b"no image")
@@ -300,7 +299,7 @@ def test_bad_files_stop_it_before_any_training(tmp_path, people, monkeypatch):
     (11, "seed=0", "own has 11 images to adapt to; give at least 12"), (13, "ssg=ssg", "own has 13 images, SSG wants at least one batch"),
     (13, "attributes_from=their.csv", "attributes of 2 to 3 classes"), (13, "deploy=PTL+SSG", "this run makes BL, BL+BN^t, PTL, PTL+BN^t")])
 def test_what_cannot_be_adapted_to_is_refused_before_any_training(tmp_path, people, monkeypatch, images, parameter, says):
-    monkeypatch.setitem(test_repo.ENV, "TMPDIR", str(tmp_path))
+    monkeypatch.setitem(ENV, "TMPDIR", str(tmp_path))
     for i in range(images): put(tmp_path / "own", f"{i}.jpg", people[0][i])
     third = [1 / 3] * 3
     pd.DataFrame([(f"{i}.jpg", .5, .5, *third) for i in range(images)], columns=["path", "hat=no", "hat=yes", "hair=none", "hair=short", "hair=long"]).to_csv(tmp_path / "their.csv", index=False)

@@ -25,29 +25,29 @@ import pytest
 import torch
 from check_repo import PAPERMILL, ROOT
 
-from ptl_nb import data, experiments
-from ptl_nb.checkpoint import save_state
+from ptl_nb import data, provenance, runs
+from ptl_nb.checkpoint import Checkpointer, save_state, save_weights
 from ptl_nb.data import pixels
 from ptl_nb.deploy import write_card
 from ptl_nb.disk import FullDisk, alone, whole, whole_folder, write_csv, write_json
 from ptl_nb.domains import load_domain
 from ptl_nb.evaluator import evaluate
-from ptl_nb.experiments import save_net
 from ptl_nb.export import export_int8, export_onnx, write_model
 from ptl_nb.label_data import (
     crops, export_densepose, export_peta_mat, export_peta_tree, export_rap, load_labels, part_maps)
 from ptl_nb.label_import import import_attributes, import_parts
 from ptl_nb.labels import (
     ATTRIBUTES_FILE, Vocabulary, read_provenance, write_attributes, write_parts, write_provenance)
+from ptl_nb.methods import parse_method
 from ptl_nb.model import PTLNet
 from ptl_nb.plots import write_figure
+from ptl_nb.precision import loss_scaler
 from ptl_nb.recipe import RECIPES
 from ptl_nb.runs import score_model
 from ptl_nb.search import GalleryIndex, approximate, full_rows, save_index
 from ptl_nb.site import build_site
-from ptl_nb.ssg import save_round
 from ptl_nb.standins import archive_path, export_layout, extract, truth, write_archive
-from ptl_nb.store import Store
+from ptl_nb.store import Simple, Store
 
 # disks that refuse
 
@@ -150,7 +150,8 @@ def scores(place: Path, version: int) -> Path:
     run, who = place / "run", np.arange(40)
     run.mkdir(exist_ok=True)
     made = evaluate(rng.random((40, 8), np.float32), rng.random((40, 8), np.float32), who, who, who * 0, who * 0 + 1)
-    with patch.multiple(experiments, ready_net=lambda *a: None, score_net=lambda *a: made): score_model(Store(place), RECIPES["smoke"], run, corridor, bn_target=version == 2)
+    with patch.multiple(runs, scored_network=lambda *a: None, score_net=lambda *a: made):
+        score_model(Store(place), RECIPES["smoke"], run, corridor, parse_method("BL+BN^t" if version == 2 else "BL"))
     return run
 
 
@@ -185,7 +186,9 @@ def faiss(place: Path, version: int) -> Path:
 
 
 def run_of_a_store(place: Path, version: int) -> Path:
-    return Store(place, progress=False).make("run", {"version": version}, lambda folder: write_json(folder / "a.json", {"a": list(range(9000))}))
+    long = {"a": list(range(9000))}
+    run = Simple("run", {"version": version}, lambda folder: write_json(folder / "a.json", long))
+    return Store(place, progress=False).make(run)
 
 
 def state(place: Path, version: int) -> Path:
@@ -194,10 +197,11 @@ def state(place: Path, version: int) -> Path:
     return place / "state.safetensors"
 
 
-def adaptation(place: Path, version: int) -> Path:
-    part = torch.nn.Linear(100 * version, 100)
-    save_round(place / "state", {}, part, torch.optim.SGD(part.parameters(), 0.1), (0.5,), [{"round": version}])
-    return place / "state"
+def round_of_a_training(place: Path, version: int) -> Path:
+    part, file = torch.nn.Linear(100 * version, 100), place / "state.safetensors"
+    optimiser = torch.optim.SGD(part.parameters(), 0.1)
+    Checkpointer(file, part, optimiser, loss_scaler("fp32"), {}).write([], number=version, rows=[{"round": version}])
+    return file
 
 
 def figure(place: Path, version: int) -> Path:
@@ -216,9 +220,9 @@ def file_by(name: str, write):
 
 
 WRITERS = {
-    "weights": file_by("model.safetensors", lambda file, v: save_net(torch.nn.Linear(100 * v, 100), file)),
+    "weights": file_by("model.safetensors", lambda file, v: save_weights(torch.nn.Linear(100 * v, 100), file)),
     "training state": state,
-    "adaptation state": adaptation,
+    "state after a round": round_of_a_training,
     "table": file_by("a.csv", lambda file, v: write_csv(file, pd.DataFrame({"a": np.arange(9000) * v}))),
     "json": file_by("a.json", lambda file, v: write_json(file, {"a": [v] * 9000})),
     "figure": figure,
@@ -356,7 +360,7 @@ def test_what_a_killed_process_left_is_removed(tmp_path):
 def test_a_disk_without_locks_is_named(tmp_path, monkeypatch, number):
     def flock(*_): raise OSError(number, os.strerror(number))
     monkeypatch.setattr("fcntl.flock", flock)
-    with pytest.raises(OSError) as told: Store(tmp_path / "runs", progress=False).make("run", {}, lambda folder: {})
+    with pytest.raises(OSError) as told: Store(tmp_path / "runs", progress=False).make(Simple("run", {}, lambda folder: {}))
     assert told.value.errno == number and f"folder {tmp_path / 'runs'} has no file locks" in str(told.value) and "give a folder on another disk" in str(told.value)
 
 
@@ -386,11 +390,12 @@ shutil.disk_usage = lambda _: types.SimpleNamespace(free=9e6)       # that of Wi
 msvcrt = sys.modules['msvcrt'] = types.SimpleNamespace(LK_NBLCK=2, locking=lambda *given: calls.append(given))
 import errno, pathlib, tempfile
 import numpy as np
-import ptl_nb.experiments as e, ptl_nb.search, ptl_nb.launch, ptl_nb.multi, ptl_nb.site, ptl_nb.export, ptl_nb.deploy
+import ptl_nb.search, ptl_nb.launch, ptl_nb.multi, ptl_nb.site, ptl_nb.export, ptl_nb.deploy
 from ptl_nb.disk import FullDisk, alone, naming, new_array
+from ptl_nb.provenance import peak_memory
 folder = pathlib.Path(tempfile.mkdtemp(dir=sys.argv[1]))
 with alone(folder / 'a'): new_array(folder / 'a', (4,))
-assert calls and e.peak_memory() is None, calls
+assert calls and peak_memory() is None, calls
 try:
     with naming(folder / 'b'): raise OSError(errno.ENOSPC, 'full')
 except FullDisk as told: print(told)
@@ -409,15 +414,17 @@ def test_a_system_without_the_modules_of_unix(tmp_path):
 
 
 def test_memory_is_in_megabytes_on_macos_too(monkeypatch):
-    here = experiments.peak_memory()
+    here = provenance.peak_memory()
     held = types.SimpleNamespace(ru_maxrss=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)      # macOS counts bytes
-    monkeypatch.setattr(experiments.platform, "system", lambda: "Darwin"), monkeypatch.setattr(experiments.resource, "getrusage", lambda _: held)
-    assert here <= experiments.peak_memory() <= here + 50 > 50
+    monkeypatch.setattr(provenance.platform, "system", lambda: "Darwin")
+    monkeypatch.setattr(provenance.resource, "getrusage", lambda _: held)
+    assert here <= provenance.peak_memory() <= here + 50 > 50
 
 
 def test_a_folder_of_the_parameters_may_begin_with_a_tilde(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path)), monkeypatch.chdir(ROOT / "nbs")
-    assert [experiments.from_root(p) for p in ("~/sets", "data", tmp_path / "x")] == [tmp_path / "sets", ROOT / "data", tmp_path / "x"]
+    found = [provenance.from_root(p) for p in ("~/sets", "data", tmp_path / "x")]
+    assert found == [tmp_path / "sets", ROOT / "data", tmp_path / "x"]
     for notebook in PAPERMILL:
         cells = [c.source for c in nbformat.read(ROOT / "nbs" / f"{notebook}.ipynb", 4).cells if c.cell_type == "code" and "parameters" not in c.metadata.get("tags", [])]
         for name in ("data_root", "results_root"):
@@ -432,7 +439,7 @@ MAKES = {"write_text", "write_bytes", "to_csv", "to_json", "to_html", "to_parque
 INSIDE = {"whole", "whole_folder", "draft_folder", "_new_folder", "_addition"}
 MEANT = {    # functions that are given the draft, or a file in memory, and what else is no file of ours
     "disk": {"whole", "writable", "new_array", "_locked"}, "standins": {"split_parts", "stacked_png"}, "renderer": {"cuhk03_split", "jpeg"}, "label_data": {"_write_pictures"}, "export": {"_trace", "_quantise", "write_model"},
-    "experiments": {"joined_labels.fill"},                  # in a run's own draft
+    "label_runs": {"JoinedLabels.fill"},                    # in a run's own draft
     "site": {"write_page", "_copy_mathjax", "_fill", "_copy"}, "launch": {"launch_runs"},      # a folder of logs
     "plots": {"picture"}, "search": {"_stream"},
 }
@@ -442,7 +449,7 @@ def makes_a_file(call: ast.Call) -> bool:
     name = call.func.attr if isinstance(call.func, ast.Attribute) else getattr(call.func, "id", "")
     mode = [a.value for a in [*call.args[:2], *(k.value for k in call.keywords if k.arg == "mode")] if isinstance(a, ast.Constant) and isinstance(a.value, str)]
     if name in ("open", "ZipFile", "TarFile"): return any(re.fullmatch(r"[wax]b?\+?|r\+b?|rb\+", m) for m in mode)
-    if f"{getattr(getattr(call.func, 'value', None), 'id', '')}.{name}" in ("ast.dump", "kept.save"): return False     # gives text; `trainer.Kept`, which writes inside `whole`
+    if f"{getattr(getattr(call.func, 'value', None), 'id', '')}.{name}" in ("ast.dump", "checkpoint.save"): return False     # gives text; `checkpoint.Checkpointer`, which writes inside `whole`
     return name in MAKES and not (name == "to_csv" and not call.args)        # without a file it gives text
 
 

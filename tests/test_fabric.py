@@ -16,7 +16,7 @@ pytest.importorskip("lightning_fabric")
 
 from conftest import small_training
 
-from ptl_nb import experiments
+from ptl_nb import runs
 from ptl_nb.domains import load_domain
 from ptl_nb.methods import parse_methods
 from ptl_nb.parameters import choose_recipe
@@ -110,7 +110,7 @@ def test_a_table_finds_what_two_processes_trained(tmp_path, monkeypatch):
     assert json.loads((run / "run.json").read_text())["processes"] == 2
 
     def never(*_, **__): raise AssertionError("it was trained or scored again")
-    for name in ("fit", "score_net"): monkeypatch.setattr(experiments, name, never)
+    for name in ("fit", "score_net"): monkeypatch.setattr(runs, name, never)
     store, plaza, campus = Store(tmp_path / "runs", progress=False), load_domain("plaza"), load_domain("campus")
     wanted = Experiment(store, choose_recipe("smoke"), plaza, campus, parse_methods("BL+BN^t"), [0], {})
     assert np.isfinite(compare(wanted).scores["BL+BN^t"][0].mAP)

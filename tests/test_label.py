@@ -12,20 +12,22 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from conftest import ENV, ROOT, outputs, papermill, smoke_run
 from PIL import Image
 
-import test_repo
-from ptl_nb import experiments
+from ptl_nb import label_runs
 from ptl_nb.domains import load_domain
+from ptl_nb.label_runs import AttributeRun, LabelRun, ParserRun, label_sources
 from ptl_nb.labels import part_file, read_attributes, read_parts, read_provenance
+from ptl_nb.parameters import choose_recipe
 from ptl_nb.standins import truth
-from test_repo import ROOT, outputs, papermill, smoke_run
+from ptl_nb.store import Store
 
 
 @pytest.fixture
 def label(tmp_path, monkeypatch):
     "Runs the notebook; gives what it shows, the folder of its results, and its label store."
-    monkeypatch.setitem(test_repo.ENV, "TMPDIR", str(tmp_path))
+    monkeypatch.setitem(ENV, "TMPDIR", str(tmp_path))
     def run(*parameters):
         smoke_run("label", tmp_path / "out.ipynb", *parameters)
         results = next(tmp_path.glob("ptl-smoke-*"))
@@ -91,13 +93,19 @@ def test_bad_splits_are_refused(tmp_path):
 CHILD = """
 import sys, time
 from pathlib import Path
-from ptl_nb import experiments
+from ptl_nb import label_runs
 from ptl_nb.domains import load_domain
+from ptl_nb.parameters import choose_recipe
+from ptl_nb.store import Store
 
-predict = experiments.predict_parts
-def slowly(*arguments): time.sleep(.3); return predict(*arguments)
-experiments.CHUNK, experiments.predict_parts = 64, slowly
-experiments.label_domain(experiments.Store(Path(sys.argv[1]), progress=False), experiments.choose_recipe("smoke"), load_domain("corridor"), experiments.label_sources(origin="standin"))
+predict = label_runs.predict_parts
+def slowly(*arguments):
+    time.sleep(.3)
+    return predict(*arguments)
+label_runs.CHUNK, label_runs.predict_parts = 64, slowly
+sources = label_runs.label_sources(origin="standin")
+run = label_runs.LabelRun(choose_recipe("smoke"), load_domain("corridor"), sources)
+Store(Path(sys.argv[1]), progress=False).make(run)
 """
 
 
@@ -112,24 +120,32 @@ def contents(store: Path) -> dict[str, str]:
 
 @pytest.mark.slow
 def test_a_killed_run_goes_on(tmp_path, monkeypatch):
-    recipe, domain, sources = experiments.choose_recipe("smoke"), load_domain("corridor"), experiments.label_sources(origin="standin")
-    monkeypatch.setattr(experiments, "CHUNK", 64)
-    whole, killed = (experiments.Store(tmp_path / name, progress=False) for name in ("whole", "killed"))
-    experiments.train_parser_once(whole, recipe, sources); experiments.train_attributes_once(whole, recipe, sources)
+    recipe, domain, sources = choose_recipe("smoke"), load_domain("corridor"), label_sources(origin="standin")
+    monkeypatch.setattr(label_runs, "CHUNK", 64)
+    whole, killed = (Store(tmp_path / name, progress=False) for name in ("whole", "killed"))
+    for kind in (ParserRun, AttributeRun): whole.make(kind(recipe, sources))
     shutil.copytree(whole.root, killed.root)
-    expected = experiments.label_domain(whole, recipe, domain, sources)
+    labels = LabelRun(recipe, domain, sources)
+    expected = whole.make(labels)
 
-    child = subprocess.Popen([sys.executable, "-c", CHILD, str(killed.root)], cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)})
-    deadline = time.monotonic() + 120
-    while not (done := list(killed.root.glob(".labels-*.partial/chunks/[!.]*.npy"))) and child.poll() is None and time.monotonic() < deadline: time.sleep(.01)
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    child = subprocess.Popen([sys.executable, "-c", CHILD, str(killed.root)], cwd=ROOT, env=env)
+    deadline, chunks = time.monotonic() + 120, ".labels-*.partial/chunks/[!.]*.npy"
+    while not (done := list(killed.root.glob(chunks))) and child.poll() is None and time.monotonic() < deadline:
+        time.sleep(.01)
     child.send_signal(signal.SIGKILL)
     assert child.wait() == -signal.SIGKILL and done and not list(killed.root.glob("labels-*"))
     draft = next(killed.root.glob(".labels-*.partial"))
     (draft / "parts" / ".half.png.1-1.tmp").touch()             # what a kill inside a write leaves
 
-    seen, predict = [], experiments.predict_parts
-    monkeypatch.setattr(experiments, "predict_parts", lambda net, images, *rest: (seen.append(len(images)), predict(net, images, *rest))[1])
-    resumed = experiments.label_domain(killed, recipe, domain, sources)
+    seen, predict = [], label_runs.predict_parts
+
+    def counted(net, images, *rest):
+        seen.append(len(images))
+        return predict(net, images, *rest)
+
+    monkeypatch.setattr(label_runs, "predict_parts", counted)
+    resumed = killed.make(labels)
     assert 0 < sum(seen) <= len(domain.train) - 64, "finished pieces were predicted again"
     assert resumed.name == expected.name and contents(resumed) == contents(expected)
     assert len(read_parts(resumed, domain.train.path)) == len(domain.train)

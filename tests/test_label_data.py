@@ -14,12 +14,13 @@ from scipy.io import loadmat, savemat
 
 import ptl_nb.label_data as ld
 import ptl_nb.label_import as li
-from ptl_nb import experiments
 from ptl_nb.domains import STANDIN_MARKER, load_domain
+from ptl_nb.label_runs import ImportedLabels, label_sources
 from ptl_nb.label_scores import attribute_scores
 from ptl_nb.labels import (
     Vocabulary, attribute_auc, part_iou, read_attributes, read_parts, read_provenance, write_attributes)
 from ptl_nb.standins import truth
+from ptl_nb.store import Store
 
 
 @pytest.fixture(scope="module")
@@ -500,7 +501,7 @@ def test_peta_is_found_in_the_form_that_is_there(written, tmp_path, name, form, 
 
 def test_label_sources_take_peta_mat(written, tmp_path):
     unmarked(written, "peta-mat", tmp_path / "PETA")
-    with pytest.warns(UserWarning) as told: sources = experiments.label_sources(tmp_path)
+    with pytest.warns(UserWarning) as told: sources = label_sources(tmp_path)
     assert not sources.attributes.standin and len(sources.attributes) == 20, [str(w.message)[:80] for w in told]
 
 
@@ -526,10 +527,10 @@ def test_part_maps_with_endings_in_capitals_and_hidden_files(domain, tmp_path):
     Image.new("RGB", (4, 4)).save(domain.root / "train" / "junk.JPG", format="jpeg")        # in the folder, not in the tables
     Image.new("L", (4, 4)).save(tmp_path / "maps" / "train" / "junk.PNG", format="png")
     assert li.import_parts(tmp_path / "maps", "parts", domain, tmp_path / "store", "me") == li.Coverage(3, (), ())
-    store = experiments.Store(tmp_path / "runs", progress=False)
-    first = experiments.import_labels(store, domain, tmp_path / "maps")
+    store = Store(tmp_path / "runs", progress=False)
+    first = store.make(ImportedLabels(domain, tmp_path / "maps"))
     Image.new("L", (4, 6), 7).save(tmp_path / "maps/train/1.PNG", format="png")
-    assert experiments.import_labels(store, domain, tmp_path / "maps") != first, "a changed map was taken for the old one"
+    assert store.make(ImportedLabels(domain, tmp_path / "maps")) != first, "a changed map was taken for the old one"
 
 
 def test_an_attribute_table_is_read_as_forgivingly_as_a_domain_csv(domain, tmp_path):

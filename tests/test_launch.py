@@ -10,29 +10,17 @@ import pytest
 
 submitit = pytest.importorskip("submitit")
 
-from ptl_nb.domains import load_domain
-from ptl_nb.experiments import train_method
-from ptl_nb.label_runs import label_sources
-from ptl_nb.labels import read_attributes, write_attributes, write_provenance
-from ptl_nb.launch import (
-    STAGES, Job, Places, estimate, failures, job_executor, launch_runs, parse_launch, run_jobs, stage_jobs)
-from ptl_nb.methods import parse_methods
-from ptl_nb.parameters import choose_recipe
-from ptl_nb.standins import truth
-from ptl_nb.store import Store
-from ptl_nb.tables import Experiment, compare, compare_labels
-from test_repo import ENV, outputs, smoke_run
 from conftest import ENV, outputs, smoke_run
 
-from ptl_nb import experiments
+from ptl_nb import tables
 from ptl_nb.domains import load_domain
-from ptl_nb.experiments import train_method
 from ptl_nb.label_runs import label_sources
 from ptl_nb.labels import read_attributes, write_attributes, write_provenance
 from ptl_nb.launch import (
     STAGES, Job, Places, estimate, failures, job_executor, launch_runs, parse_launch, run_jobs, stage_jobs)
 from ptl_nb.methods import parse_methods
 from ptl_nb.parameters import choose_recipe
+from ptl_nb.runs import ReIDRun
 from ptl_nb.standins import truth
 from ptl_nb.store import Store
 from ptl_nb.tables import Experiment, compare, compare_labels
@@ -100,13 +88,13 @@ def test_every_kind_of_job_makes_what_compare_finds(tmp_path, bl):
 @pytest.mark.slow
 def test_sets_of_labels_share_the_plain_rows(tmp_path, bl, monkeypatch):
     "What needs no labels is trained, read and counted once; the rows keep their order."
-    read, score = [], experiments.score_model
+    read, score = [], tables.score_model
 
-    def noted(store, recipe, run, domain, bn):
+    def noted(store, recipe, run, domain, method):
         read.append(run.name)
-        return score(store, recipe, run, domain, bn)
+        return score(store, recipe, run, domain, method)
 
-    monkeypatch.setattr(experiments, "score_model", noted)
+    monkeypatch.setattr(tables, "score_model", noted)
     paths, labels = bl.target.train.path, tmp_path / "labels"
     vocabulary, known = read_attributes(truth("campus"), paths)
     write_attributes(labels, paths, vocabulary, known)
@@ -184,5 +172,5 @@ def test_an_estimate_changes_no_bit(tmp_path, bl):
     for name in ("plain", "after"):
         store = Store(tmp_path / name, progress=False)
         if name == "after": assert estimate(replace(bl, store=store)).what.tolist() == ["BL"]
-        train_method(store, RECIPE, bl.methods[0], bl.source, bl.target, 0, {})
+        store.make(ReIDRun(RECIPE, bl.methods[0], bl.source, bl.target))
     assert weights(tmp_path / "plain") == weights(tmp_path / "after")

@@ -18,16 +18,22 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from ptl_nb import experiments, trainer
-from ptl_nb.checkpoint import EXPLODED, STOPPED_FILE
+from ptl_nb import runs as model_runs
+from ptl_nb import trainer
+from ptl_nb.checkpoint import EXPLODED, STOPPED_FILE, LossMonitor
 from ptl_nb.clustering import jaccard_similarity, rerank
-from ptl_nb.data import Augment, Images, batch, batches
+from ptl_nb.data import Augment, Images, LabelledImages, batch, batches
 from ptl_nb.domains import load_domain
 from ptl_nb.evaluator import evaluate, extract, reestimate_bn, score
 from ptl_nb.labellers import train_attributes, train_parser
+from ptl_nb.methods import parse_method
 from ptl_nb.model import PTLNet
+from ptl_nb.parameters import choose_recipe
+from ptl_nb.recipe import Recipe
+from ptl_nb.runs import ReIDRun, score_model
 from ptl_nb.standins import truth
-from ptl_nb.trainer import fit
+from ptl_nb.store import Store, other_versions
+from ptl_nb.trainer import Session, fit
 
 RUNS = pytest.mark.xdist_group("numbers")                         # of the same trainings, each made once
 GOLDEN = Path(__file__).with_name("golden.csv")
@@ -42,17 +48,25 @@ CHANGES = {"weight_parts doubled": {"weight_parts": 0.2}, "margin 0.4": {"margin
 def train(folder: Path, changes: dict) -> dict:
     "PTL on plaza → campus as the tables train and score it, in 18 iterations of float32 and with true labels, so that nothing but training and scoring is measured."
     source, target = load_domain("plaza", origin="standin"), load_domain("campus", origin="standin")
-    recipe, store = experiments.choose_recipe("smoke", **{"precision": "fp32", "epochs": 2, **changes}), experiments.Store(folder, progress=False)
+    recipe = choose_recipe("smoke", **{"precision": "fp32", "epochs": 2, **changes})
+    store, ptl = Store(folder, progress=False), parse_method("PTL")
     gradients, step = {}, trainer.train_step
-    def first_gradients(net, *rest):
-        losses = step(net, *rest)
-        if not gradients: gradients.update(norms({name: p.grad for name, p in net.named_parameters() if p.grad is not None}))
+
+    def first_gradients(s, *rest):
+        losses = step(s, *rest)
+        if not gradients:
+            gradients.update(norms({name: p.grad for name, p in s.net.named_parameters() if p.grad is not None}))
         return losses
+
+    def each_iteration(*given):                                      # a row for each
+        *others, session = given
+        return fit(*others, replace(session, every=1))
+
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(trainer, "train_step", first_gradients)
-        patch.setattr(experiments, "fit", functools.partial(fit, every=1))           # a row for each iteration
-        run = experiments.train_method(store, recipe, experiments.parse_methods("PTL")[0], source, target, 0, {target.name: truth(target.name)})
-    scores = experiments.score_model(store, recipe, run, target)
+        patch.setattr(model_runs, "fit", each_iteration)
+        run = store.make(ReIDRun(recipe, ptl, source, target, 0, {target.name: truth(target.name)}))
+    scores = score_model(store, recipe, run, target, ptl)
     return {"history": pd.read_csv(run / "history.csv").to_dict("list"), "bits": hashlib.sha256((run / "model.safetensors").read_bytes()).hexdigest(),
             "gradients": gradients, "weights": norms(load_file(run / "model.safetensors")), "mAP": float(scores.mAP), "mAP_trapezoid": float(scores.mAP_trapezoid), "rank1": float(scores.cmc[0])}
 
@@ -118,13 +132,22 @@ def test_a_change_of_the_method_is_caught(change):
     assert not far(changed, pd.read_csv(GOLDEN)).empty
 
 
-def tiny(**changes): return trainer.Recipe("tiny", **{"backbone": "mini", "weights": None, "height": 32, "width": 16, "identities": 4, "images": 2, "target_batch": 4, "epochs": 15, "milestones": (12,), "precision": "fp32", **changes})
+TINY = Recipe("tiny", backbone="mini", weights=None, height=32, width=16, identities=4, images=2, target_batch=4, epochs=15,
+              milestones=(12,), precision="fp32")
 
 
 @pytest.fixture
-def images() -> Images:
+def images() -> LabelledImages:
     rng = np.random.default_rng(0)
-    return Images(rng.integers(0, 256, (40, 32, 16, 3), dtype=np.uint8), np.repeat(np.arange(8), 5), rng.integers(0, 8, (40, 8, 4), dtype=np.uint8), rng.dirichlet((1, 1), (40, 6)).astype(np.float32))
+    pixels = rng.integers(0, 256, (40, 32, 16, 3), dtype=np.uint8)
+    parts = rng.integers(0, 8, (40, 8, 4), dtype=np.uint8)
+    attributes = rng.dirichlet((1, 1), (40, 6)).astype(np.float32)
+    return LabelledImages(pixels, np.repeat(np.arange(8), 5), parts=parts, attributes=attributes)
+
+
+def unlabelled(images: LabelledImages) -> Images:
+    "The same images as a target: with proxy labels, without identities."
+    return Images(images.pixels, parts=images.parts, attributes=images.attributes)
 
 
 def people(n: int) -> np.ndarray: return np.random.default_rng(1).integers(0, 256, (n, 32, 16, 3), dtype=np.uint8)
@@ -138,7 +161,7 @@ def net() -> PTLNet:
 
 @pytest.mark.parametrize("n, size", [(66, 64), (66, 33), (66, 66), (100, 48), (67, 64)])
 def test_bn_statistics_weigh_by_images(net, n, size):
-    "The first layer sees the pixels, so that its mean is the mean over all images however they are cut, and its variance that of the batches, weighed by their images."
+    "The first layer sees the pixels: its mean is that of all images, however they are cut; so is its variance."
     images = people(n)
     reestimate_bn(net, images, size, "fp32")
     order = np.random.default_rng(0).permutation(n)
@@ -174,7 +197,8 @@ def features() -> tuple[np.ndarray, np.ndarray, list]:
     "Features of 6 queries and 30 gallery images, the pids and camids of both."
     rng = np.random.default_rng(0)
     centres, q, g = rng.normal(size=(6, 8)), np.arange(6), np.repeat(np.arange(6), 5)
-    return (centres[q] + rng.normal(size=(6, 8))).astype(np.float32), (centres[g] + rng.normal(size=(30, 8))).astype(np.float32), [q, g, np.ones(6, int), np.full(30, 2)]
+    query, gallery = ((centres[of] + rng.normal(size=(len(of), 8))).astype(np.float32) for of in (q, g))
+    return query, gallery, [q, g, np.ones(6, int), np.full(30, 2)]
 
 
 def said(call) -> list[str]:
@@ -187,14 +211,20 @@ def said(call) -> list[str]:
 def test_features_that_tell_nobody_apart_are_told():
     query, gallery, labels = features()
     one = np.tile(gallery[:1], (30, 1))
-    for q, g, words in [(query, np.zeros_like(gallery), "30 of 30 gallery features are zero"), (np.zeros_like(query), gallery, "6 of 6 query features are zero"), (query, one, "all 30 gallery features point the same way"),
-                        (query, one * np.linspace(1, 7, 30, dtype=np.float32)[:, None], "all 30 gallery features point the same way"), (query * (np.arange(6) > 0)[:, None], gallery, "1 of 6 query features are zero")]:
+    for q, g, words in [
+        (query, np.zeros_like(gallery), "30 of 30 gallery features are zero"),
+        (np.zeros_like(query), gallery, "6 of 6 query features are zero"),
+        (query, one, "all 30 gallery features point the same way"),
+        (query, one * np.linspace(1, 7, 30, dtype=np.float32)[:, None], "all 30 gallery features point the same way"),
+        (query * (np.arange(6) > 0)[:, None], gallery, "1 of 6 query features are zero"),
+    ]:
         message, = said(lambda: evaluate(q, g, *labels))
         assert words in message and "gallery's order" in message
     message, = said(lambda: score(np.where(np.arange(6)[:, None] < 2, 0.5, 1 - query @ gallery.T), *labels))
     assert "2 of 6 queries are equally far from every gallery image" in message
-    assert not said(lambda: evaluate(query, gallery, *labels)) and not said(lambda: score(1 - query @ gallery.T, *labels))
-    assert not said(lambda: evaluate(query[:2], gallery[:1], [0, 1], [0], [1, 1], [2]))           # one image has no order
+    assert not said(lambda: evaluate(query, gallery, *labels))
+    assert not said(lambda: score(1 - query @ gallery.T, *labels))
+    assert not said(lambda: evaluate(query[:2], gallery[:1], [0, 1], [0], [1, 1], [2]))      # one image has no order
 
 
 def read_only(array: np.ndarray, folder: Path) -> np.ndarray:
@@ -204,8 +234,14 @@ def read_only(array: np.ndarray, folder: Path) -> np.ndarray:
 
 
 FORMS = {
-    "big-endian": lambda a, _: a.astype(a.dtype.newbyteorder(">")), "every other of a larger one": lambda a, _: np.repeat(a, 2, 0)[::2], "backwards twice": lambda a, _: a[::-1].copy()[::-1],
-    "in Fortran's order": lambda a, _: np.asfortranarray(a), "read-only on disk": read_only, "a list": lambda a, _: a.tolist(), "double": lambda a, _: a.astype(np.float64), "of 80 bits": lambda a, _: a.astype(np.longdouble),
+    "big-endian": lambda a, _: a.astype(a.dtype.newbyteorder(">")),
+    "every other of a larger one": lambda a, _: np.repeat(a, 2, 0)[::2],
+    "backwards twice": lambda a, _: a[::-1].copy()[::-1],
+    "in Fortran's order": lambda a, _: np.asfortranarray(a),
+    "read-only on disk": read_only,
+    "a list": lambda a, _: a.tolist(),
+    "double": lambda a, _: a.astype(np.float64),
+    "of 80 bits": lambda a, _: a.astype(np.longdouble),
 }
 
 
@@ -225,14 +261,16 @@ def test_distances_of_half_precision_and_whole_numbers():
     query, gallery, labels = features()
     distance = np.rint(1 - query @ gallery.T)
     assert 10 < np.abs(distance).max() < 100
-    for kind in (torch.bfloat16, torch.float16, torch.int64, torch.int8): assert score(torch.tensor(distance).to(kind), *labels).ap.tolist() == score(distance, *labels).ap.tolist()
+    for kind in (torch.bfloat16, torch.float16, torch.int64, torch.int8):
+        assert score(torch.tensor(distance).to(kind), *labels).ap.tolist() == score(distance, *labels).ap.tolist()
 
 
 def test_labels_of_any_byte_order_and_views(images):
     rows = np.array([3, 1, 2])
     for form in ("big-endian", "every other of a larger one", "backwards twice", "in Fortran's order"):
         change = FORMS[form]
-        other = Images(*(change(value, None) for value in (images.pixels, images.classes, images.parts, images.attributes)))
+        named = ("pixels", "classes", "parts", "attributes")
+        other = LabelledImages(**{name: change(getattr(images, name), None) for name in named})
         for name, value in batch(images, rows).items(): assert torch.equal(batch(other, rows)[name], value), (form, name)
 
 
@@ -245,55 +283,68 @@ def test_no_images_have_no_features(net):
 def test_the_first_bad_batch_is_kept(tmp_path, images, monkeypatch, loss, value, bad):
     "Every batch is noted; from iteration `bad` on the losses are bad, and its batch is the one in the file, bit by bit."
     seen, step = [], trainer.train_step
-    def spoilt(net, optimiser, b, t, *rest):
-        seen.append((b, t))
-        return step(net, optimiser, b, t, *rest) | ({loss: torch.tensor(value)} if len(seen) >= bad else {})
+    def spoilt(s, method, optimiser, batches, *rest):
+        seen.append(batches)
+        losses = step(s, method, optimiser, batches, *rest)
+        return losses | ({loss: torch.tensor(value)} if len(seen) >= bad else {})
     monkeypatch.setattr(trainer, "train_step", spoilt)
-    with pytest.raises(FloatingPointError, match=rf"the {loss.replace('^', '.')} loss is .* at iteration {bad}, lr .*{STOPPED_FILE}.* lower the learning rate"):
-        fit(PTLNet(8, 8, (2,) * 6, "mini"), images, tiny(), "PTL", images, state=tmp_path / "state.safetensors")
+    says = rf"the {loss.replace('^', '.')} loss is .* at iteration {bad}, lr .*{STOPPED_FILE}.* lower the learning rate"
+    session = Session(state=tmp_path / "state.safetensors")
+    with pytest.raises(FloatingPointError, match=says):
+        fit(PTLNet(8, 8, (2,) * 6, "mini"), images, TINY, parse_method("PTL"), unlabelled(images), session=session)
     kept = load_file(tmp_path / STOPPED_FILE)
     assert kept["iteration"] == bad and len(kept["losses.id"]) == (bad - 1) % 10 + 1 and len(seen) == -(-bad // 10) * 10
     for before, iteration in (("", bad), ("before.", bad - 1))[: bad]:                 # the first iteration has none before it
-        for which, there in zip(("source", "target"), seen[iteration - 1]):
-            for name, tensor in there.items(): assert torch.equal(kept[f"{before}{which}.{name}"], tensor), (before, which, name)
+        assert list(seen[iteration - 1]) == ["source", "target"]
+        for which, there in seen[iteration - 1].items():
+            for name, tensor in there.items():
+                assert torch.equal(kept[f"{before}{which}.{name}"], tensor), (before, which, name)
     assert torch.equal(torch.from_numpy(images.classes)[kept["source.rows"]], kept["source.classes"])
     assert [file.name for file in tmp_path.iterdir()] == [STOPPED_FILE]
 
 
 def test_without_room_the_reason_is_still_told(tmp_path, images):
     (tmp_path / "a file").touch()
-    recent = trainer.Recent(tmp_path / "a file" / "batch")
-    recent.draw("source", functools.partial(trainer.batch, images, augment=Augment()), np.arange(4), torch.Generator())
-    recent.add(3, 0.1, {"id": torch.tensor(torch.nan)})
-    with pytest.raises(FloatingPointError, match="the id loss is nan at iteration 3.*could not be saved.*a file"): recent.means()
+    monitor = LossMonitor(tmp_path / "a file" / "batch")
+    make = functools.partial(batch, images, augment=Augment())
+    monitor.draw("source", make, np.arange(4), torch.Generator())
+    monitor.add(3, 0.1, {"id": torch.tensor(torch.nan)})
+    with pytest.raises(FloatingPointError, match="the id loss is nan at iteration 3.*could not be saved.*a file"):
+        monitor.means()
 
 
 def test_means_are_means(images):
-    recent = trainer.Recent()
-    for i in range(3): recent.add(i + 1, 0.1, {"id": torch.tensor(float(i)), "triplet": torch.tensor(EXPLODED)})
-    assert recent.means() == {"id": 1.0, "triplet": EXPLODED} and not recent.steps
+    monitor = LossMonitor()
+    for i in range(3): monitor.add(i + 1, 0.1, {"id": torch.tensor(float(i)), "triplet": torch.tensor(EXPLODED)})
+    assert monitor.means() == {"id": 1.0, "triplet": EXPLODED} and not monitor.steps
 
 
 @pytest.mark.parametrize("kind", ["parts", "attributes"])
 def test_label_models_stop_too(tmp_path, images, monkeypatch, kind):
     monkeypatch.setenv("PTL_CACHE", str(tmp_path))
-    recipe = tiny(parser="unet", parser_width=8, parser_iterations=60, parser_batch=8, parser_lr=1e9, attribute_batch=8, attribute_lr=1e9, attribute_epochs=4, attribute_milestones=(3,), attribute_weight_parts=1.0, parsing_hidden=8, attribute_hidden=8)
-    whole = replace(images, parts=images.parts.repeat(4, 1).repeat(4, 2))
-    with pytest.raises(FloatingPointError, match="lower the learning rate"): train_parser(whole, recipe) if kind == "parts" else train_attributes(images, recipe, whole)
+    recipe = replace(
+        TINY, parser="unet", parser_width=8, parser_iterations=60, parser_batch=8, parser_lr=1e9, attribute_batch=8,
+        attribute_lr=1e9, attribute_epochs=4, attribute_milestones=(3,), attribute_weight_parts=1.0, parsing_hidden=8,
+        attribute_hidden=8)
+    whole = replace(unlabelled(images), parts=images.parts.repeat(4, 1).repeat(4, 2))
+    with pytest.raises(FloatingPointError, match="lower the learning rate"):
+        train_parser(whole, recipe) if kind == "parts" else train_attributes(unlabelled(images), recipe, whole)
     kept = load_file(next((tmp_path / "stopped").glob("*.safetensors")))
-    assert {f"{kind}.x", f"{kind}.rows", f"{kind}.{kind}"} <= set(kept) and kept["iteration"] >= 1 and kept[f"{kind}.x"].shape == (8, 3, 32, 16)
+    assert {f"{kind}.x", f"{kind}.rows", f"{kind}.{kind}"} <= set(kept)
+    assert kept["iteration"] >= 1 and kept[f"{kind}.x"].shape == (8, 3, 32, 16)
 
 
 def test_a_stopped_run_stays_partial_and_stops_again(tmp_path):
-    source, store = load_domain("plaza", origin="standin"), experiments.Store(tmp_path, progress=False)
-    recipe, bl = experiments.choose_recipe("smoke", precision="fp32", lr=1e6, warmup=0.0), experiments.parse_methods("BL")[0]
+    source, store = load_domain("plaza", origin="standin"), Store(tmp_path, progress=False)
+    run = ReIDRun(choose_recipe("smoke", precision="fp32", lr=1e6, warmup=0.0), parse_method("BL"), source, source)
     messages = []
     for _ in range(2):
-        with pytest.raises(FloatingPointError) as stop: experiments.train_method(store, recipe, bl, source, source, 0, {})
+        with pytest.raises(FloatingPointError) as stop: store.make(run)
         messages.append(str(stop.value))
     assert messages[0] == messages[1]
     partial, = tmp_path.glob(".*.partial")
-    assert [file.name for file in partial.iterdir()] == [STOPPED_FILE] and str(partial / STOPPED_FILE) in messages[0] and experiments.other_versions(store, "BL plaza seed 0", {}) == []
+    assert [file.name for file in partial.iterdir()] == [STOPPED_FILE] and str(partial / STOPPED_FILE) in messages[0]
+    assert run.name == "BL plaza seed 0" and other_versions(store, run) == []
 
 
 def main() -> None:

@@ -30,6 +30,13 @@ def test_sentences():
     assert check_repo.sentences(text) == ["One two **four.", "Five?", "Six", "seven", "eight.", "Nine!"]
 
 
+def test_dead_links_of_pages_and_notebooks(small):
+    text = "[a](results/a.csv#x) [out](https://nobody.example/b.csv) `[code](c.csv)` [gone](d.csv#y)"
+    assert check_repo.dead_links(text, small) == ["dead link d.csv"]
+    wrong = {p.name: [w for w in check_repo.check_notebook(p) if "dead link" in w] for p in (ROOT / "nbs").rglob("*.ipynb")}
+    assert wrong and not any(wrong.values())
+
+
 def test_front_page_of_many_lines_words_or_rows():
     table = "<!-- table: a.csv -->\n| a |\n| --- |\n| 1 |\n<!-- end -->\n"
     assert check_repo.check_front_page(table + "word " * 35) == []
@@ -42,6 +49,8 @@ def test_front_page_of_many_lines_words_or_rows():
 def test_rows_and_columns_of_one_and_of_two_files(small):
     one = check_repo.built_table('results/a.csv rows="q" columns="y"')
     assert one == "| what | y |\n| --- | --- |\n| q | 4 |"
+    (small / "results" / "c.csv").write_text("what,x,n\np,1.5,2\np,2,\n")
+    assert check_repo.built_table("results/c.csv").splitlines()[2:] == ["| p | 1.500 | 2 |", "| p | 2.000 |  |"]
     two = check_repo.built_table('results/a.csv results/b.csv rows="q|p" columns="x" headings="a|b"').splitlines()
     assert two[0] == "| what | x, a | x, b |" and two[2].startswith("| q | 3 | 5") and two[3].startswith("| p | 1 |  |")
 

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from test_repo import outputs, papermill
+from conftest import outputs, papermill
 
 from ptl_nb import search as module
 from ptl_nb.domains import load_domain

@@ -74,19 +74,21 @@ def test_nothing_is_unpickled_from_data_to_scores(tmp_path):
 import sys
 from pathlib import Path
 import numpy as np, torch
+from ptl_nb.checkpoint import save_weights
 from ptl_nb.data import decode
 from ptl_nb.domains import load_domain
 from ptl_nb.evaluator import evaluate, extract
-from ptl_nb.experiments import RECIPES, load_reid, save_net
 from ptl_nb.labels import read_attributes, read_parts
 from ptl_nb.model import PTLNet
+from ptl_nb.recipe import RECIPES
+from ptl_nb.runs import load_reid
 from ptl_nb.standins import truth
 asked = []
 sys.addaudithook(lambda event, arguments: asked.append(arguments[0]) if event == "pickle.find_class" else None)
 domain, folder = load_domain("corridor"), Path({str(tmp_path)!r})
 paths = domain.train.path[:4]
 read_parts(truth("corridor"), paths), read_attributes(truth("corridor"), paths)
-save_net(PTLNet(3, backbone_name="mini"), folder / "model.safetensors")
+save_weights(PTLNet(3, backbone_name="mini"), folder / "model.safetensors")
 x = np.stack([decode(f, (48, 24)) for f in domain.files(domain.query[:8])])
 g = extract(load_reid(folder, RECIPES["smoke"]), x)
 evaluate(g, g, np.arange(8) // 2, np.arange(8) // 2, np.zeros(8), np.ones(8))

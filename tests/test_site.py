@@ -15,7 +15,7 @@ from ptl_nb.site import (
 
 pytestmark = pytest.mark.xdist_group("site")      # one site for all of them
 
-CHOSEN = {"05_losses": "method/05_losses", "08_trainer": "method/08_trainer", "table2": "table2"}
+CHOSEN = {"05_losses": "method/05_losses", "07_trainer": "method/07_trainer", "table2": "table2"}
 SCHEME = re.compile(r"^(\w+:)?//|^(?!data:)\w+:")
 
 
@@ -48,7 +48,7 @@ def test_pages_and_links(site, pages):
     assert {f"{n}.html" for n in CHOSEN} <= {a["href"] for a in pages["index.html"].select("main a")}
     picture = site / pages["index.html"].select_one("main img")["src"]
     assert picture.read_bytes() == (ROOT / "nbs" / "framework.svg").read_bytes()
-    imported = {a["href"] for a in pages["08_trainer.html"].select(".highlight a")}
+    imported = {a["href"] for a in pages["07_trainer.html"].select(".highlight a")}
     assert "05_losses.html" in imported, "from ptl_nb.losses import ..."
 
 

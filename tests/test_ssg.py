@@ -1,4 +1,5 @@
 """SSG killed in the middle of a round: what a notebook cannot test about itself."""
+import json
 import os
 import signal
 import subprocess
@@ -9,10 +10,12 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from safetensors import safe_open
 
 from ptl_nb import ssg
 from ptl_nb.evaluator import reestimate_bn
 from ptl_nb.model import PTLNet
+from ptl_nb.trainer import Session
 
 ROOT = Path(__file__).resolve().parents[1]
 pytestmark = pytest.mark.xdist_group("ssg")      # one run that nobody stopped for all of them
@@ -28,31 +31,32 @@ def crowd() -> tuple[np.ndarray, np.ndarray]:
     return np.clip(body + rng.normal(0, 12, body.shape), 0, 255).astype(np.uint8), pids
 
 
-def run(state: Path | None = None) -> tuple[dict[str, torch.Tensor], pd.DataFrame]:
+def run(folder: Path | None = None) -> tuple[dict[str, torch.Tensor], pd.DataFrame]:
     "Weights and records of an adaptation from one and the same start."
     torch.set_num_threads(1)
     torch.manual_seed(0)
     net = PTLNet(5, backbone_name="mini")
     images, pids = crowd()
     reestimate_bn(net, images)
-    records = ssg.adapt(net, images, RECIPE, state=state, truth=pids)
+    session = Session(precision="auto", state=folder and folder / "state.safetensors")
+    records = ssg.adapt(net, images, RECIPE, session=session, truth=pids)
     return net.state_dict(), records
 
 
-def killed_at(step: int, state: Path) -> int:
+def killed_at(step: int, folder: Path) -> int:
     "Exit status of a process that kills itself at an iteration."
     code = f"""
 import os, signal
 from pathlib import Path
 from tests import test_ssg
 from ptl_nb import ssg
-whole, calls = ssg.ssg_step, []
+whole, calls = ssg.ssg_losses, []
 def step(*arguments):
     calls.append(1)
     if len(calls) == {step}: os.kill(os.getpid(), signal.SIGKILL)
     return whole(*arguments)
-ssg.ssg_step = step
-test_ssg.run(Path({str(state)!r}))
+ssg.ssg_losses = step
+test_ssg.run(Path({str(folder)!r}))
 """
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
     return subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=env, timeout=120, capture_output=True).returncode
@@ -69,11 +73,12 @@ def test_a_run_that_is_killed_in_the_middle_of_a_round_ends_as_if_it_had_not_bee
     assert len(records) == 3 and (records["iterations"] > 1).all()
     middle = records["iterations"].iloc[0] + records["iterations"].iloc[1] // 2 + 1
     assert killed_at(int(middle), tmp_path) == -signal.SIGKILL
-    assert len(pd.read_csv(tmp_path / "rounds.csv")) == 1
+    with safe_open(tmp_path / "state.safetensors", "pt") as file: facts = json.loads(file.metadata()["facts"])
+    assert [row["round"] for row in facts["rows"]] == [1] and facts["number"] == 1, "one round was finished"
     again, rows = run(tmp_path)
     assert all(torch.equal(again[name], value) for name, value in weights.items())
     pd.testing.assert_frame_equal(rows, records, check_exact=True)
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["rounds.csv", "state.safetensors"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["state.safetensors"]
 
 
 def test_a_finished_run_is_not_trained_again(uninterrupted, tmp_path):

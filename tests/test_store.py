@@ -12,33 +12,37 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 
-from ptl_nb import experiments
+from ptl_nb import checkpoint
+from ptl_nb.checkpoint import save_weights
 from ptl_nb.disk import FullDisk, writable, write_csv, write_json
 from ptl_nb.domains import load_domain
-from ptl_nb.experiments import save_net, train_method
 from ptl_nb.label_runs import load_attribute_model, load_parser
-from ptl_nb.methods import parse_methods
+from ptl_nb.methods import parse_method, parse_methods
 from ptl_nb.parameters import check_parameters, choose_recipe, parse_seeds
-from ptl_nb.runs import load_reid, score_model
-from ptl_nb.store import Store
+from ptl_nb.runs import ReIDRun, load_reid, score_model
+from ptl_nb.store import Simple, Store
 
 pytestmark = pytest.mark.xdist_group("store")      # one trained run for all of them
 
-RECIPE, BL = choose_recipe("smoke"), parse_methods("BL")[0]
+RECIPE, BL = choose_recipe("smoke"), parse_method("BL")
 
 
 @pytest.fixture(scope="module")
 def data(): return load_domain("plaza"), load_domain("campus")
 
 
+def baseline(data) -> ReIDRun: return ReIDRun(RECIPE, BL, *data)
+
+
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory, data):
     "A store with one scored run, for reading only."
     store = Store(tmp_path_factory.mktemp("store"), progress=False)
-    run = train_method(store, RECIPE, BL, *data, 0, {})
-    score_model(store, RECIPE, run, data[1])
+    run = store.make(baseline(data))
+    score_model(store, RECIPE, run, data[1], BL)
     return store, run
 
 
@@ -79,17 +83,17 @@ def contents(folder: Path) -> dict[str, str]:
 def test_a_folder_that_cannot_be_made_is_named_first(tmp_path, data):
     (tmp_path / "file").touch()
     store = Store(tmp_path / "file/runs")
-    for work in (lambda: store.make("a", {}, never), lambda: train_method(store, RECIPE, BL, *data, 0, {})):
+    for work in (lambda: store.make(Simple("a", {}, never)), lambda: store.make(baseline(data))):
         with pytest.raises(OSError, match=f"cannot write to the folder {tmp_path}/file/runs"): work()
 
 
 def test_a_read_only_file_system_is_named_first(small_disk):
     place = small_disk("size=1m")
     store = Store(place / "runs")
-    kept = store.make("kept", {}, lambda folder: write_json(folder / "a.json", {}))
+    kept = store.make(Simple("kept", {}, lambda folder: write_json(folder / "a.json", {})))
     small_disk("ro")
-    with pytest.raises(FullDisk, match="cannot write to the folder .*disk/runs"): store.make("a", {}, never)
-    assert store.make("kept", {}, never) == kept, "reading needs no writing"
+    with pytest.raises(FullDisk, match="cannot write to the folder .*disk/runs"): store.make(Simple("a", {}, never))
+    assert store.make(Simple("kept", {}, never)) == kept, "reading needs no writing"
 
 
 @pytest.mark.skipif(os.getuid() == 0, reason="rights do not bind the superuser")
@@ -103,14 +107,14 @@ def test_a_folder_without_rights_is_named(tmp_path):
 def test_a_training_meets_a_full_disk_and_goes_on_with_space(small_disk, data, trained):
     place = small_disk("size=1m")
     store = Store(place, progress=False)
-    kept = store.make("kept", {}, lambda folder: write_json(folder / "a.json", {"a": 1}))
+    kept = store.make(Simple("kept", {}, lambda folder: write_json(folder / "a.json", {"a": 1})))
     before = contents(kept)
-    with pytest.raises(FullDisk) as error: train_method(store, RECIPE, BL, *data, 0, {})
+    with pytest.raises(FullDisk) as error: store.make(baseline(data))
     for says in (str(store.root), "runs beside it are whole", "run the same again"): assert says in str(error.value)
-    assert contents(kept) == before and store.find("kept", {}) == kept
+    assert contents(kept) == before and store.find(Simple("kept", {}, never)) == kept
     assert not list(store.root.rglob("*.tmp")), "half a file still takes space"
     small_disk("size=64m")
-    run = train_method(store, RECIPE, BL, *data, 0, {})
+    run = store.make(baseline(data))
     assert contents(run)["model.safetensors"] == contents(trained[1])["model.safetensors"]
 
 
@@ -119,14 +123,14 @@ NET = torch.nn.Linear(600, 600)
 
 def test_a_full_disk_without_a_mount(tmp_path, monkeypatch):
     "The same where nothing can be mounted."
-    store, real = Store(tmp_path), save_net
+    store, real = Store(tmp_path), save_weights
     says = "Error while serializing: I/O error: No space left on device (os error 28)"
-    def full(net, path): raise experiments.SafetensorError(says)
-    def fill(folder): experiments.save_net(NET, folder / "model.safetensors")
-    monkeypatch.setattr(experiments, "save_net", full)
-    with pytest.raises(FullDisk, match="is full"): store.make("a", {}, fill)
-    monkeypatch.setattr(experiments, "save_net", real)
-    assert store.make("a", {}, fill).is_dir()
+    def full(net, path): raise SafetensorError(says)
+    run = Simple("a", {}, lambda folder: checkpoint.save_weights(NET, folder / "model.safetensors"))
+    monkeypatch.setattr(checkpoint, "save_weights", full)
+    with pytest.raises(FullDisk, match="is full"): store.make(run)
+    monkeypatch.setattr(checkpoint, "save_weights", real)
+    assert store.make(run).is_dir()
 
 
 # broken and foreign files
@@ -141,7 +145,7 @@ def test_a_broken_run_is_named_when_it_is_found(copy, data, file, how, says):
     if how == "foreign": (run / file).write_text("[1, 2]")
     if how == "remove": (run / file).unlink()
     before = contents(store.root)
-    with pytest.raises(ValueError, match=says) as error: train_method(store, RECIPE, BL, *data, 0, {})
+    with pytest.raises(ValueError, match=says) as error: store.make(baseline(data))
     assert str(run) in str(error.value) and "move or delete" in str(error.value)
     assert contents(store.root) == before
 
@@ -171,12 +175,12 @@ def test_weights_that_are_not_whole_are_named(copy, data, how):
 def test_scores_that_are_not_whole_are_named(copy, data, how):
     store, run = copy
     file, = run.glob("scores*.npz")
-    expected = score_model(store, RECIPE, run, data[1])
+    expected = score_model(store, RECIPE, run, data[1], BL)
     damage(file, how)
-    with pytest.raises(ValueError, match="delete this file") as error: score_model(store, RECIPE, run, data[1])
+    with pytest.raises(ValueError, match="delete this file") as error: score_model(store, RECIPE, run, data[1], BL)
     assert str(file) in str(error.value)
     file.unlink()                                                    # the remedy
-    again = score_model(store, RECIPE, run, data[1])
+    again = score_model(store, RECIPE, run, data[1], BL)
     assert again.mAP == expected.mAP and np.array_equal(again.ap, expected.ap, equal_nan=True)
 
 
@@ -184,23 +188,23 @@ def test_scores_of_another_kind_are_named(copy, data):
     store, run = copy
     file, = run.glob("scores*.npz")
     np.savez(file, mAP=1.0)
-    with pytest.raises(ValueError, match="delete this file"): score_model(store, RECIPE, run, data[1])
+    with pytest.raises(ValueError, match="delete this file"): score_model(store, RECIPE, run, data[1], BL)
     file.write_bytes(b"\x93NUMPY junk")
-    with pytest.raises(ValueError, match="delete this file"): score_model(store, RECIPE, run, data[1])
+    with pytest.raises(ValueError, match="delete this file"): score_model(store, RECIPE, run, data[1], BL)
 
 
 def test_a_pickle_in_the_place_of_scores_is_not_loaded(copy, data):
     store, run = copy
     file, = run.glob("scores*.npz")
     np.savez(file, mAP=np.array([{"a": 1}], dtype=object))
-    with pytest.raises(ValueError, match="delete this file"): score_model(store, RECIPE, run, data[1])
+    with pytest.raises(ValueError, match="delete this file"): score_model(store, RECIPE, run, data[1], BL)
 
 
 def test_files_of_others_beside_the_runs_do_not_matter(copy, data):
     store, run = copy
     (store.root / "notes.txt").write_text("mine")
     (store.root / "BL-plaza-seed-0-000000000000").mkdir()
-    assert train_method(store, RECIPE, BL, *data, 0, {}) == run
+    assert store.make(baseline(data)) == run
 
 
 # other versions
@@ -220,7 +224,7 @@ def test_a_key_that_does_not_fit_is_not_found_again(copy, data, change, says):
     store, run = copy
     rewrite(run, change)
     before = contents(store.root)
-    with pytest.raises(ValueError, match=says): train_method(store, RECIPE, BL, *data, 0, {})
+    with pytest.raises(ValueError, match=says): store.make(baseline(data))
     assert contents(store.root) == before
 
 
@@ -229,7 +233,7 @@ def test_a_run_of_another_version_is_left_alone_and_named(copy, data, capsys):
     old = run.rename(run.with_name("BL-plaza-seed-0-0123456789ab"))
     rewrite(old, lambda key: key["recipe"].pop("margin"))
     before = contents(old)
-    made = train_method(store, RECIPE, BL, *data, 0, {})
+    made = store.make(baseline(data))
     says = f"{old.name} is not used: made by another version: its key lacks recipe.margin"
     assert says in capsys.readouterr().out
     assert made != old and contents(old) == before
@@ -237,7 +241,7 @@ def test_a_run_of_another_version_is_left_alone_and_named(copy, data, capsys):
 
 def test_a_run_of_another_recipe_is_no_other_version(copy, data, capsys):
     store, _ = copy
-    train_method(store, replace(RECIPE, lr=1e-3), BL, *data, 0, {})
+    store.make(replace(baseline(data), recipe=replace(RECIPE, lr=1e-3)))
     assert "not used" not in capsys.readouterr().out
 
 
@@ -247,7 +251,7 @@ def test_a_finished_draft_only_gets_its_name(copy, data):
     store, run = copy
     before = contents(run)
     run.rename(store.root / f".{run.name}.partial")
-    assert train_method(store, RECIPE, BL, *data, 0, {}) == run and contents(run) == before
+    assert store.make(baseline(data)) == run and contents(run) == before
 
 
 # contradictions
@@ -262,7 +266,7 @@ def test_contradictory_parameters_are_refused(data, tmp_path):
     with pytest.raises(ValueError, match="different numbers"): parse_seeds("0,1,0")
     with pytest.raises(ValueError, match="named twice"): parse_methods("BL, BL")
     with pytest.raises(ValueError, match="BL\\+HP\\^t needs proxy labels of campus, and there are none"):
-        train_method(Store(tmp_path / "runs"), RECIPE, parse_methods("BL+HP^t")[0], source, target, 0, {})
+        Store(tmp_path / "runs").make(ReIDRun(RECIPE, parse_method("BL+HP^t"), source, target))
     assert not (tmp_path / "runs").exists(), "something was made first"
 
 
@@ -271,7 +275,8 @@ def test_lists_that_papermills_python_api_gives():
     given = {"source": "market", "seeds": [0, 1], "methods": ["BL", "PTL"], "lengths": [2, 4]}
     check_parameters({"In": [cell, f"# Parameters\nseeds = {given['seeds']}\nmethods = {given['methods']}\n"], **given})
     assert parse_seeds(given["seeds"]) == [0, 1] and [m.name for m in parse_methods(given["methods"])] == ["BL", "PTL"]
-    with pytest.raises(ValueError, match="parameter source is"): check_parameters({"In": [cell], **given, "source": ["market"]})
+    with pytest.raises(ValueError, match="parameter source is"):
+        check_parameters({"In": [cell], **given, "source": ["market"]})
 
 
 # several at once
@@ -284,7 +289,7 @@ def test_threads_make_a_run_once(tmp_path):
         write_csv(folder / "a.csv", pd.DataFrame({"a": range(1000)}))
 
     def work() -> None:
-        for i in range(8): store.make(f"run {i}", {"i": i}, fill)
+        for i in range(8): store.make(Simple(f"run {i}", {"i": i}, fill))
 
     workers = [threading.Thread(target=work) for _ in range(4)]
     for w in workers: w.start()

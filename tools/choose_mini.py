@@ -9,22 +9,23 @@ import numpy as np
 import pandas as pd
 import torch
 
-from ptl_nb.data import Images, identity_classes, pixels
+from ptl_nb.data import LabelledImages, identity_classes, pixels
 from ptl_nb.disk import write_csv
 from ptl_nb.domains import load_domain
 from ptl_nb.evaluator import evaluate, extract
+from ptl_nb.methods import parse_method
 from ptl_nb.model import PTLNet
 from ptl_nb.provenance import repository_root
 from ptl_nb.recipe import RECIPES
 from ptl_nb.runs import in_percent
-from ptl_nb.trainer import fit
+from ptl_nb.trainer import Session, fit
 
 domain, base = load_domain("plaza"), RECIPES["mini"]
 rows = []
 x = np.array(pixels(domain, "train", base.size))
 pid, camid = domain.train.pid.to_numpy(), domain.train.camid.to_numpy()
 held = np.isin(pid, np.unique(pid)[::3])
-train = Images(x[~held], identity_classes(pid[~held]))
+train = LabelledImages(x[~held], identity_classes(pid[~held]))
 seen = pd.DataFrame({"pid": pid[held], "camid": camid[held]})
 first = ~seen.duplicated().to_numpy()      # one query per person and camera
 
@@ -40,7 +41,7 @@ for lr in (0.002, 0.004):
         scores = evaluate(f[first], f, pid[held][first], pid[held], camid[held][first], camid[held])
         rows.append({"domain": domain.title, "lr": lr, "iteration": 6 * epoch, **in_percent(scores)})
 
-    fit(net, train, recipe, watch=watch, progress=f"lr {lr}")
+    fit(net, train, recipe, parse_method("BL"), session=Session(watch=watch, progress=f"lr {lr}"))
 
 write_csv(repository_root() / "results" / "mini" / "choice.csv", pd.DataFrame(rows).round(4))
 print(pd.DataFrame(rows).round(3).to_string())

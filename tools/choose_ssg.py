@@ -17,16 +17,17 @@ import numpy as np
 import pandas as pd
 import torch
 
-from ptl_nb.data import Images, identity_classes, pixels
+from ptl_nb.data import LabelledImages, identity_classes, pixels
 from ptl_nb.disk import write_csv
 from ptl_nb.domains import load_domain
 from ptl_nb.evaluator import evaluate, extract
+from ptl_nb.methods import parse_method
 from ptl_nb.model import PTLNet
 from ptl_nb.provenance import repository_root
 from ptl_nb.recipe import RECIPES
 from ptl_nb.runs import in_percent
 from ptl_nb.ssg import SSGRecipe, adapt, variant
-from ptl_nb.trainer import fit
+from ptl_nb.trainer import Session, fit
 
 MULTIPLES = 0.3, 0.65, 1.28         # ρ over the share of pairs of one person
 
@@ -42,7 +43,7 @@ rows = []
 x = np.array(pixels(domain, "train", base.size))
 pid, camid = domain.train.pid.to_numpy(), domain.train.camid.to_numpy()
 held = np.isin(pid, np.unique(pid)[::3])
-train = Images(x[~held], identity_classes(pid[~held]))
+train = LabelledImages(x[~held], identity_classes(pid[~held]))
 seen = pd.DataFrame({"pid": pid[held], "camid": camid[held]})
 first = ~seen.duplicated().to_numpy()      # one query per person and camera
 for m in MULTIPLES:
@@ -56,14 +57,16 @@ def score(net: PTLNet) -> dict:
 
 torch.manual_seed(0)
 start = PTLNet(int(train.classes.max()) + 1, backbone_name=base.backbone)
-fit(start, train, replace(base, epochs=60, milestones=(36, 51)), progress="baseline")
+baseline = replace(base, epochs=60, milestones=(36, 51))
+fit(start, train, baseline, parse_method("BL"), session=Session(progress="baseline"))
 mini = SSGRecipe(batch=64, rounds=5, epochs=8)
 rows.append({"domain": domain.title, "variant": "start", **score(start)})
 grid = [("average", 0.65, 1e-4)] + [("max", multiple, lr) for multiple in MULTIPLES for lr in (1e-4, 5e-4)]
 for (pooling, multiple, lr), name in itertools.product(grid, ("dagger", "full")):
     net = copy.deepcopy(start)
     recipe = replace(variant(mini, name), pooling=pooling, rho=multiple * pair_share(pid[held]), lr=lr)
-    records = adapt(net, x[held], recipe, x[~held], progress=f"{name}, {pooling}, {multiple}, {lr}")
+    session = Session(precision="auto", progress=f"{name}, {pooling}, {multiple}, {lr}")
+    records = adapt(net, x[held], recipe, x[~held], session=session)
     last = records.iloc[-1]
     rows.append({"domain": domain.title, "variant": name, "pooling": pooling, "multiple": multiple, "lr": lr,
                  "rounds": len(records), **score(net), "dropped": last["dropped"],

@@ -102,7 +102,7 @@ def saved(root: Path, start: Path) -> tuple[str, str]:
     found = [f"{n} {name}" for name, n in new.items() if n]
     for state in (s for draft in drafts for s in draft.rglob("state.safetensors")):
         with safe_open(state, "pt") as file: facts = json.loads(file.metadata()["facts"])
-        found.append(f"{len(facts['records'])} rounds" if "records" in facts else f"iteration {facts['iteration']}")
+        found.append(f"{facts['number']} rounds" if facts["number"] else f"iteration {facts['iteration']}")
     phase = f" ({(root / 'phase').read_text()})" if (root / "phase").exists() else ""
     running = ", ".join(draft.name.strip(".").rpartition("-")[0] for draft in drafts) or "no run"
     return running + phase, ", ".join(found) or "nothing, starts over"

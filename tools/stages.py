@@ -9,28 +9,28 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ptl_nb import data, experiments, label_data, labellers
+from ptl_nb import data, label_data, label_runs, runs
 from ptl_nb import ssg as ssg_module
+from ptl_nb import store as store_module
 from ptl_nb.data import fused, pixels
 from ptl_nb.deploy import write_card
 from ptl_nb.disk import write_json
 from ptl_nb.domains import load_domain
 from ptl_nb.evaluator import evaluate
-from ptl_nb.experiments import label_domain, train_attributes_once, train_method, train_parser_once, train_ssg
 from ptl_nb.export import export_int8, export_onnx, write_model
-from ptl_nb.label_runs import label_sources
+from ptl_nb.label_runs import AttributeRun, LabelRun, ParserRun, label_sources
 from ptl_nb.labels import read_attributes, write_provenance
 from ptl_nb.launch import label_model_times, per_iteration, training_step
-from ptl_nb.methods import parse_methods
+from ptl_nb.methods import parse_method, parse_methods
 from ptl_nb.model import PTLNet
 from ptl_nb.parameters import choose_recipe
-from ptl_nb.runs import load_reid, score_model
+from ptl_nb.runs import ReIDRun, load_reid, score_model
 from ptl_nb.search import INDEX_FILE, add_images, approximate, build_index, load_index, open_gallery, save_index
 from ptl_nb.ssg import SSG_RECIPES, pseudo_labels, set_head
 from ptl_nb.standins import truth
 from ptl_nb.store import Store
 from ptl_nb.tables import Experiment, compare, save_comparison
-from ptl_nb.trainer import fit
+from ptl_nb.trainer import Session
 
 DOMAINS = ("campus", "corridor", "plaza")
 
@@ -59,16 +59,14 @@ def phase(root: Path, name: str, called: str) -> None:
 
 def parts(root: Path, facts: dict):
     "Store, recipe, domains and label stores that the stages share; states are saved often, for short runs."
-    logged(root, experiments, "fill_run", lambda name, *rest: name)
+    logged(root, store_module, "fill_run", lambda store, run, draft: run.name)
     logged(root, data, "_write_pixels", lambda target, *rest: target.name)
     logged(root, label_data, "_fill_array", lambda target, *rest: target.name)
     phase(root, "pseudo_labels", "clustering")
-    phase(root, "train_round", "training")
+    phase(root, "ssg_losses", "training")
     if facts.get("cold"): os.environ["PTL_CACHE"] = str(root / "cache")       # stand-ins and pixels are made anew
-    experiments.CHUNK = 128
-    experiments.fit = functools.partial(fit, save_seconds=0.5)
-    experiments.train_parser = functools.partial(labellers.train_parser, save_seconds=0.5)
-    experiments.train_attributes = functools.partial(labellers.train_attributes, save_seconds=0.5)
+    label_runs.CHUNK = 128
+    for module in (runs, label_runs): module.Session = functools.partial(Session, save_seconds=0.5)
     epochs = facts.get("epochs", 1)
     recipe = choose_recipe(
         "smoke", epochs=epochs, milestones=(epochs,), parser_iterations=facts.get("parser_iterations", 1),
@@ -82,39 +80,39 @@ def parts(root: Path, facts: dict):
 
 def baseline(root: Path, facts: dict) -> Path:
     store, recipe, source, target, labels = parts(root, facts)
-    return train_method(store, recipe, parse_methods("BL")[0], source, target, 0, labels)
+    return store.make(ReIDRun(recipe, parse_method("BL"), source, target, 0, labels))
 
 
 def training(root: Path, facts: dict) -> None:
     store, recipe, source, target, labels = parts(root, facts)
-    train_method(store, recipe, parse_methods("PTL")[0], source, target, 0, labels)
+    store.make(ReIDRun(recipe, parse_method("PTL"), source, target, 0, labels))
 
 
 def label_models(root: Path, facts: dict) -> None:
     "Parser and attribute model."
     store, recipe, *_ = parts(root, facts)
-    for train in (train_parser_once, train_attributes_once): train(store, recipe, label_sources(origin="standin"))
+    for kind in (ParserRun, AttributeRun): store.make(kind(recipe, label_sources(origin="standin")))
 
 
 def labelling(root: Path, facts: dict) -> None:
     store, recipe, *_ = parts(root, facts)
     sources, splits = label_sources(origin="standin"), ("train", "query", "gallery")
-    for name in DOMAINS: label_domain(store, recipe, load_domain(name), sources, splits)
+    for name in DOMAINS: store.make(LabelRun(recipe, load_domain(name), sources, splits))
 
 
 def extraction(root: Path, facts: dict) -> None:
     "Scores of one model on three domains, with and without BN re-estimation."
     store, recipe, source, target, labels = parts(root, facts)
-    run = train_method(store, recipe, parse_methods("BL")[0], source, target, 0, labels)
+    run = store.make(ReIDRun(recipe, parse_method("BL"), source, target, 0, labels))
     for name in DOMAINS:
-        for bn in (False, True): score_model(store, recipe, run, load_domain(name), bn)
+        for method in parse_methods("BL, BL+BN^t"): score_model(store, recipe, run, load_domain(name), method)
 
 
 def ssg(root: Path, facts: dict) -> None:
     "Clustering and training in turn: full SSG, re-ranked. A clustering is not written: it is made with its round."
     store, recipe, source, target, labels = parts(root, facts)
     short = replace(SSG_RECIPES["smoke"], rounds=facts.get("rounds", 2), epochs=1)
-    train_ssg(store, recipe, parse_methods("BL+SSG")[0], source, target, 0, labels, short)
+    store.make(ReIDRun(recipe, parse_method("BL+SSG"), source, target, 0, labels, short))
 
 
 def true_labels(root: Path, facts: dict) -> None:
@@ -140,7 +138,7 @@ def table(root: Path, facts: dict) -> None:
 def index(root: Path, facts: dict) -> None:
     "A gallery as a run of the store, and a saved index that grows piece by piece, with a FAISS index beside it."
     store, recipe, source, target, labels = parts(root, facts)
-    net = load_reid(train_method(store, recipe, parse_methods("BL")[0], source, target, 0, labels), recipe)
+    net = load_reid(store.make(ReIDRun(recipe, parse_method("BL"), source, target, 0, labels)), recipe)
     for name in DOMAINS: open_gallery(store, net, recipe, load_domain(name))
     place = root / "index"
     indexed = [build_index(net, recipe, target, (split,)) for split in ("train", "gallery")]
@@ -156,7 +154,7 @@ def index(root: Path, facts: dict) -> None:
 def export(root: Path, facts: dict) -> None:
     "The files of a deployed model as `adapt` leaves them: weights, recipe, card, ONNX, int8; written anew each time."
     store, recipe, source, target, labels = parts(root, facts)
-    net = load_reid(train_method(store, recipe, parse_methods("BL")[0], source, target, 0, labels), recipe)
+    net = load_reid(store.make(ReIDRun(recipe, parse_method("BL"), source, target, 0, labels)), recipe)
     place, seen = root / "export", np.array(pixels(target, "query", recipe.size)[:40])
     write_model(net, recipe, place)
     write_card(place, "a card\n" * 100)
@@ -169,7 +167,7 @@ def export(root: Path, facts: dict) -> None:
 def measure(root: Path, facts: dict) -> None:
     "Seconds of an epoch of PTL, an iteration of the parser, an epoch of the attribute model."
     _, recipe, source, target, _ = parts(root, facts)
-    iterations, step = training_step(recipe, parse_methods("PTL")[0], source, target, (2,) * 105, "cpu")
+    iterations, step = training_step(recipe, parse_method("PTL"), source, target, (2,) * 105, "cpu")
     models = label_model_times(recipe, label_sources(origin="standin"), "cpu")
     attributes = models["attribute model"]
     write_json(root / "measured.json", {"epoch": iterations * per_iteration(step), "parser": models["parser"][1],
@@ -180,7 +178,7 @@ def warm() -> None:
     "Compile what a stage compiles; on one thread, so that nothing runs when processes are forked."
     torch.set_num_threads(1)
     rng = np.random.default_rng(0)
-    x, who = rng.integers(0, 256, (64, 48, 24, 3), np.uint8), np.arange(64) % 8
+    x, who = rng.integers(0, 256, (64, 48, 24, 3), np.uint8), np.arange(64) % 8 + 1
     fused(x, np.arange(64), data.Augment().draw(64, torch.Generator().manual_seed(0)))
     features = rng.random((64, 16), np.float32)
     evaluate(features, features, who, who, who * 0, who * 0 + 1)
