@@ -690,11 +690,11 @@ def parse_times(
     times, bad, why = _moments(values)
     if bad.any():
         raise ValueError(
-            f"time {pd.Series(values).reset_index(drop=True)[bad].iloc[0]!r} {why} ({bad.sum()} such values)"
+            f"time {pd.Series(values).reset_index(drop=True)[bad].tolist()[0]!r} {why} ({bad.sum()} such values)"
         )
     return times
 
-
+# %% ../nbs/method/01_domains.ipynb #5d1c9a06
 def span(
     value,  # as one of `parse_times`
 ) -> tuple:  # first and last moment, timestamps or numbers

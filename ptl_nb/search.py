@@ -64,7 +64,7 @@ def _whole(values: pd.Series, name: str, unknown: int) -> np.ndarray:    # int64
     bad = ~(numbers == numbers.round()) | (numbers < unknown) | (numbers >= 2**53)
     if bad.any():
         raise ValueError(
-            f"{name} {values[bad].iloc[0]!r} is not a whole number from {unknown} on ({bad.sum()} such values)"
+            f"{name} {values[bad].tolist()[0]!r} is not a whole number from {unknown} on ({bad.sum()} such values)"
         )
     return numbers.to_numpy(np.int64)
 
@@ -344,7 +344,7 @@ def _seen_from(root: Path, index: GalleryIndex) -> list[str]:
     step = Path(os.path.relpath(Path(index.root).resolve(), Path(root).resolve())).as_posix()
     return [posixpath.normpath(f"{step}/{path}") for path in index.places]
 
-
+# %% ../nbs/lib/search.ipynb #5d1c9a08
 def remove_images(
     index: GalleryIndex,
     paths: Sequence[str],
@@ -587,7 +587,7 @@ def _domain_times(domain: Domain) -> pd.Series:
     try: return parse_times(told["time"]).set_axis(told["path"])
     except ValueError as error: raise ValueError(f"{domain.root}: {error}; numbers are taken too, such as those of frames") from None
 
-
+# %% ../nbs/lib/search.ipynb #5d1c9a09
 def camera_numbers(
     text: str,                            # names or numbers of cameras, separated by commas; empty: all
     cameras: dict[int, str] | None,       # their names by camid, if they have names

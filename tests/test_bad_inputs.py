@@ -10,7 +10,6 @@ CASES = [case for area in bad_inputs.AREAS for case in bad_inputs.cases_of(area)
 
 COMPILED = "clustering", "evaluate"      # areas whose functions are compiled on first use: once, on one worker
 
-<<<<<<< HEAD
 
 def parameter(case):
     marks = [pytest.mark.xdist_group("compiled")] if case.area in COMPILED else []
@@ -18,12 +17,6 @@ def parameter(case):
 
 
 @pytest.mark.parametrize("case", map(parameter, CASES))
-=======
-def name(case: Case) -> str: return case.id.encode("ascii", "backslashreplace").decode()
-
-
-@pytest.mark.parametrize("case", CASES, ids=name)
->>>>>>> h/p2
 def test_is_refused(case):
     refusal(case)
 

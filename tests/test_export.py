@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from ptl_nb import export
+from ptl_nb.deploy import write_card
 from ptl_nb.domains import load_domain
 from ptl_nb.evaluator import extract
 from ptl_nb.export import SNIPPET, export_int8, export_onnx, onnx_features, read_model, write_model
@@ -101,3 +102,45 @@ def test_a_run_that_ssg_adapted_finds_the_recipe_it_started_from(tmp_path):
     net, recipe = read_model(tmp_path / "ssg-run")
     x = np.random.default_rng(0).integers(0, 256, (3, *SIZE, 3), np.uint8)
     assert recipe.size == SIZE and np.array_equal(extract(net, x, "fp32"), extract(network(), x, "fp32"))
+
+
+def rewrite(file, change):
+    "A JSON file with its content changed."
+    content = json.loads(file.read_text())
+    change(content)
+    file.write_text(json.dumps(content))
+
+
+@pytest.mark.parametrize("break_it", [
+    lambda f: f.write_text("[]"), lambda f: f.write_text("[" * 100_000), lambda f: f.write_bytes(b"\xff"),
+    lambda f: rewrite(f, lambda c: c.update(weights=[])), lambda f: rewrite(f, lambda c: c.update(recipe=None))])
+def test_a_damaged_recipe_is_named(tmp_path, break_it):
+    write_model(network(), RECIPES["smoke"], str(tmp_path))
+    break_it(tmp_path / "recipe.json")
+    with pytest.raises(ValueError, match=f"the recipe of {tmp_path} cannot be read"): read_model(tmp_path)
+
+
+def test_what_belongs_to_a_model_is_never_overwritten(tmp_path):
+    "A fact takes no name of the recipe's own, an int8 file not that of its source, and a card not that of another."
+    with pytest.raises(ValueError, match="a fact is called 'weights'"):
+        write_model(network(), RECIPES["smoke"], tmp_path, weights="ours")
+    export_onnx(network(), tmp_path / "model.onnx", SIZE)
+    images = np.random.default_rng(0).integers(0, 256, (4, *SIZE, 3), np.uint8)
+    with pytest.raises(ValueError, match="is the file that is read"):
+        export_int8(tmp_path / "model.onnx", tmp_path / "model.onnx", images)
+    (tmp_path / "MODEL_CARD.md").write_bytes(b"\xff")
+    assert write_card(tmp_path, "mine").name == "MODEL_CARD.new.md" and (tmp_path / "MODEL_CARD.md").read_bytes() == b"\xff"
+
+
+def test_images_that_a_file_does_not_take(tmp_path):
+    export_onnx(network(), tmp_path / "model.onnx", SIZE)
+    images = np.random.default_rng(0).integers(0, 256, (4, *SIZE, 3), np.uint8)
+    file = tmp_path / "model.onnx"
+    cases = (images / 255, "float64"), (images.astype(">u2"), ">u2"), (images[:0], "0 images"), (images[..., 0], "takes")
+    for wrong, says in cases:
+        with pytest.raises(ValueError, match=says): onnx_features(file, wrong)
+    turned = images[:, ::-1, :, ::-1]
+    assert np.array_equal(onnx_features(file, turned), onnx_features(file, turned.copy())), "a view is another image"
+    file.write_bytes(b"no model")
+    with pytest.raises(ValueError, match="cannot be read as an ONNX model"): onnx_features(file, images)
+    with pytest.raises(FileNotFoundError, match="is no file"): onnx_features(tmp_path / "gone.onnx", images)

@@ -197,14 +197,8 @@ def features() -> tuple[np.ndarray, np.ndarray, list]:
     "Features of 6 queries and 30 gallery images, the pids and camids of both."
     rng = np.random.default_rng(0)
     centres, q, g = rng.normal(size=(6, 8)), np.arange(6), np.repeat(np.arange(6), 5)
-<<<<<<< HEAD
     query, gallery = ((centres[of] + rng.normal(size=(len(of), 8))).astype(np.float32) for of in (q, g))
     return query, gallery, [q, g, np.ones(6, int), np.full(30, 2)]
-=======
-    query, gallery = (centres[who] + rng.normal(size=(len(who), 8)) for who in (q, g))
-    labels = [q + 1, g + 1, np.ones(6, int), np.full(30, 2)]
-    return query.astype(np.float32), gallery.astype(np.float32), labels
->>>>>>> h/p2
 
 
 def said(call) -> list[str]:
@@ -228,14 +222,9 @@ def test_features_that_tell_nobody_apart_are_told():
         assert words in message and "gallery's order" in message
     message, = said(lambda: score(np.where(np.arange(6)[:, None] < 2, 0.5, 1 - query @ gallery.T), *labels))
     assert "2 of 6 queries are equally far from every gallery image" in message
-<<<<<<< HEAD
     assert not said(lambda: evaluate(query, gallery, *labels))
     assert not said(lambda: score(1 - query @ gallery.T, *labels))
     assert not said(lambda: evaluate(query[:2], gallery[:1], [0, 1], [0], [1, 1], [2]))      # one image has no order
-=======
-    assert not said(lambda: evaluate(query, gallery, *labels)) and not said(lambda: score(1 - query @ gallery.T, *labels))
-    assert not said(lambda: evaluate(query[:2], gallery[:1], [1, 2], [1], [1, 1], [2]))           # one image has no order
->>>>>>> h/p2
 
 
 def read_only(array: np.ndarray, folder: Path) -> np.ndarray:
@@ -280,15 +269,9 @@ def test_labels_of_any_byte_order_and_views(images):
     rows = np.array([3, 1, 2])
     for form in ("big-endian", "every other of a larger one", "backwards twice", "in Fortran's order"):
         change = FORMS[form]
-<<<<<<< HEAD
-        given = (images.pixels, images.classes, images.parts, images.attributes)
-        found = batch(Images(*(change(value, None) for value in given)), rows)
-        for name, value in batch(images, rows).items(): assert torch.equal(found[name], value), (form, name)
-=======
         named = ("pixels", "classes", "parts", "attributes")
         other = LabelledImages(**{name: change(getattr(images, name), None) for name in named})
         for name, value in batch(images, rows).items(): assert torch.equal(batch(other, rows)[name], value), (form, name)
->>>>>>> h/p2
 
 
 def test_no_images_have_no_features(net):

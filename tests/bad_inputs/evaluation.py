@@ -46,7 +46,6 @@ for name, case, *words in [
     ("NaN pids", scored(query_pids=[1, np.nan, 3]), "query_pids must be integers"),
     ("infinite pids", scored(query_pids=[1, np.inf, 3]), "query_pids must be integers"),
     ("text for pids", scored(query_pids=["a", "b", "c"]), "query_pids must be integers"),
-    ("people counted from 0", scored(query_pids=[1, 0, 2]), "query_pids holds 0", "count people from 1"),
     ("negative pids", scored(gallery_pids=[1, 2, 3, -1, 2]), "gallery_pids holds -1", "drop them before scoring"),
     ("truth values for pids", scored(query_pids=[True, False, True]), "query_pids must be integers"),
     ("camids of another length", scored(gallery_camids=[1]), "gallery_camids has shape (1,)"),
