@@ -222,7 +222,7 @@ def compare_labels(
     learns = {m.name: bool(labelled_domains([m], first.source, first.target)) for m in first.methods}
     found = {}
     for name, x in each.items():
-        mine = x if x is first else replace(x, methods=[m for m in x.methods if learns[m.name]])
+        mine = replace(x, methods=[m for m in x.methods if learns[m.name]]) if found else x
         found[name] = compare(mine)
     rows = [(m, name, f"{m} ({name})" if own else m) for m, own in learns.items() for name in (each if own else list(each)[:1])]
     return replace(found[next(iter(each))], scores={row: found[name].scores[m] for m, name, row in rows},

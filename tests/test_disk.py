@@ -441,15 +441,19 @@ MEANT = {    # functions that are given the draft, or a file in memory, and what
     "disk": {"whole", "writable", "new_array", "_locked"}, "standins": {"split_parts", "stacked_png"}, "renderer": {"cuhk03_split", "jpeg"}, "label_data": {"_write_pictures"}, "export": {"_trace", "_quantise", "write_model"},
     "label_runs": {"JoinedLabels.fill"},                    # in a run's own draft
     "site": {"write_page", "_copy_mathjax", "_fill", "_copy"}, "launch": {"launch_runs"},      # a folder of logs
-    "plots": {"picture"}, "search": {"_stream"},
+    "plots": {"picture"}, "search": {"_stream"}, "tables": {"set_up"},        # a smoke run's folder
 }
+
+
+CALLED_SO = {"ast.dump",                                    # gives text
+             "self.checkpoint.save", "given.save"}          # `checkpoint.Checkpointer`, `tables.TableSetUp`: write inside `whole`
 
 
 def makes_a_file(call: ast.Call) -> bool:
     name = call.func.attr if isinstance(call.func, ast.Attribute) else getattr(call.func, "id", "")
     mode = [a.value for a in [*call.args[:2], *(k.value for k in call.keywords if k.arg == "mode")] if isinstance(a, ast.Constant) and isinstance(a.value, str)]
     if name in ("open", "ZipFile", "TarFile"): return any(re.fullmatch(r"[wax]b?\+?|r\+b?|rb\+", m) for m in mode)
-    if f"{getattr(getattr(call.func, 'value', None), 'id', '')}.{name}" in ("ast.dump", "checkpoint.save"): return False     # gives text; `checkpoint.Checkpointer`, which writes inside `whole`
+    if ast.unparse(call.func) in CALLED_SO: return False
     return name in MAKES and not (name == "to_csv" and not call.args)        # without a file it gives text
 
 

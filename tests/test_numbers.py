@@ -229,8 +229,8 @@ def test_features_that_tell_nobody_apart_are_told():
 
 def read_only(array: np.ndarray, folder: Path) -> np.ndarray:
     file = folder / f"{len(list(folder.iterdir()))}.npy"
-    np.save(file, array)
-    return np.load(file, mmap_mode="r")
+    np.save(file, array, allow_pickle=False)
+    return np.load(file, mmap_mode="r", allow_pickle=False)
 
 
 FORMS = {

@@ -1,5 +1,6 @@
 "What papermill hands on to the notebooks, where results go and what they are called: numbers for texts, slips, other repositories, people of one's own."
 import ast
+import inspect
 import io
 import json
 import logging
@@ -25,7 +26,7 @@ from ptl_nb.provenance import git_revision, people_folder, repository_root, stan
 from ptl_nb.recipe import RECIPES
 from ptl_nb.search import camera_numbers
 from ptl_nb.store import Simple, Store
-from ptl_nb.tables import Comparison
+from ptl_nb.tables import Comparison, set_up
 
 
 def parameters_cell(notebook: Path) -> str:
@@ -38,13 +39,23 @@ DECLARED = {name: {n.target.id: (n.annotation.id, ast.get_source_segment(cell, n
 NUMBERS = {"seeds", "lengths", "since", "until", "find camera", "find query_camera"}      # where a number's text is unambiguous
 
 
+def asked(notebook: str) -> dict:
+    "What a notebook, or `tables.set_up` for it, gives `check_parameters` beside its globals."
+    cells = json.loads((ROOT / "nbs" / f"{notebook}.ipynb").read_text(encoding="utf-8"))["cells"]
+    code = ["".join(c["source"]) for c in cells if c["cell_type"] == "code"]
+    here = next((c for c in code if "check_parameters(" in c), "")
+    if not here: assert any("set_up(globals()" in c for c in code), "nobody checks the parameters"
+    tree = ast.parse(here or inspect.getsource(set_up))
+    call = next(n for n in ast.walk(tree) if isinstance(n, ast.Call) and getattr(n.func, "id", "") == "check_parameters")
+    return {k.arg: ast.literal_eval(k.value) for k in call.keywords}
+
+
 def checked(notebook: str, **given) -> dict:
-    "The globals of a notebook after its first three code cells' calls of `check_parameters`, with values as papermill injects them."
+    "The globals of a notebook after its parameters were checked, with values as papermill injects them."
     space = {name: ast.literal_eval(value) for name, (_, value) in DECLARED[notebook].items()}
-    called = next(c for c in json.loads((ROOT / "nbs" / f"{notebook}.ipynb").read_text(encoding="utf-8"))["cells"] if "check_parameters(" in "".join(c["source"]) and c["source"][0].startswith("check"))
-    line = next(line for line in called["source"] if line.startswith("check_parameters("))
-    space |= given | {"In": ["", PAPERMILL[notebook], "# Parameters\n" + "\n".join(f"{k} = {v!r}" for k, v in given.items())]}
-    exec(line, space | {"check_parameters": check_parameters, "globals": lambda: space})
+    injected = "# Parameters\n" + "\n".join(f"{k} = {v!r}" for k, v in given.items())
+    space |= given | {"In": ["", PAPERMILL[notebook], injected]}
+    check_parameters(space, **asked(notebook))
     return space
 
 
