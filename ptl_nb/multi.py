@@ -10,7 +10,6 @@ __all__ = ['CHECKED', 'LIMIT', 'SharedStore', 'twenty_steps', 'differences', 'ar
 import argparse
 import os
 import tempfile
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -44,6 +43,7 @@ class SharedStore(Store):
 
     def make(self, run: Run) -> Path:
         "As in `Store`: the first process looks, locks and writes, the others fill along with it."
+        for other in run.needs(): self.make(other)
         if not self.ranks.first:
             if agree(None, self.ranks) == "fill":
                 with tempfile.TemporaryDirectory() as scratch: run.fill(self, Path(scratch))
@@ -62,7 +62,6 @@ class _Together(Run):
     @property
     def name(self) -> str: return self.run.name
     def key(self, device: str) -> dict: return self.run.key(device)
-    def needs(self) -> Sequence[Run]: return self.run.needs()
 
     def fill(self, store: Store, folder: Path) -> dict:
         agree("fill", store.ranks)
