@@ -123,6 +123,7 @@ def images() -> Images:
     return Images(rng.integers(0, 256, (40, 32, 16, 3), dtype=np.uint8), np.repeat(np.arange(8), 5), rng.integers(0, 8, (40, 8, 4), dtype=np.uint8), rng.dirichlet((1, 1), (40, 6)).astype(np.float32))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("loss, value", [("Attr^t", float("nan")), ("id", float("inf")), ("triplet", 2 * EXPLODED), ("HP^t", -float("inf"))])
 @pytest.mark.parametrize("bad", [1, 7, 10, 21])
 def test_the_first_bad_batch_is_kept(tmp_path, images, monkeypatch, loss, value, bad):
