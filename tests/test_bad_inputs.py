@@ -16,7 +16,7 @@ def parameter(case):
     return pytest.param(case, id=case.id.encode("ascii", "backslashreplace").decode(), marks=marks)
 
 
-@pytest.mark.parametrize("case", map(parameter, CASES))
+@pytest.mark.parametrize("case", [parameter(case) for case in CASES])
 def test_is_refused(case):
     refusal(case)
 

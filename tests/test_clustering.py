@@ -83,6 +83,7 @@ def test_nothing_is_cached_in_the_package(seen):
     assert not list((ROOT / "ptl_nb").rglob("clustering*.nb[ic]"))
 
 
+@pytest.mark.slow
 def test_faiss_missing_is_explained():
     code = ("import sys; sys.modules['faiss'] = None\nimport numpy as np\nfrom ptl_nb.clustering import neighbours\n"
             "try: neighbours(np.random.default_rng(0).random((50, 4)), 5, 'faiss')\nexcept ImportError as e: print(e)")

@@ -79,6 +79,7 @@ def test_a_file_that_disagrees_is_not_left_and_the_old_one_stays(tmp_path, monke
     assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("module", ["onnx", "onnxruntime"])
 def test_without_the_extra_the_message_names_it(module, tmp_path):
     code = f"""

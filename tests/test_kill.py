@@ -57,6 +57,7 @@ def forked(*arguments) -> multiprocessing.Process:
     return multiprocessing.get_context("fork").Process(target=make_all, args=arguments)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("processes", [2, 4, 8])
 def test_several_processes_make_each_run_once(tmp_path, processes):
     group = [forked(tmp_path) for _ in range(processes)]

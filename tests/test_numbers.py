@@ -278,6 +278,7 @@ def test_no_images_have_no_features(net):
     assert extract(net, people(2)[:0]).shape == (0, extract(net, people(2)).shape[1])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("loss, value", [("Attr^t", float("nan")), ("id", float("inf")), ("triplet", 2 * EXPLODED), ("HP^t", -float("inf"))])
 @pytest.mark.parametrize("bad", [1, 7, 10, 21])
 def test_the_first_bad_batch_is_kept(tmp_path, images, monkeypatch, loss, value, bad):

@@ -35,6 +35,7 @@ def test_import_is_light():
     assert subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True).stdout.strip() == '[]'
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', standins.STANDINS)
 def test_images_truth_and_marker_agree(cache, name):
     root = standins.unpack(name)
