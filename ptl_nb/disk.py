@@ -20,10 +20,11 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
 
 import numpy as np
-import pandas as pd
+
+if TYPE_CHECKING: import pandas as pd  # it loads for half a second: modules that only write files do without
 
 try: import fcntl
 except ImportError: fcntl = None      # Windows
@@ -184,7 +185,7 @@ def write_json(path: Path, value: dict) -> None:
     with whole(path) as draft: draft.write_text(text + "\n", encoding="utf-8")
 
 
-def write_csv(path: Path, table: pd.DataFrame) -> None:
+def write_csv(path: Path, table: "pd.DataFrame") -> None:
     "CSV written whole; its folder is made where there is none."
     with whole(path) as draft: table.to_csv(draft, index=False, lineterminator="\n")
 

@@ -323,7 +323,9 @@ def test_names_that_look_alike(tmp_path):
     with pytest.warns(UserWarning, match="look alike are taken for one camera"): domain = load_domain(tmp_path / "own")
     assert domain.cameras == {1: "Tür", 2: "hall"} and sorted(domain.train.camid) == [1, 1, 1, 2]
     touch(tmp_path / "table/Tu\u0308r/0.jpg"), touch(tmp_path / "table/a.jpg")
-    for name in ("Tür/0.jpg", "\ufeffa.jpg", " a.jpg"):
+    (tmp_path / "table/domain.csv").write_text("path,pid,camid,split\nTür/0.jpg,-1,1,train\n", encoding="utf-8-sig")
+    assert list(load_domain(tmp_path / "table/domain.csv").train.path) == ["Tu\u0308r/0.jpg"]      # as the disk spells it
+    for name in ("\ufeffa.jpg", " a.jpg"):
         (tmp_path / "table/domain.csv").write_text(f"path,pid,camid,split\n{name},-1,1,train\n", encoding="utf-8-sig")
         with pytest.raises(ValueError, match="line 2: .* looks the same: write it with the same letters"):
             load_domain(tmp_path / "table/domain.csv")
@@ -485,11 +487,6 @@ def test_a_table_named_in_capitals(tmp_path, monkeypatch):
 def test_an_archive_in_capitals_is_seen(tmp_path):
     (tmp_path / "MARKET-1501.ZIP").touch()
     with pytest.raises(FileNotFoundError, match="MARKET-1501.ZIP lies there, but is not extracted"): load_domain("market", root=tmp_path, origin="real")
-
-
-def test_a_name_is_cut_by_bytes(tmp_path):
-    name = load_domain(touch(tmp_path / ("駅" * 60) / "a.jpg").parent).name
-    assert 5 <= len(name) and len(name.encode()) <= 60
 
 
 def test_tilde_is_the_home_folder(tmp_path, monkeypatch):
