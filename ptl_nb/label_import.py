@@ -18,10 +18,10 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
+from .densepose import DP_PARTS, PATCH_PARTS
 from .disk import alone, draft_folder, expanded
 from .domains import IMAGE_ENDINGS, SPLITS, Domain, _check_links, alike
 from .image_files import upright_size
-from .label_data import DP_PARTS, PATCH_PARTS
 from .labels import (
     ATTRIBUTES_FILE, PARTS, PROVENANCE_FILE, Vocabulary, _first, _read_rows, _repeated, _threads, _to_number,
     _write_part_map, check_attributes, part_file, split_attributes, write_attributes, write_provenance)

@@ -25,8 +25,9 @@ from .data import pixels
 from .disk import whole, write_json
 from .domains import Domain
 from .image_files import upright_size
-from .label_data import LabelSet, images, load_labels
+from .label_data import images, load_labels
 from .label_import import import_attributes, import_parts
+from .label_sets import LabelSet
 from .labellers import parser_network, predict_attributes, predict_parts, train_attributes, train_parser
 from .labels import (
     ATTRIBUTES_FILE, KINDS, PARTS, PROVENANCE_FILE, Vocabulary, attribute_auc, one_hot, part_file, part_iou,

@@ -25,7 +25,7 @@ from safetensors.torch import save_file
 from scipy.io import savemat
 
 import ptl_nb
-from ptl_nb import label_data, label_import, labels, model, ssg, standins
+from ptl_nb import densepose, label_import, labels, model, peta, ssg, standins
 from ptl_nb.data import decode
 from ptl_nb.domains import CUHK03_SPLIT, LAYOUTS, STANDIN_MARKER, load_domain, parse_names
 from ptl_nb.methods import parse_methods
@@ -228,8 +228,8 @@ def annotations() -> Target:
     valid = {"images": valid["images"][:3], "annotations": valid["annotations"][:3]}
 
     def read():
-        people = label_data.read_densepose(folder, ["train"])
-        return [label_data.person_parts(m) for m in people.masks]
+        people = densepose.read_densepose(folder, ["train"])
+        return [densepose.person_parts(m) for m in people.masks]
     return Target(json_near(valid), through(folder / TRAIN, read), 150)
 
 
@@ -237,10 +237,10 @@ def runs() -> Target:
     "Run-length codes alone and beside others; what the check lets through must decode to what the check counted."
     def read(counts: str):
         masks = [{"size": [256, 256], "counts": counts}] + [[]] * 13
-        label_data._check_masks({"dp_masks": masks}, "file")
-        decoded = (label_data.person_parts(masks) > 0).sum()
-        if decoded != label_data._rle_runs(counts)[1::2].sum(): raise RuntimeError("the decoder and the check disagree")
-    valid = label_data.encode_parts(np.repeat(np.arange(8), 32)[:, None].repeat(256, 1).astype(np.uint8))
+        densepose._check_masks({"dp_masks": masks}, "file")
+        decoded = (densepose.person_parts(masks) > 0).sum()
+        if decoded != densepose._rle_runs(counts)[1::2].sum(): raise RuntimeError("the decoder and the check disagree")
+    valid = densepose.encode_parts(np.repeat(np.arange(8), 32)[:, None].repeat(256, 1).astype(np.uint8))
     good = [m["counts"] for m in valid if m]
     near = st.sampled_from(good).flatmap(lambda c: mutated(c.encode())).map(lambda b: b.decode("latin-1"))
     codes = st.text(st.characters(min_codepoint=48, max_codepoint=111), max_size=40)
@@ -254,7 +254,7 @@ def label_txt() -> Target:
              "\ufeff"]
     words = st.lists(st.one_of(st.sampled_from(known), st.text(max_size=8)), max_size=20)
     texts = words.map(lambda w: " ".join(w).encode("utf-8", "surrogatepass"))
-    read = through(file, lambda: label_data.read_peta_tree(folder, folders=["VIPeR"]))
+    read = through(file, lambda: peta.read_peta_tree(folder, folders=["VIPeR"]))
     return Target(st.one_of(texts, mutated(file.read_bytes())), read, 120)
 
 

@@ -55,8 +55,8 @@ print(evaluate(q, g, query.pid, gallery.pid, query.camid, gallery.camid).valid_q
 
 
 @pytest.mark.parametrize("extra, use", [
-    ("labels", "from ptl_nb.label_data import person_parts; person_parts([[]] * 14)"),
-    ("labels", "import numpy as np; from ptl_nb.label_data import encode_parts; encode_parts(np.ones((256, 256), np.uint8))"),
+    ("labels", "from ptl_nb.densepose import person_parts; person_parts([[]] * 14)"),
+    ("labels", "import numpy as np; from ptl_nb.densepose import encode_parts; encode_parts(np.ones((256, 256), np.uint8))"),
     ("notebooks", "from pathlib import Path; from ptl_nb.site import read_notebook; read_notebook(Path('nbs/table2.ipynb'))"),
     ("notebooks", "from ptl_nb.site import render_markdown; render_markdown('# Title')"),
     ("notebooks", "from ptl_nb.site import style; style()"),

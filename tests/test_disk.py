@@ -28,20 +28,23 @@ from check_repo import PAPERMILL, ROOT
 from ptl_nb import data, provenance, runs
 from ptl_nb.checkpoint import Checkpointer, save_state, save_weights
 from ptl_nb.data import pixels
+from ptl_nb.densepose import export_densepose, part_maps
 from ptl_nb.deploy import write_card
 from ptl_nb.disk import FullDisk, alone, whole, whole_folder, write_csv, write_json
 from ptl_nb.domains import load_domain
 from ptl_nb.evaluator import evaluate
 from ptl_nb.export import export_int8, export_onnx, write_model
-from ptl_nb.label_data import (
-    crops, export_densepose, export_peta_mat, export_peta_tree, export_rap, load_labels, part_maps)
+from ptl_nb.label_data import load_labels
 from ptl_nb.label_import import import_attributes, import_parts
+from ptl_nb.label_sets import crops
 from ptl_nb.labels import (
     ATTRIBUTES_FILE, Vocabulary, read_provenance, write_attributes, write_parts, write_provenance)
 from ptl_nb.methods import parse_method
 from ptl_nb.mixed_precision import loss_scaler
 from ptl_nb.model import PTLNet
+from ptl_nb.peta import export_peta_mat, export_peta_tree
 from ptl_nb.plots import write_figure
+from ptl_nb.rap import export_rap
 from ptl_nb.recipe import RECIPES
 from ptl_nb.runs import score_model
 from ptl_nb.search import GalleryIndex, approximate, full_rows, save_index
@@ -436,9 +439,9 @@ def test_a_folder_of_the_parameters_may_begin_with_a_tilde(tmp_path, monkeypatch
 
 MAKES = {"write_text", "write_bytes", "to_csv", "to_json", "to_html", "to_parquet", "to_pickle", "savefig", "save", "savez", "savez_compressed", "save_file", "savemat", "savetxt", "tofile", "dump", "imsave", "open_memmap",
          "memmap", "write_index", "copyfile", "copytree", "copy2", "move", "extractall", "quantize_static", "NamedTemporaryFile", "mkstemp", "mkdtemp", "symlink_to", "hardlink_to"}
-INSIDE = {"whole", "whole_folder", "draft_folder", "_new_folder", "_addition"}
+INSIDE = {"whole", "whole_folder", "draft_folder", "new_folder", "_addition"}
 MEANT = {    # functions that are given the draft, or a file in memory, and what else is no file of ours
-    "disk": {"whole", "writable", "new_array", "_locked"}, "standins": {"split_parts", "stacked_png"}, "renderer": {"cuhk03_split", "jpeg"}, "label_data": {"_write_pictures"}, "export": {"_trace", "_quantise", "write_model"},
+    "disk": {"whole", "writable", "new_array", "_locked"}, "standins": {"split_parts", "stacked_png"}, "renderer": {"cuhk03_split", "jpeg"}, "densepose": {"_write_pictures"}, "export": {"_trace", "_quantise", "write_model"},
     "label_runs": {"JoinedLabels.fill"},                    # in a run's own draft
     "site": {"write_page", "_copy_mathjax", "_fill", "_copy"}, "launch": {"launch_runs"},      # a folder of logs
     "plots": {"picture"}, "search": {"_stream"}, "tables": {"set_up"},        # a smoke run's folder

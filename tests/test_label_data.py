@@ -12,8 +12,8 @@ import pytest
 from PIL import Image
 from scipy.io import loadmat, savemat
 
-import ptl_nb.label_data as ld
 import ptl_nb.label_import as li
+from ptl_nb import densepose, label_data, label_sets, peta, rap
 from ptl_nb.domains import STANDIN_MARKER, load_domain
 from ptl_nb.label_runs import ImportedLabels, label_sources
 from ptl_nb.label_scores import attribute_scores
@@ -27,11 +27,11 @@ from ptl_nb.store import Store
 def written(tmp_path_factory):
     "A few persons in every form; tests work on copies."
     base = tmp_path_factory.mktemp("forms")
-    ld.export_densepose(base / "densepose", limit=20)
-    ld.export_peta_tree(base / "peta", limit=30)
-    ld.export_peta_mat(base / "peta-mat", limit=20)
-    ld.export_rap(base / "rap", limit=20)
-    ld.export_rap(base / "rap1", limit=20, version=1)
+    densepose.export_densepose(base / "densepose", limit=20)
+    peta.export_peta_tree(base / "peta", limit=30)
+    peta.export_peta_mat(base / "peta-mat", limit=20)
+    rap.export_rap(base / "rap", limit=20)
+    rap.export_rap(base / "rap1", limit=20, version=1)
     return base
 
 
@@ -45,7 +45,7 @@ def copy(written, tmp_path):
 
 # DensePose
 
-TRAIN = ld.DP_FILE.format("train")
+TRAIN = densepose.DP_FILE.format("train")
 
 
 def edited(folder, edit, file=TRAIN):
@@ -82,31 +82,31 @@ def mask(**changes): return lambda c: next(m for m in c["annotations"][2]["dp_ma
 ])
 def test_densepose_annotations_are_refused(copy, edit, says):
     folder = edited(copy("densepose"), edit)
-    (folder / ld.DP_FILE.format("minival")).unlink()
-    with pytest.raises(ValueError) as error: ld.read_densepose(folder)
+    (folder / densepose.DP_FILE.format("minival")).unlink()
+    with pytest.raises(ValueError) as error: densepose.read_densepose(folder)
     assert says in str(error.value) and TRAIN in str(error.value)
 
 
 def test_densepose_without_files(copy, tmp_path):
-    with pytest.raises(FileNotFoundError, match="holds none of densepose_coco_2014_train.json"): ld.read_densepose(tmp_path)
+    with pytest.raises(FileNotFoundError, match="holds none of densepose_coco_2014_train.json"): densepose.read_densepose(tmp_path)
     folder = copy("densepose")
-    with pytest.raises(FileNotFoundError, match="valminusminival"): ld.read_densepose(folder, ["valminusminival"])
-    with pytest.raises(ValueError, match="unknown split 'val'"): ld.read_densepose(folder, ["val"])
+    with pytest.raises(FileNotFoundError, match="valminusminival"): densepose.read_densepose(folder, ["valminusminival"])
+    with pytest.raises(ValueError, match="unknown split 'val'"): densepose.read_densepose(folder, ["val"])
     (folder / TRAIN).write_text("{")
-    with pytest.raises(ValueError, match="is not JSON"): ld.read_densepose(folder)
+    with pytest.raises(ValueError, match="is not JSON"): densepose.read_densepose(folder)
 
 
 def test_densepose_images_missing_or_other(copy, tmp_path):
     folder = copy("densepose")
     first, second = sorted((folder / "train2014").iterdir())[:2]
     Image.new("RGB", (32, 64)).save(second)
-    labels = ld.read_densepose(folder, ["train"])
-    with pytest.raises(ValueError, match=f"{second.name} is 64x32, its annotation says 128x64"): ld.crops(labels, (64, 32), tmp_path / "cache")
+    labels = densepose.read_densepose(folder, ["train"])
+    with pytest.raises(ValueError, match=f"{second.name} is 64x32, its annotation says 128x64"): label_sets.crops(labels, (64, 32), tmp_path / "cache")
     second.write_bytes(b"no image")
-    with pytest.raises(ValueError, match=f"cannot decode the image .*{second.name}"): ld.crops(ld.read_densepose(folder, ["train"]), (64, 32), tmp_path / "cache")
+    with pytest.raises(ValueError, match=f"cannot decode the image .*{second.name}"): label_sets.crops(densepose.read_densepose(folder, ["train"]), (64, 32), tmp_path / "cache")
     assert {p.suffix for p in (tmp_path / "cache").iterdir()} == {".lock"}, "something half-written stayed"
     first.unlink()
-    with pytest.raises(FileNotFoundError, match=f"1 of the 18 images .* the first '{first.name}'"): ld.read_densepose(folder)
+    with pytest.raises(FileNotFoundError, match=f"1 of the 18 images .* the first '{first.name}'"): densepose.read_densepose(folder)
 
 
 def test_truncated_mask_is_named_when_decoded(copy, tmp_path):
@@ -114,8 +114,8 @@ def test_truncated_mask_is_named_when_decoded(copy, tmp_path):
         m = content["annotations"][2]["dp_masks"]
         i = next(i for i, x in enumerate(m) if x)
         m[i]["counts"] = m[i]["counts"][:-3]
-    labels = ld.read_densepose(edited(copy("densepose"), cut), ["train"])
-    with pytest.raises(ValueError, match="COCO_train2014_000000000003.jpg, the person at .* a dp_mask cannot be decoded .the runs of dp_mask"): ld.part_maps(labels, (128, 64), tmp_path / "cache")
+    labels = densepose.read_densepose(edited(copy("densepose"), cut), ["train"])
+    with pytest.raises(ValueError, match="COCO_train2014_000000000003.jpg, the person at .* a dp_mask cannot be decoded .the runs of dp_mask"): densepose.part_maps(labels, (128, 64), tmp_path / "cache")
     assert {p.suffix for p in (tmp_path / "cache").iterdir()} == {".lock"}
 
 
@@ -123,13 +123,13 @@ def test_persons_without_masks_are_counted(copy):
     def some(content):
         content["annotations"][0].pop("dp_masks")
         content["annotations"][1]["dp_masks"] = [[]] * 14
-    labels = ld.read_densepose(edited(copy("densepose"), some))
+    labels = densepose.read_densepose(edited(copy("densepose"), some))
     assert labels.report["persons without dp_masks"] == 2 and len(labels) == 18 and labels.report["persons"] == 20
 
 
 def test_a_split_without_masks_is_empty_not_an_error(copy):
-    folder = edited(copy("densepose"), lambda c: [a.pop("dp_masks") for a in c["annotations"]], ld.DP_FILE.format("minival"))
-    labels = ld.read_densepose(folder)
+    folder = edited(copy("densepose"), lambda c: [a.pop("dp_masks") for a in c["annotations"]], densepose.DP_FILE.format("minival"))
+    labels = densepose.read_densepose(folder)
     assert len(labels.split("minival")) == 0 and len(labels.split("train")) == 18 and labels.report["persons without dp_masks"] == 2
 
 
@@ -140,17 +140,17 @@ def test_annotations_folder_and_real_name(copy):
         if file.name != STANDIN_MARKER: file.rename(folder / "annotations" / file.name)
     (folder / STANDIN_MARKER).unlink()
     (folder / "train2014").rename(folder / "coco_train2014")
-    labels = ld.read_densepose(folder)
+    labels = densepose.read_densepose(folder)
     assert (labels.name, labels.standin, labels.title) == ("densepose", False, "densepose") and labels.paths[0].startswith("coco_train2014/")
 
 
 def test_an_image_of_several_persons_is_decoded_once(tmp_path, monkeypatch):
-    labels = ld.read_densepose(ld.export_densepose(tmp_path / "coco", limit=20, persons=4))
-    opened, decode = [], ld.decode
-    monkeypatch.setattr(ld, "decode", lambda file, size: opened.append(file) or decode(file, size))
-    x = ld.crops(labels, (64, 32), tmp_path / "cache")
+    labels = densepose.read_densepose(densepose.export_densepose(tmp_path / "coco", limit=20, persons=4))
+    opened, decode = [], label_sets.decode
+    monkeypatch.setattr(label_sets, "decode", lambda file, size: opened.append(file) or decode(file, size))
+    x = label_sets.crops(labels, (64, 32), tmp_path / "cache")
     assert len(labels) == len(x) == 20 and len(opened) == len(set(opened)) == len(set(labels.paths)) == 6     # 18 in fours, 2
-    ld.crops(labels, (64, 32), tmp_path / "cache")
+    label_sets.crops(labels, (64, 32), tmp_path / "cache")
     assert len(opened) == 6, "decoded again"
 
 
@@ -159,15 +159,15 @@ def test_a_box_inside_an_image_by_a_naive_loop(tmp_path):
     parts = rng.integers(0, 8, (128, 64)).astype(np.uint8)
     Image.fromarray(rng.integers(0, 256, (90, 70, 3)).astype(np.uint8)).save(tmp_path / "COCO_val2014_1.png")
     x, y, w, h = box = [12.3, 20.7, 30.9, 55.2]
-    content = {"images": [{"id": 1, "file_name": "COCO_val2014_1.png", "height": 90, "width": 70}], "annotations": [{"id": 5, "image_id": 1, "bbox": box, "dp_masks": ld.encode_parts(parts)}]}
-    (tmp_path / ld.DP_FILE.format("minival")).write_text(json.dumps(content))
-    maps, grid = ld.part_maps(ld.read_densepose(tmp_path), (20, 10), tmp_path / "cache")[0], parts.repeat(2, 0).repeat(4, 1)
+    content = {"images": [{"id": 1, "file_name": "COCO_val2014_1.png", "height": 90, "width": 70}], "annotations": [{"id": 5, "image_id": 1, "bbox": box, "dp_masks": densepose.encode_parts(parts)}]}
+    (tmp_path / densepose.DP_FILE.format("minival")).write_text(json.dumps(content))
+    maps, grid = densepose.part_maps(densepose.read_densepose(tmp_path), (20, 10), tmp_path / "cache")[0], parts.repeat(2, 0).repeat(4, 1)
     for i in range(20):
         for j in range(10):
             row, column = 21 + (i + .5) * (76 - 21) / 20, 12 + (j + .5) * (43 - 12) / 10
             assert maps[i, j] == grid[int((row - y) / h * 256), max(0, int((column - x) / w * 256))]
     crop = Image.open(tmp_path / "COCO_val2014_1.png").crop((12, 21, 43, 76)).resize((10, 20), Image.Resampling.BILINEAR)
-    assert (ld.crops(ld.read_densepose(tmp_path), (20, 10), tmp_path / "cache")[0] == np.asarray(crop)).all()
+    assert (label_sets.crops(densepose.read_densepose(tmp_path), (20, 10), tmp_path / "cache")[0] == np.asarray(crop)).all()
 
 
 # PETA, the tree
@@ -185,7 +185,7 @@ def label(folder, place="VIPeR"): return folder / "PETA dataset" / place / "arch
 def test_label_txt_is_refused(copy, edit, says):
     folder = copy("peta")
     label(folder).write_text(edit(label(folder).read_text()))
-    with pytest.raises(ValueError, match=says): ld.read_peta_tree(folder)
+    with pytest.raises(ValueError, match=says): peta.read_peta_tree(folder)
 
 
 def test_peta_tree_counts_what_it_leaves_out(copy):
@@ -193,18 +193,18 @@ def test_peta_tree_counts_what_it_leaves_out(copy):
     lines = label(folder).read_text().splitlines()
     label(folder).write_text("\n".join([lines[0] + " accessoryShawl lowerBodyLogo", "", *lines[1:-1], "0777 personalMale"]))
     (label(folder).parent / "Thumbs.db").write_bytes(b"x")
-    labels = ld.read_peta_tree(folder, strict=False)
+    labels = peta.read_peta_tree(folder, strict=False)
     assert labels.report == {"identities": 30, "images without a line": 1, "ids without an image": 1, "uses of left-out names": 2, "other files": 1} and len(labels) == 29
 
 
 def test_peta_tree_not_text_and_not_there(copy, tmp_path):
     folder = copy("peta")
     label(folder).write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(ValueError, match="is not text"): ld.read_peta_tree(folder)
+    with pytest.raises(ValueError, match="is not text"): peta.read_peta_tree(folder)
     label(folder, "GRID").unlink(); shutil.rmtree(label(folder, "MIT").parent)
-    with pytest.raises(FileNotFoundError, match="lacks GRID/archive/Label.txt, MIT/archive/Label.txt"): ld.read_peta_tree(folder)
-    assert len(ld.read_peta_tree(folder / "PETA dataset", folders=["PRID", "CUHK"])) == 6
-    with pytest.raises(FileNotFoundError): ld.read_peta_tree(tmp_path / "nowhere")
+    with pytest.raises(FileNotFoundError, match="lacks GRID/archive/Label.txt, MIT/archive/Label.txt"): peta.read_peta_tree(folder)
+    assert len(peta.read_peta_tree(folder / "PETA dataset", folders=["PRID", "CUHK"])) == 6
+    with pytest.raises(FileNotFoundError): peta.read_peta_tree(tmp_path / "nowhere")
 
 
 def test_ids_with_and_without_endings(tmp_path):
@@ -212,7 +212,7 @@ def test_ids_with_and_without_endings(tmp_path):
     archive.mkdir(parents=True)
     for name in ("7.png", "8_a.png", "8_b.bmp", "9.jpeg"): Image.new("RGB", (4, 8)).save(archive / name)
     (archive / "Label.txt").write_text("7.png hairBald\n8 personalMale\r\n9\tpersonalMale  hairLong\n")
-    labels = ld.read_peta_tree(tmp_path, folders=["CUHK"])
+    labels = peta.read_peta_tree(tmp_path, folders=["CUHK"])
     names = [[n for n, v in zip(labels.vocabulary.names, row[:, 1]) if v] for row in labels.attributes]
     assert names == [["hairBald"], ["personalMale"], ["personalMale"], ["personalMale", "hairLong"]] and not labels.standin and labels.name == "peta"
 
@@ -259,7 +259,7 @@ def out_of_range(cells):
 ])
 def test_peta_mat_is_refused(copy, name, edit, says):
     folder = field(copy("peta-mat"), "peta", "PETA.mat", name, edit)
-    with pytest.raises(ValueError, match=says) as error: ld.read_peta_mat(folder)
+    with pytest.raises(ValueError, match=says) as error: peta.read_peta_mat(folder)
     assert "PETA.mat" in str(error.value)
 
 
@@ -279,15 +279,15 @@ RAP = "RAP_annotation/RAP_annotation.mat"
 ])
 def test_rap_mat_is_refused(copy, form, name, edit, says):
     folder = field(copy(form), "RAP_annotation", RAP, name, edit)
-    with pytest.raises(ValueError, match=says): ld.read_rap(folder)
+    with pytest.raises(ValueError, match=says): rap.read_rap(folder)
 
 
 def test_rap_selected_columns_out_of_range(copy):
     folder = field(copy("rap"), "RAP_annotation", RAP, "selected_attribute", lambda v: v + 2)
-    assert len(ld.read_rap(folder).vocabulary) == 55
-    with pytest.raises(ValueError, match="the table has 56 columns"): ld.read_rap(folder, columns="selected")
-    with pytest.raises(ValueError, match="unknown columns 'all'"): ld.read_rap(folder, columns="all")
-    with pytest.raises(ValueError, match="unsure is 'no'"): ld.read_rap(folder, unsure="no")
+    assert len(rap.read_rap(folder).vocabulary) == 55
+    with pytest.raises(ValueError, match="the table has 56 columns"): rap.read_rap(folder, columns="selected")
+    with pytest.raises(ValueError, match="unknown columns 'all'"): rap.read_rap(folder, columns="all")
+    with pytest.raises(ValueError, match="unsure is 'no'"): rap.read_rap(folder, unsure="no")
 
 
 @pytest.mark.parametrize("content, says", [
@@ -295,7 +295,7 @@ def test_rap_selected_columns_out_of_range(copy):
     (b"MATLAB 7.3 MAT-file".ljust(124) + b"\x00\x02IM" + b"\x89HDF\r\n\x1a\n" + bytes(400), "7.3"),
 ])
 def test_files_that_are_no_mat(copy, content, says):
-    for form, file, read in (("rap", RAP, ld.read_rap), ("peta-mat", "PETA.mat", ld.read_peta_mat)):
+    for form, file, read in (("rap", RAP, rap.read_rap), ("peta-mat", "PETA.mat", peta.read_peta_mat)):
         folder = copy(form)
         (folder / file).write_bytes(content)
         with pytest.raises(ValueError, match=says): read(folder)
@@ -305,12 +305,12 @@ def test_other_variables_and_truncated(copy):
     folder = copy("rap")
     whole = (folder / RAP).read_bytes()
     (folder / RAP).write_bytes(whole[:len(whole) // 2])
-    with pytest.raises(ValueError, match="cannot be read"): ld.read_rap(folder)
+    with pytest.raises(ValueError, match="cannot be read"): rap.read_rap(folder)
     savemat(folder / RAP, {"peta": np.zeros(3), "x": 1})
-    with pytest.raises(ValueError, match=r"has no structure 'RAP_annotation' \(it has peta, x\)"): ld.read_rap(folder)
+    with pytest.raises(ValueError, match=r"has no structure 'RAP_annotation' \(it has peta, x\)"): rap.read_rap(folder)
 
 
-@pytest.mark.parametrize("form, read", [("rap", ld.read_rap), ("peta-mat", ld.read_peta_mat)])
+@pytest.mark.parametrize("form, read", [("rap", rap.read_rap), ("peta-mat", peta.read_peta_mat)])
 def test_images_listed_but_missing(copy, form, read):
     folder = copy(form)
     sorted(p for p in folder.rglob("*") if p.suffix in (".jpg", ".png"))[0].unlink()
@@ -321,13 +321,13 @@ def real_rap(folder, version, columns, count=4):
     "RAP's shape without a stand-in's marker: all columns, a handful of images."
     (folder / "RAP_annotation").mkdir(parents=True); (folder / "RAP_dataset").mkdir()
     names = [f"a{j}" for j in range(columns)]
-    if version == 2: names[96] = ld.RAP_BEFORE
-    files, column = [f"CAM01_{i}.png" for i in range(count)], lambda v: ld._cells(v, (-1, 1))
+    if version == 2: names[96] = rap.RAP_BEFORE
+    files, column = [f"CAM01_{i}.png" for i in range(count)], lambda v: label_sets.mat_cells(v, (-1, 1))
     for f in files: Image.new("RGB", (4, 8)).save(folder / "RAP_dataset" / f)
     data = np.zeros((count, columns)); data[:, 100 if version == 2 else 60] = 4; data[0, 1] = 2      # a viewpoint, boxes: not two-way
     rows = np.arange(1, count + 1)[None]
     struct = {"name": column(files), "data": data, "attribute": column(names), "selected_attribute": np.array([[1, 3]]), "person_identity": np.zeros((count, 1)),
-              "partition_attribute": ld._cells([{"train_index": rows[:, :2], "val_index": rows[:, 2:3], "test_index": rows[:, 3:]}] * 5, (1, 5))} if version == 2 else \
+              "partition_attribute": label_sets.mat_cells([{"train_index": rows[:, :2], "val_index": rows[:, 2:3], "test_index": rows[:, 3:]}] * 5, (1, 5))} if version == 2 else \
              {"partion": column([{"train": rows[:, :3], "test": rows[:, 3:]}] * 5), "label": data, "attribute_chinese": column(names), "attribute_eng": column(names),
               "position": np.zeros((count, 16)), "imagesname": column(files), "attribute_exp": column(names[:51])}
     savemat(folder / RAP, {"RAP_annotation": struct})
@@ -335,59 +335,59 @@ def real_rap(folder, version, columns, count=4):
 
 
 def test_real_shapes_of_rap(tmp_path):
-    with pytest.warns(UserWarning, match="lists 4 images, 84,928 were published"): two = ld.read_rap(real_rap(tmp_path / "2", 2, 152), unsure="mask")
+    with pytest.warns(UserWarning, match="lists 4 images, 84,928 were published"): two = rap.read_rap(real_rap(tmp_path / "2", 2, 152), unsure="mask")
     assert (len(two.vocabulary), two.name, two.standin, two.report) == (96, "rap", False, {"unsure values (2)": 1}) and not two.known[0, 1]
-    with pytest.warns(UserWarning): assert ld.read_rap(tmp_path / "2", columns="selected").vocabulary.names == ("a0", "a2")
-    with pytest.warns(UserWarning, match="41,585"): one = ld.read_rap(real_rap(tmp_path / "1", 1, 92))
+    with pytest.warns(UserWarning): assert rap.read_rap(tmp_path / "2", columns="selected").vocabulary.names == ("a0", "a2")
+    with pytest.warns(UserWarning, match="41,585"): one = rap.read_rap(real_rap(tmp_path / "1", 1, 92))
     assert len(one.vocabulary) == 51 and [len(one.split(s, of="4")) for s in ("train", "test")] == [3, 1]
     for version, columns in ((1, 91), (2, 151)):
-        with pytest.raises(ValueError, match=f"RAPv{version} has .* columns"): ld.read_rap(real_rap(tmp_path / f"bad{version}", version, columns))
+        with pytest.raises(ValueError, match=f"RAPv{version} has .* columns"): rap.read_rap(real_rap(tmp_path / f"bad{version}", version, columns))
 
 
 def test_the_order_of_petas_columns_does_not_matter(copy):
     folder = copy("peta-mat")
-    before = ld.read_peta_mat(folder)
+    before = peta.read_peta_mat(folder)
     order = np.random.default_rng(0).permutation(105)
     field(folder, "peta", "PETA.mat", 0, lambda t: np.concatenate([t[:, :4], t[:, 4:][:, order]], 1))
     field(folder, "peta", "PETA.mat", 1, lambda c: c[order])
-    assert (ld.read_peta_mat(folder).attributes == before.attributes).all()
+    assert (peta.read_peta_mat(folder).attributes == before.attributes).all()
 
 
 # finding data
 
 def test_load_labels(written, tmp_path):
-    with pytest.warns(UserWarning, match="RENDERED STAND-IN 'mall'"): standin = ld.load_labels("rap", tmp_path)
+    with pytest.warns(UserWarning, match="RENDERED STAND-IN 'mall'"): standin = label_data.load_labels("rap", tmp_path)
     assert standin.title == "mall (rendered stand-in for rap)" and len(standin) == 1520
     for name, form in (("densepose", "coco"), ("peta", "peta"), ("peta-mat", "PETA-New"), ("rap", "rap")):
         shutil.copytree(written / name, tmp_path / form)
         (tmp_path / form / STANDIN_MARKER).unlink()
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "(?s).*were published")
-        with pytest.raises(ValueError, match="RAPv2 has 152 columns"): ld.load_labels("rap", tmp_path)     # found, and not taken for RAP
-        found = {n: ld.load_labels(n, tmp_path, "real") for n in ("densepose", "peta", "peta-mat")}
+        with pytest.raises(ValueError, match="RAPv2 has 152 columns"): label_data.load_labels("rap", tmp_path)     # found, and not taken for RAP
+        found = {n: label_data.load_labels(n, tmp_path, "real") for n in ("densepose", "peta", "peta-mat")}
     assert [(n, len(s), s.standin) for n, s in found.items()] == [("densepose", 20, False), ("peta", 30, False), ("peta-mat", 20, False)]
-    assert ld.load_labels("peta", tmp_path, "standin").standin
-    with pytest.raises(ValueError, match="unknown origin"): ld.load_labels("peta", tmp_path, "fake")
+    assert label_data.load_labels("peta", tmp_path, "standin").standin
+    with pytest.raises(ValueError, match="unknown origin"): label_data.load_labels("peta", tmp_path, "fake")
 
 
 def test_export_refuses_and_leaves_nothing(tmp_path, monkeypatch):
-    monkeypatch.setattr(ld, "encode_parts", lambda m: 1 / 0)
-    with pytest.raises(ZeroDivisionError): ld.export_densepose(tmp_path / "new", limit=5)
+    monkeypatch.setattr(densepose, "encode_parts", lambda m: 1 / 0)
+    with pytest.raises(ZeroDivisionError): densepose.export_densepose(tmp_path / "new", limit=5)
     (tmp_path / "full").mkdir(); (tmp_path / "full" / "mine").touch()
-    for write in (ld.export_peta_tree, ld.export_peta_mat, ld.export_rap):
+    for write in (peta.export_peta_tree, peta.export_peta_mat, rap.export_rap):
         with pytest.raises(ValueError, match="exists and is not empty"): write(tmp_path / "full", limit=5)
     assert [p.name for p in tmp_path.iterdir()] == ["full"]
 
 
 def test_hash_knows_labels_and_pixels(copy):
     folder = copy("rap")
-    first = ld.read_rap(folder)
-    assert ld.read_rap(folder).data_hash() == first.data_hash()
+    first = rap.read_rap(folder)
+    assert rap.read_rap(folder).data_hash() == first.data_hash()
     field(folder, "RAP_annotation", RAP, "data", put(0, 0, 1 - first.attributes[0, 0, 1]))
-    assert ld.read_rap(folder).data_hash() != first.data_hash()
+    assert rap.read_rap(folder).data_hash() != first.data_hash()
     image = folder / first.paths[0]
     image.write_bytes(image.read_bytes() + b"x")
-    assert len({first.data_hash(), ld.read_rap(folder).data_hash()}) == 2
+    assert len({first.data_hash(), rap.read_rap(folder).data_hash()}) == 2
 
 
 # imports
@@ -495,7 +495,7 @@ def test_peta_is_found_in_the_form_that_is_there(written, tmp_path, name, form, 
     with warnings.catch_warnings():
         warnings.simplefilter("error")                                  # a stand-in is taken with a warning
         warnings.filterwarnings("ignore", "(?s).*were published")
-        found = ld.load_labels(name, tmp_path)
+        found = label_data.load_labels(name, tmp_path)
     assert (found.name, len(found), found.standin) == ("peta", count, False)
 
 
@@ -508,12 +508,12 @@ def test_label_sources_take_peta_mat(written, tmp_path):
 def test_densepose_under_the_names_of_detectron2(written, tmp_path):
     folder = unmarked(written, "densepose", tmp_path / "coco")
     (folder / "annotations").mkdir()
-    for split in ("train", "minival"): (folder / ld.DP_FILE.format(split)).rename(folder / f"annotations/densepose_{split}2014.json")
-    found = ld.load_labels("densepose", tmp_path, "real")
+    for split in ("train", "minival"): (folder / densepose.DP_FILE.format(split)).rename(folder / f"annotations/densepose_{split}2014.json")
+    found = label_data.load_labels("densepose", tmp_path, "real")
     assert len(found) == 20 and {s: len(r) for s, r in found.splits["published"].items()} == {"train": 18, "minival": 2}
 
 
-@pytest.mark.parametrize("form, read, images", [("peta-mat", ld.read_peta_mat, "images"), ("rap", ld.read_rap, "RAP_dataset"), ("densepose", ld.read_densepose, "train2014")])
+@pytest.mark.parametrize("form, read, images", [("peta-mat", peta.read_peta_mat, "images"), ("rap", rap.read_rap, "RAP_dataset"), ("densepose", densepose.read_densepose, "train2014")])
 def test_images_with_endings_in_capitals(copy, form, read, images):
     folder = copy(form)
     for file in list((folder / images).iterdir()): file.rename(file.with_suffix(file.suffix.upper()))
@@ -566,8 +566,8 @@ def test_nothing_at_all_is_nothing(tmp_path):
     assert (tmp_path / "attributes.csv").read_text() == "path,hat=no,hat=yes\n" and read_attributes(tmp_path, [])[1].shape == (0, 1, 2)
     with pytest.raises(ValueError, match="lacks 1 of 1 images, the first 'a.jpg'"): read_attributes(tmp_path, ["a.jpg"])
     assert attribute_auc(hat, none, none).auc.isna().all()
-    nobody = ld.load_labels("rap", origin="standin").take([])
-    assert nobody.constant() == [] and len(nobody.varying().vocabulary) == len(nobody.vocabulary) and ld.crops(nobody, (8, 4), tmp_path).shape == (0, 8, 4, 3)
+    nobody = label_data.load_labels("rap", origin="standin").take([])
+    assert nobody.constant() == [] and len(nobody.varying().vocabulary) == len(nobody.vocabulary) and label_sets.crops(nobody, (8, 4), tmp_path).shape == (0, 8, 4, 3)
 
 
 def test_nobody_is_known_of_one_attribute(tmp_path):

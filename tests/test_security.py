@@ -59,7 +59,7 @@ def sources() -> dict[str, str]:
     return out
 
 
-COMPARED = ("nbs/lib/matfile.ipynb", "nbs/lib/renderer.ipynb", "nbs/lib/label_data.ipynb", "tests/")     # read what they have written themselves, with SciPy's reader
+COMPARED = ("nbs/lib/matfile.ipynb", "nbs/lib/renderer.ipynb", "nbs/lib/rap.ipynb", "tests/")     # read what they have written themselves, with SciPy's reader
 
 
 def test_no_code_does():

@@ -15,7 +15,8 @@ from PIL import Image
 from ptl_nb import standins
 from ptl_nb.data import pixels
 from ptl_nb.domains import load_domain
-from ptl_nb.label_data import crops, load_labels
+from ptl_nb.label_data import load_labels
+from ptl_nb.label_sets import crops
 
 REID = ('plaza', 'campus', 'corridor')
 

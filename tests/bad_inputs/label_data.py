@@ -9,7 +9,7 @@ import numpy as np
 from scipy.io import loadmat, savemat
 from scipy.sparse import csr_array
 
-from ptl_nb import label_data
+from ptl_nb import densepose, label_data, label_sets, peta, rap
 from ptl_nb.matfile import read_mat
 
 from bad_inputs.catalogue import Case, add
@@ -171,7 +171,7 @@ def annotations(edit: Callable) -> Callable:
         content = json.loads((folder / TRAIN).read_text())
         edit(content)
         (folder / TRAIN).write_text(json.dumps(content))
-        (folder / label_data.DP_FILE.format("minival")).unlink()
+        (folder / densepose.DP_FILE.format("minival")).unlink()
     return damaged("densepose", damage)
 
 
@@ -243,7 +243,7 @@ for name, content, *words in [
         "DensePose JSON", name, damaged("densepose", lambda f, content=content: (f / TRAIN).write_bytes(content)),
         TRAIN, *words)
 bad(
-    "DensePose JSON", "no files", lambda f: functools.partial(label_data.read_densepose, f),
+    "DensePose JSON", "no files", lambda f: functools.partial(densepose.read_densepose, f),
     "holds none of densepose_coco_2014_train.json", "place DensePose's annotations there", error=FileNotFoundError)
 bad(
     "DensePose JSON", "a split that is none", damaged("densepose", lambda f: None, splits=["val"]),
@@ -256,7 +256,7 @@ bad(
 def code(text: str) -> Callable:
     "A person whose first mask has this run-length code, decoded."
     masks = [{"size": [256, 256], "counts": text}] + [[]] * 13
-    return lambda folder: functools.partial(label_data.person_parts, masks)
+    return lambda folder: functools.partial(densepose.person_parts, masks)
 
 
 for name, text in {
@@ -269,7 +269,7 @@ for name, text in {
 def in_file(folder):
     "The same through the reader, which names image and person."
     make = annotations(mask(counts="010"))(folder)
-    return lambda: label_data.part_maps(make(), (128, 64), folder / "cache")
+    return lambda: densepose.part_maps(make(), (128, 64), folder / "cache")
 
 
 bad(
@@ -304,7 +304,7 @@ bad(
     "PETA Label.txt", "not there", damaged("peta", lambda f: (f / "PETA dataset/GRID/archive/Label.txt").unlink()),
     "lacks GRID/archive/Label.txt", "unzip PETA.zip there", error=FileNotFoundError)
 bad(
-    "PETA Label.txt", "no folder", lambda f: functools.partial(label_data.read_peta_tree, f / "gone"),
+    "PETA Label.txt", "no folder", lambda f: functools.partial(peta.read_peta_tree, f / "gone"),
     "lacks 3DPeS/archive/Label.txt", error=FileNotFoundError)
 
 
@@ -320,7 +320,7 @@ bad("label data", "a real stand-in", load_labels("mall", origin="real"), "there 
 
 def peta_of_no_form(folder):
     (folder / "PETA").mkdir()
-    return functools.partial(label_data.read_peta, folder / "PETA")
+    return functools.partial(peta.read_peta, folder / "PETA")
 
 
 bad(
@@ -328,7 +328,7 @@ bad(
     error=FileNotFoundError)
 bad(
     "label data", "PETA, an unknown form first",
-    lambda f: functools.partial(label_data.read_peta, written("peta"), "csv"), "first is 'csv'", "'tree' or 'mat'")
+    lambda f: functools.partial(peta.read_peta, written("peta"), "csv"), "first is 'csv'", "'tree' or 'mat'")
 for name in ("densepose", "peta", "peta-mat", "rap"):
     bad(
         "label data", f"{name} that is not there", load_labels(name, origin="real"), f"{name} is not under",
@@ -356,21 +356,21 @@ for form, image in {
 # arrays that are asked of label data
 
 bad(
-    "array", "no images of a stand-in", lambda f: functools.partial(label_data.export_rap, f / "rap", limit=0),
+    "array", "no images of a stand-in", lambda f: functools.partial(rap.export_rap, f / "rap", limit=0),
     "limit is 0", "at least 1")
 bad(
     "array", "nobody in an image",
-    lambda f: functools.partial(label_data.export_densepose, f / "dp", limit=2, persons=0), "persons is 0",
+    lambda f: functools.partial(densepose.export_densepose, f / "dp", limit=2, persons=0), "persons is 0",
     "at least 1")
 bad(
-    "array", "attributes of DensePose", lambda f: label_data.read_densepose(written("densepose")).varying,
+    "array", "attributes of DensePose", lambda f: densepose.read_densepose(written("densepose")).varying,
     "no attributes")
 bad(
     "array", "part maps of RAP",
-    lambda f: functools.partial(label_data.part_maps, label_data.read_rap(written("rap")), (8, 4), f), "no part masks")
+    lambda f: functools.partial(densepose.part_maps, rap.read_rap(written("rap")), (8, 4), f), "no part masks")
 bad(
     "array", "crops of no size",
-    lambda f: functools.partial(label_data.crops, label_data.read_rap(written("rap")), (0, 4), f), "size is (0, 4)",
+    lambda f: functools.partial(label_sets.crops, rap.read_rap(written("rap")), (0, 4), f), "size is (0, 4)",
     "at least 1 pixel")
 bad(
     "array", "a MATLAB file that is not there", lambda f: functools.partial(read_mat, f / "a.mat"),

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from ptl_nb import label_data
+from ptl_nb import densepose, peta, rap
 
 SMALL = dict(backbone_name="mini")              # of a network
 PIXELS = np.zeros((6, 8, 4, 3), np.uint8)
@@ -46,7 +46,7 @@ BROKEN_MAPS = {
 
 # label data in its published forms
 
-TRAIN = label_data.DP_FILE.format("train")
+TRAIN = densepose.DP_FILE.format("train")
 V73 = b"MATLAB 7.3 MAT-file".ljust(124) + b"\x00\x02IM" + b"\x89HDF\r\n\x1a\n" + bytes(400)
 
 
@@ -56,15 +56,15 @@ def written(form: str) -> Path:
     folder = Path(tempfile.mkdtemp(prefix="ptl-bad-inputs-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     writers = {
-        "densepose": label_data.export_densepose, "peta": label_data.export_peta_tree,
-        "peta-mat": label_data.export_peta_mat, "rap": label_data.export_rap,
-        "rap1": functools.partial(label_data.export_rap, version=1)}
+        "densepose": densepose.export_densepose, "peta": peta.export_peta_tree,
+        "peta-mat": peta.export_peta_mat, "rap": rap.export_rap,
+        "rap1": functools.partial(rap.export_rap, version=1)}
     return writers[form](folder / form, limit=12 if form != "peta" else 20)
 
 
 READERS = {
-    "densepose": label_data.read_densepose, "peta": label_data.read_peta_tree, "peta-mat": label_data.read_peta_mat,
-    "rap": label_data.read_rap, "rap1": label_data.read_rap}
+    "densepose": densepose.read_densepose, "peta": peta.read_peta_tree, "peta-mat": peta.read_peta_mat,
+    "rap": rap.read_rap, "rap1": rap.read_rap}
 MATS = {
     "peta-mat": ("peta", "PETA.mat"), "rap": ("RAP_annotation", "RAP_annotation/RAP_annotation.mat"),
     "rap1": ("RAP_annotation", "RAP_annotation/RAP_annotation.mat")}
