@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['OPERATIONS', 'OPTIONS', 'ZERO', 'HALF', 'ONE', 'LOG2', 'EXP2', 'DARKEST', 'ROOT_BITS', 'MANTISSA', 'BIAS', 'REACH',
-           'TAPS', 'MEAN', 'STD', 'decode', 'pixels', 'Images', 'LabelledImages', 'identity_classes',
+           'TAPS', 'MEAN', 'STD', 'decode', 'cached_array', 'pixels', 'Images', 'LabelledImages', 'identity_classes',
            'short_identities', 'identity_epoch', 'random_epoch', 'forever', 'brightness', 'contrast', 'saturation',
            'gamma', 'blur', 'Draws', 'flip_some', 'Augment', 'change', 'normalise', 'to_tensor', 'fused', 'on_device',
            'ready', 'batch', 'batches']
@@ -12,7 +12,7 @@ __all__ = ['OPERATIONS', 'OPTIONS', 'ZERO', 'HALF', 'ONE', 'LOG2', 'EXP2', 'DARK
 # %% ../nbs/method/02_data.ipynb #8b4eae3a
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -42,6 +42,26 @@ def decode(
     if image.size != (size[1], size[0]): image = image.resize((size[1], size[0]), Image.Resampling.BILINEAR)
     return np.asarray(image)
 
+# %% ../nbs/method/02_data.ipynb #13c044ba
+def cached_array(
+    folder: str | Path,               # that keeps arrays
+    name: str,                        # begins the file's name, before the size
+    made_of: str,                     # all that the content depends on; its hash ends the file's name
+    shape: tuple[int, ...],           # (N, H, W, …)
+    fill: Callable[[np.ndarray], None],   # writes the content into the array
+) -> np.ndarray:                      # uint8, memory-mapped read-only
+    "An array made once ever, by one of several processes; it appears whole or not at all."
+    key = hashlib.sha256(made_of.encode()).hexdigest()[:24]
+    target = Path(folder) / f"{name}-{shape[1]}x{shape[2]}-{key}.npy"
+    return read_array(cached(target, lambda: _write_array(target, shape, fill)), shape)
+
+
+def _write_array(target: Path, shape: tuple[int, ...], fill: Callable[[np.ndarray], None]) -> None:
+    with whole(target) as draft:
+        array = new_array(draft, shape)
+        fill(array)
+        array.flush()
+
 # %% ../nbs/method/02_data.ipynb #f09e98b6
 def pixels(
     domain: Domain,                   # where the images lie
@@ -53,19 +73,18 @@ def pixels(
     if split not in SPLITS:
         raise ValueError(f"unknown split {split!r}: one of {', '.join(SPLITS)}")
     domain.need(split)
-    folder = Path(cache) if cache else cache_dir().parent / "pixels"
-    key = hashlib.sha256(f"{domain.data_hash()} {split} {size}".encode()).hexdigest()[:24]
-    target = folder / f"{domain.name}-{split}-{size[0]}x{size[1]}-{key}.npy"
     files = domain.files(getattr(domain, split))
-    return read_array(cached(target, lambda: _write_pixels(target, files, size)), (len(files), *size, 3))
+    return cached_array(
+        cache or cache_dir().parent / "pixels", f"{domain.name}-{split}", f"{domain.data_hash()} {split} {size}",
+        (len(files), *size, 3), lambda array: _decode_into(array, files))
 
 
-def _write_pixels(target: Path, files: list[Path], size: tuple[int, int]) -> None:
-    with whole(target) as draft:
-        array = new_array(draft, (len(files), *size, 3))
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
-            for _ in pool.map(lambda row: np.copyto(array[row], decode(files[row], size)), range(len(files))): pass
-        array.flush()
+def _decode_into(
+    array: np.ndarray,                # (N, H, W, 3) uint8
+    files: list[Path],                # N of them
+) -> None:
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        for _ in pool.map(lambda row: np.copyto(array[row], decode(files[row], array.shape[1:3])), range(len(files))): pass
 
 # %% ../nbs/method/02_data.ipynb #32d3cbbb
 def _described(value) -> str:

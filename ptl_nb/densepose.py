@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from .data import decode
 from .domains import STANDIN_MARKER, _check_links, _marker, spelled
-from .label_sets import LabelSet, crop_boxes, new_folder, standin_images, stored
+from .label_sets import LabelSet, crop_boxes, new_folder, person_array, standin_images
 from .labels import _repeated, _threads, read_parts
 from .standins import truth
 
@@ -123,7 +123,7 @@ def part_maps(
         with _threads() as pool:
             for i, m in enumerate(tqdm(pool.map(one, range(len(labels))), total=len(labels), desc="masks", delay=5, leave=False)): array[i] = m
 
-    return stored(labels, "parts", (len(labels), *size), fill, cache)
+    return person_array(labels, "parts", (len(labels), *size), fill, cache)
 
 # %% ../nbs/lib/densepose.ipynb #ccf9aca0
 DP_SPLITS = ("train", "valminusminival", "minival", "test")

@@ -19,15 +19,15 @@ import pandas as pd
 from PIL import Image
 from tqdm import tqdm
 
-from .data import decode
-from .disk import new_array, read_array, whole, whole_folder
+from .data import cached_array, decode
+from .disk import whole_folder
 from .domains import STANDS_FOR, _check_links, _integers, load_domain, spelled
 from .labels import Vocabulary, _first, _threads, select_attributes, split_attributes
 from .matfile import read_mat
-from .standins import cache_dir, cached
+from .standins import cache_dir
 
 # %% auto #0
-__all__ = ['LabelSet', 'crop_boxes', 'stored', 'crops', 'two_way', 'authors_split', 'mat_struct', 'published_partitions',
+__all__ = ['LabelSet', 'crop_boxes', 'person_array', 'crops', 'two_way', 'authors_split', 'mat_struct', 'published_partitions',
            'checked_values', 'mat_cells', 'random_partitions', 'listed_images', 'expect_images', 'new_folder',
            'standin_images']
 
@@ -182,26 +182,17 @@ def _cut_persons(
     return [np.asarray(resized(*box)) for box in boxes]
 
 # %% ../nbs/lib/label_sets.ipynb #e106f2d3
-def stored(
+def person_array(
     labels: LabelSet,
     what: str, # crops or parts
     shape: tuple[int, ...], # (N, H, W, ...)
     fill: Callable, # writes into the array
     cache: str | Path | None, # None: the package's cache folder
 ) -> np.ndarray: # uint8, memory-mapped read-only
-    "An array made once ever; it appears whole or not at all."
+    "An array with a row per person, made once ever as `data.cached_array` makes it."
     if min(shape[1:3]) < 1: raise ValueError(f"size is {shape[1:3]}: height and width are at least 1 pixel.")
-    folder = Path(cache) if cache else cache_dir().parent / "label_data"
-    key = hashlib.sha256(f"{labels.data_hash()} {what} {shape}".encode()).hexdigest()[:24]
-    target = folder / f"{labels.name}-{what}-{shape[1]}x{shape[2]}-{key}.npy"
-    return read_array(cached(target, lambda: _fill_array(target, shape, fill)), shape)
-
-
-def _fill_array(target: Path, shape: tuple[int, ...], fill: Callable):
-    with whole(target) as draft:
-        array = new_array(draft, shape)
-        fill(array)
-        array.flush()
+    folder = cache or cache_dir().parent / "label_data"
+    return cached_array(folder, f"{labels.name}-{what}", f"{labels.data_hash()} {what} {shape}", shape, fill)
 
 # %% ../nbs/lib/label_sets.ipynb #8671aea1
 def crops(
@@ -223,7 +214,7 @@ def crops(
             done = tqdm(pool.map(persons, files), total=len(files), desc=f"decoding {labels.name}", unit="file", delay=5, leave=False)
             for (_, rows), images in zip(files, done): array[rows] = np.stack(images)
 
-    return stored(labels, "crops", (len(labels), *size, 3), fill, cache)
+    return person_array(labels, "crops", (len(labels), *size, 3), fill, cache)
 
 # %% ../nbs/lib/label_sets.ipynb #f4e8469c
 def two_way(

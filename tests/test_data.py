@@ -82,5 +82,6 @@ def test_a_broken_file_leaves_no_cache(tmp_path):
     Image.new("RGB", (8, 16)).save(tmp_path / "a.png")
     (tmp_path / "b.png").write_bytes(b"no picture")
     files = [tmp_path / "a.png", tmp_path / "b.png"]
-    with pytest.raises(ValueError, match="b.png"): data._write_pixels(tmp_path / "out" / "x.npy", files, (16, 8))
+    with pytest.raises(ValueError, match="b.png"):
+        data._write_array(tmp_path / "out" / "x.npy", (2, 16, 8, 3), lambda array: data._decode_into(array, files))
     assert not list((tmp_path / "out").iterdir())

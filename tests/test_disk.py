@@ -287,12 +287,12 @@ def test_a_full_folder_of_compiled_code_stops_nothing(tmp_path):
 # several at once: one pixel cache, one label store
 
 def decode_all(folder: Path, log: Path, hold: float = 0) -> None:
-    real = data._write_pixels
+    real = data._write_array
     def logged(*given):
         with open(log, "a") as out: out.write(f"{os.getpid()}\n")
         time.sleep(hold)
         real(*given)
-    with patch.object(data, "_write_pixels", logged):
+    with patch.object(data, "_write_array", logged):
         for size in ((16, 8), (24, 12), (32, 16)): pixels(corridor, "query", size, folder)
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ptl_nb import data, label_runs, label_sets, runs
+from ptl_nb import data, label_runs, runs
 from ptl_nb import ssg as ssg_module
 from ptl_nb import store as store_module
 from ptl_nb.data import fused, pixels
@@ -60,8 +60,7 @@ def phase(root: Path, name: str, called: str) -> None:
 def parts(root: Path, facts: dict):
     "Store, recipe, domains and label stores that the stages share; states are saved often, for short runs."
     logged(root, store_module, "fill_run", lambda store, run, draft: run.name)
-    logged(root, data, "_write_pixels", lambda target, *rest: target.name)
-    logged(root, label_sets, "_fill_array", lambda target, *rest: target.name)
+    logged(root, data, "_write_array", lambda target, *rest: target.name)
     phase(root, "pseudo_labels", "clustering")
     phase(root, "ssg_losses", "training")
     if facts.get("cold"): os.environ["PTL_CACHE"] = str(root / "cache")       # stand-ins and pixels are made anew
