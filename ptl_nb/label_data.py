@@ -5,7 +5,6 @@
 # %% ../nbs/lib/label_data.ipynb #1657bee7
 from __future__ import annotations
 
-import difflib
 import warnings
 from functools import partial
 from pathlib import Path
@@ -17,6 +16,7 @@ from .densepose import export_densepose, part_maps, read_densepose
 from .disk import expanded
 from .domains import ORIGINS
 from .label_sets import LabelSet, crops
+from .names import nearest_name
 from .peta import PETA_PLACES, PETA_SIGNS, export_peta_mat, export_peta_tree, read_peta
 from .rap import export_rap, read_rap
 from .standins import cache_dir, cached, truth
@@ -41,8 +41,8 @@ def _dataset(
     "A key of LABEL_DATA; ValueError with the nearest name for an unknown one."
     known = {standin: dataset for dataset, (standin, *_) in reversed(LABEL_DATA.items())}
     if name in LABEL_DATA or name in known: return known.get(name, name), name in known
-    near = difflib.get_close_matches(str(name), [*LABEL_DATA, *known], 1)
-    raise ValueError(f"unknown label data {name!r}{f', is {near[0]!r} meant' if near else ''}? Known are {', '.join([*LABEL_DATA, *known])}.")
+    names = [*LABEL_DATA, *known]
+    raise ValueError(f"unknown label data {name!r}{nearest_name(name, names)} (known: {', '.join(names)})")
 
 # %% ../nbs/lib/label_data.ipynb #7fc2602c
 def load_labels(

@@ -11,7 +11,6 @@ import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +24,7 @@ from .image_files import upright_size
 from .labels import (
     ATTRIBUTES_FILE, PARTS, PROVENANCE_FILE, Vocabulary, _first, _read_rows, _repeated, _threads, _to_number,
     _write_part_map, check_attributes, part_file, split_attributes, write_attributes, write_provenance)
+from .names import nearest_name
 
 # %% auto #0
 __all__ = ['MAPPINGS', 'lacking_parts', 'mapping_table', 'Coverage', 'is_part_map', 'import_parts', 'import_attributes']
@@ -66,8 +66,8 @@ def mapping_table(
     "A mapping as a lookup table; ValueError for an unknown name or for classes that are none."
     if isinstance(mapping, str):
         if mapping not in MAPPINGS:
-            near = get_close_matches(mapping, MAPPINGS, 1)
-            raise ValueError(f"unknown mapping {mapping!r}{f', is {near[0]!r} meant' if near else ''}? Known are {', '.join(MAPPINGS)}; or give a dictionary, their class -> ours.")
+            raise ValueError(f"unknown mapping {mapping!r}{nearest_name(mapping, MAPPINGS)} (known: {', '.join(MAPPINGS)}; "
+                             "or give a dictionary, their class -> ours)")
         mapping = MAPPINGS[mapping]
     if not isinstance(mapping, Mapping): raise ValueError(f"mapping is {mapping!r:.40}: give a name of {', '.join(MAPPINGS)}, or a dictionary, their class -> ours.")
     table = np.full(256, _NONE, np.uint8)

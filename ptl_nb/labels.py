@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import csv
-import difflib
 import json
 import os
 import posixpath
@@ -21,6 +20,7 @@ import pandas as pd
 from PIL import Image
 
 from .disk import alone, whole
+from .names import nearest_name
 
 # %% auto #0
 __all__ = ['PARTS', 'PALETTE', 'ATTRIBUTES_FILE', 'PROVENANCE_FILE', 'KINDS', 'colour_parts', 'resize_parts', 'Vocabulary',
@@ -464,9 +464,8 @@ def select_attributes(
     "Some of the attributes, in a given order."
     for name in names:
         if name not in vocabulary.names:
-            near = difflib.get_close_matches(name, vocabulary.names, n=1)
-            hint = f"Did you mean '{near[0]}'?" if near else f"There are {', '.join(vocabulary.names)}."
-            raise ValueError(f"unknown attribute '{name}'. {hint}")
+            meant = nearest_name(name, vocabulary.names) or f" (known: {', '.join(vocabulary.names)})"
+            raise ValueError(f"unknown attribute {name!r}{meant}")
     at = [vocabulary.names.index(n) for n in names]
     smaller = Vocabulary(tuple(names), tuple(vocabulary.classes[i] for i in at))
     columns = np.split(np.arange(sum(vocabulary.sizes)), np.cumsum(vocabulary.sizes)[:-1])

@@ -5,7 +5,6 @@
 # %% ../nbs/method/05_losses.ipynb #0f5b9fd9
 from __future__ import annotations
 
-import difflib
 from typing import Mapping, Sequence
 
 import torch
@@ -13,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .model import _full
+from .names import nearest_name
 
 # %% auto #0
 __all__ = ['id_loss', 'hardest_pairs', 'batch_hard_triplet', 'parsing_loss', 'attribute_loss', 'total_loss']
@@ -186,7 +186,5 @@ def total_loss(
     if not losses: raise ValueError(f"no losses to add up: give at least one of {', '.join(weights)}.")
     for name in losses:
         if name not in weights:
-            near = difflib.get_close_matches(name, weights, n=1)
-            hint = f" Did you mean '{near[0]}'?" if near else ""
-            raise ValueError(f"unknown loss '{name}': expected one of {', '.join(weights)}.{hint}")
+            raise ValueError(f"unknown loss {name!r}{nearest_name(name, weights)} (known: {', '.join(weights)})")
     return sum(weights[name] * loss for name, loss in losses.items())

@@ -7,7 +7,6 @@ __all__ = ['CLASSIFIERS', 'BACKBONES', 'HEADS', 'resnet', 'mobilenet', 'read_saf
            'backbone', 'TimmFeatures', 'timm_backbone', 'ReIDHead', 'ParsingHead', 'AttributeHeads', 'PTLNet']
 
 # %% ../nbs/method/04_model.ipynb #9e2b0b26
-import difflib
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -15,6 +14,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from .names import nearest_name
 
 # %% ../nbs/method/04_model.ipynb #315af92c
 def resnet(
@@ -138,8 +139,8 @@ def backbone(
     "A backbone by name; ValueError with the nearest name for an unknown one."
     if str(name).startswith("timm:"): return timm_backbone(name[5:], weights)
     if name not in BACKBONES:
-        near = difflib.get_close_matches(str(name), BACKBONES, 1)
-        raise ValueError(f"unknown backbone {name!r}{f'; did you mean {near[0]!r}?' if near else ''} (known: {', '.join(BACKBONES)}, or timm:NAME)")
+        raise ValueError(f"unknown backbone {name!r}{nearest_name(name, BACKBONES)} "
+                         f"(known: {', '.join(BACKBONES)}, or timm:NAME)")
     if name == "mini" and weights: raise ValueError("the backbone 'mini' has no pretrained weights; give weights=None")
     return BACKBONES[name](weights)
 
@@ -164,8 +165,8 @@ def timm_backbone(
             import timm
     except ImportError as error: raise ImportError(f"the backbone 'timm:{name}' needs timm: pip install 'ptl_nb[backbones]'") from error
     if not timm.is_model(name):
-        near = difflib.get_close_matches(name.partition(".")[0], timm.list_models(), 3)
-        raise ValueError(f"timm {timm.__version__} has no network {name!r}{f'; near: ' + ', '.join(near) if near else ''}")
+        meant = nearest_name(name.partition(".")[0], timm.list_models(), 3)
+        raise ValueError(f"timm {timm.__version__} has no network {name!r}{meant}")
     try: net = TimmFeatures(timm.create_model(name, features_only=True, pretrained=weights == "imagenet", out_indices=(-1,)))
     except (OSError, RuntimeError) as error:
         if weights != "imagenet": raise

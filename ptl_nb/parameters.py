@@ -8,7 +8,6 @@ __all__ = ['PARAMETER_TYPES', 'LISTS', 'check_parameters', 'parse_seeds', 'choos
 
 # %% ../nbs/lib/parameters.ipynb #e38c061d
 import ast
-import difflib
 import math
 import os
 import re
@@ -18,6 +17,7 @@ from dataclasses import fields, replace
 import torch
 
 from .domains import Domain
+from .names import nearest_name
 from .recipe import RECIPES, Recipe
 
 # %% ../nbs/lib/parameters.ipynb #ed9d8e91
@@ -38,9 +38,7 @@ def check_parameters(
     injected = [n for cell, body in cells if cell.partition("\n")[0].strip() == "# Parameters" for n in body]
     for name in (t.id for n in injected if isinstance(n, ast.Assign) for t in n.targets if isinstance(t, ast.Name)):
         if name not in known:
-            near = difflib.get_close_matches(name, known, 1)
-            meant = f"; did you mean {near[0]!r}?" if near else ""
-            raise ValueError(f"unknown parameter {name!r}{meant} (known: {', '.join(known)})")
+            raise ValueError(f"unknown parameter {name!r}{nearest_name(name, known)} (known: {', '.join(known)})")
     for name, declared in known.items():
         if name not in namespace: continue          # its cell failed
         if name in numbers and _is_number(namespace[name]): namespace[name] = str(namespace[name])
@@ -115,8 +113,7 @@ def choose_recipe(
     known = [f.name for f in fields(Recipe)]
     for given, names, what in ((name, RECIPES, "recipe"), *((change, known, "recipe field") for change in changes)):
         if given not in names:
-            near = difflib.get_close_matches(str(given), names, 1)
-            raise ValueError(f"unknown {what} {given!r}{f'; did you mean {near[0]!r}?' if near else ''} (known: {', '.join(names)})")
+            raise ValueError(f"unknown {what} {given!r}{nearest_name(given, names)} (known: {', '.join(names)})")
     return replace(RECIPES[name], **changes)
 
 # %% ../nbs/lib/parameters.ipynb #3cc22ba6

@@ -5,7 +5,6 @@
 # %% ../nbs/lib/peta.ipynb #8dac7d4d
 from __future__ import annotations
 
-import difflib
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,6 +18,7 @@ from .label_sets import (
     LabelSet, authors_split, checked_values, expect_images, listed_images, mat_cells, mat_struct, new_folder,
     published_partitions, random_partitions, standin_images, two_way)
 from .labels import Vocabulary, read_attributes
+from .names import nearest_name
 from .standins import truth
 
 # %% auto #0
@@ -50,8 +50,8 @@ def _peta_index(
     if name in PETA_LEFT_OUT: return -1
     name = PETA_SPELLINGS.get(name, name)
     if name in PETA_NAMES: return PETA_NAMES.index(name)
-    near = difflib.get_close_matches(name, PETA_NAMES, 1)
-    raise ValueError(f"{where}: unknown attribute {name!r}{f', is {near[0]!r} meant' if near else ''}? Correct the file, or fetch PETA again.")
+    meant = nearest_name(name, PETA_NAMES) or "."
+    raise ValueError(f"{where}: unknown attribute {name!r}{meant} Correct the file, or fetch PETA again.")
 
 
 def _read_label_txt(

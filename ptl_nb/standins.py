@@ -10,7 +10,6 @@ __all__ = ['STANDINS', 'LAYOUT', 'SHA256', 'LIMIT', 'MEMBERS', 'WRONG', 'CACHE',
 
 # %% ../nbs/lib/standins.ipynb #ea0b9c14
 import csv
-import difflib
 import errno
 import hashlib
 import io
@@ -27,6 +26,7 @@ from PIL import Image
 
 import ptl_nb
 from .disk import alone, expanded, naming, whole, whole_folder
+from .names import nearest_name
 
 # %% ../nbs/lib/standins.ipynb #59b79476
 STANDINS = {'plaza': 'market', 'campus': 'duke', 'corridor': 'cuhk03', 'studio': 'densepose', 'street': 'peta', 'mall': 'rap'}
@@ -42,9 +42,7 @@ SHA256 = {'plaza': '6af4bd4d4ef2c99d7a690b7b3ed5071087343886e49b538d8a1d3a023671
 def known(name: str) -> str:
     "`name` itself if there is such a stand-in; ValueError with the nearest name if not."
     if name in STANDINS: return name
-    close = difflib.get_close_matches(str(name), STANDINS, 1)
-    hint = f' Did you mean {close[0]!r}?' if close else ''
-    raise ValueError(f'There is no stand-in {name!r}.{hint} Known: {", ".join(STANDINS)}.')
+    raise ValueError(f'there is no stand-in {name!r}{nearest_name(name, STANDINS)} (known: {", ".join(STANDINS)})')
 
 def archive_path(name: str) -> Path:
     "The archive of a stand-in inside the package."

@@ -23,7 +23,7 @@ from .parallel import ALONE, Ranks
 from .provenance import environment
 
 # %% ../nbs/lib/store.ipynb #6410eda6
-BYTES = ("disk", "domains", "matfile", "provenance", "standins", "store")      # modules whose results have hashes of their own, or none
+BYTES = ("disk", "domains", "matfile", "names", "provenance", "standins", "store")      # modules whose results have hashes of their own, or none
 
 
 @lru_cache

@@ -178,7 +178,7 @@ def label(folder, place="VIPeR"): return folder / "PETA dataset" / place / "arch
 @pytest.mark.parametrize("edit, says", [
     (lambda t: t + "0777 upperBodyBlack\n", "1 of 4 ids in .*Label.txt have no image, the first '0777'"),
     (lambda t: t.split("\n", 1)[1], "1 of 3 images in .* have no line in Label.txt, the first '0001_1.jpg'"),
-    (lambda t: t.replace("\n", " upperBodyBlak\n", 1), "Label.txt, line 1: unknown attribute 'upperBodyBlak', is 'upperBodyBlack' meant"),
+    (lambda t: t.replace("\n", " upperBodyBlak\n", 1), "Label.txt, line 1: unknown attribute 'upperBodyBlak'; did you mean 'upperBodyBlack'"),
     (lambda t: t + "0001 upperBodyPink\n", "line 4: id '0001' has other attributes than before"),
     (lambda t: "", "have no line in Label.txt"),
 ])
@@ -250,7 +250,7 @@ def out_of_range(cells):
     (0, put(4, 10, 2), "image 'images/00005.png', attribute .* is 2, expected 0 or 1"),
     (0, put(4, 10, -1), "is -1, expected 0 or 1"),
     (0, lambda t: t[:, :-1], "a table of 108 columns with 105 names"),
-    (1, cell(3, "upperBodyGren"), "unknown attribute 'upperBodyGren', is 'upperBodyGreen' meant"),
+    (1, cell(3, "upperBodyGren"), "unknown attribute 'upperBodyGren'; did you mean 'upperBodyGreen'"),
     (1, cell(3, "accessoryShawl"), "104 of PETA's 105 attributes occur"),
     (1, cell(3, "upperBodyBlack"), "104 of PETA's 105 attributes occur"),
     (3, out_of_range, "of partition 3 holds rows 6..25, the table has 1..20|of partition 3 holds rows"),

@@ -76,7 +76,7 @@ def test_two_processes_unpack_at_once(tmp_path):
 def test_damaged_archive_is_refused(cache, monkeypatch):
     monkeypatch.setitem(standins.SHA256, 'mall', '0' * 64)
     with pytest.raises(ValueError, match='mall.zip is not the frozen archive.*0000.*reinstall'): standins.unpack('mall')
-    with pytest.raises(ValueError, match="Did you mean 'mall'"): standins.unpack('mal')
+    with pytest.raises(ValueError, match="did you mean 'mall'"): standins.unpack('mal')
 
 
 def test_export_refuses_what_is_there(cache, tmp_path):

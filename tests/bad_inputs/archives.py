@@ -105,9 +105,9 @@ bad(
     "archive", "not there", lambda f: functools.partial(standins.verify, f / "a.zip", "0" * 64),
     "a.zip is missing from the package", OURS, error=FileNotFoundError)
 bad(
-    "archive", "an unknown stand-in", call(standins.unpack, "plazza"), "There is no stand-in 'plazza'",
-    "Did you mean 'plaza'")
-bad("archive", "a stand-in's name that is a path", call(standins.unpack, "../plaza"), "There is no stand-in '../plaza'")
+    "archive", "an unknown stand-in", call(standins.unpack, "plazza"), "there is no stand-in 'plazza'",
+    "did you mean 'plaza'")
+bad("archive", "a stand-in's name that is a path", call(standins.unpack, "../plaza"), "there is no stand-in '../plaza'")
 bad(
     "archive", "exported over something",
     lambda f: functools.partial(standins.export_layout, "plaza", touch(f / "Market-1501-v15.09.15/a.png").parents[1]),

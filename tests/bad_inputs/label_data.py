@@ -71,7 +71,7 @@ for name, at, edit, *words in [
     ("a cube for the table", 0, lambda t: t[None], "the structure has the fields"),
     ("an empty table", 0, lambda t: t[:0], "PETA.mat"), ("complex numbers", 0, lambda t: t + 1j, "PETA.mat"),
     ("an unknown attribute", 1, cell(3, "upperBodyGren"),
-     "unknown attribute 'upperBodyGren', is 'upperBodyGreen' meant"),
+     "unknown attribute 'upperBodyGren'; did you mean 'upperBodyGreen'"),
     ("a left-out attribute", 1, cell(3, "accessoryShawl"), "104 of PETA's 105 attributes occur"),
     ("an attribute twice", 1, cell(3, "upperBodyBlack"), "104 of PETA's 105 attributes occur"),
     ("numbers for names", 1, lambda c: np.arange(105)[:, None], "unknown attribute"),
@@ -291,7 +291,7 @@ for name, edit, *words in [
     ("an id without an image", lambda t: t + "0777 upperBodyBlack\n", "have no image", "'0777'", "strict=False"),
     ("an image without a line", lambda t: t.split("\n", 1)[1], "have no line in Label.txt", "strict=False"),
     ("an unknown attribute", lambda t: t.replace("\n", " upperBodyBlak\n", 1),
-     "line 1: unknown attribute 'upperBodyBlak', is 'upperBodyBlack' meant"),
+     "line 1: unknown attribute 'upperBodyBlak'; did you mean 'upperBodyBlack'"),
     ("an id with other attributes", lambda t: t + "0001 upperBodyPink\n", "id '0001' has other attributes than before",
      "Keep one"),
     ("empty", lambda t: "", "have no line in Label.txt"),
@@ -312,8 +312,8 @@ def load_labels(*arguments, **named) -> Callable:
     return lambda folder: functools.partial(label_data.load_labels, *arguments, root=folder, **named)
 
 
-bad("label data", "an unknown name", load_labels("pets"), "unknown label data 'pets'", "Known are")
-bad("label data", "a near name", load_labels("densepos"), "is 'densepose' meant")
+bad("label data", "an unknown name", load_labels("pets"), "unknown label data 'pets'", "known: densepose")
+bad("label data", "a near name", load_labels("densepos"), "did you mean 'densepose'")
 bad("label data", "an unknown origin", load_labels("rap", origin="reel"), "unknown origin 'reel'")
 bad("label data", "a real stand-in", load_labels("mall", origin="real"), "there is no real one")
 

@@ -114,7 +114,7 @@ for name, content, options, *words in [
     ("one for no image",
      lambda file: [Image.new("L", (4, 8)).save(file.with_name(name)) for name in ("extra.png", "foreign.png")], {},
      "holds 1 labels of no image", "'crops/foreign.png'"),
-    ("an unknown mapping", GOOD_MAP, {"mapping": "lipp"}, "unknown mapping 'lipp', is 'lip' meant"),
+    ("an unknown mapping", GOOD_MAP, {"mapping": "lipp"}, "unknown mapping 'lipp'; did you mean 'lip'"),
     ("a mapping to class 9", GOOD_MAP, {"mapping": {0: 9}}, "mapping 0 -> 9", "one of ours, 0..7"),
     ("a mapping from text", GOOD_MAP, {"mapping": {"head": 1}}, "mapping 'head' -> 1"),
     ("a mapping from a fraction", GOOD_MAP, {"mapping": {1.0: 1}}, "mapping 1.0 -> 1"),
@@ -279,7 +279,7 @@ for name, columns, *words in [
     bad("vocabulary", name, call(labels.Vocabulary.from_columns, columns), *words)
 bad(
     "vocabulary", "an unknown attribute", call(labels.select_attributes, HAT, soft([0, 1]), ["hut"]),
-    "unknown attribute 'hut'", "Did you mean 'hat'")
+    "unknown attribute 'hut'", "did you mean 'hat'")
 
 
 # arrays of other kinds, and nothing at all
