@@ -440,7 +440,7 @@ INSIDE = {"whole", "whole_folder", "draft_folder", "_new_folder", "_addition"}
 MEANT = {    # functions that are given the draft, or a file in memory, and what else is no file of ours
     "disk": {"whole", "writable", "new_array", "_locked"}, "standins": {"split_parts", "stacked_png"}, "renderer": {"_cuhk03_split", "_jpeg"}, "label_data": {"_write_pictures"}, "export": {"_trace", "_quantise", "write_model"},
     "label_runs": {"JoinedLabels.fill"},                    # in a run's own draft
-    "site": {"write_page", "_copy_mathjax", "_fill", "_copy"}, "launch": {"launch_runs"},      # a folder of logs
+    "site": {"_write_page", "_copy_mathjax", "_fill", "_copy"}, "launch": {"launch_runs"},      # a folder of logs
     "plots": {"picture"}, "search": {"_stream"}, "tables": {"set_up"},        # a smoke run's folder
 }
 
