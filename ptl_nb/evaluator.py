@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['BLIND', 'BLOCK_BYTES', 'NO_LENGTH', 'SAME', 'MEASURES', 'Scores', 'precisions', 'scores_from_ranks', 'positive_ranks',
            'Labels', 'check_labels', 'matched_identities', 'score', 'evaluate', 'Interval', 'resample_identities',
-           'bootstrap', 'bootstrap_difference', 'extract', 'reestimate_bn']
+           'bootstrap', 'bootstrap_difference', 'extract', 'reestimate_bn', 'spread', 'nearest_gallery',
+           'shared_neighbours']
 
 # %% ../nbs/method/10_evaluator.ipynb #86418f62
 import os
@@ -457,3 +458,46 @@ def reestimate_bn(
     spread(net, ranks or ALONE)
     for m, momentum in zip(layers, momenta): m.momentum = momentum
     net.eval()
+
+# %% ../nbs/method/10_evaluator.ipynb #91b9524b
+def spread(
+    values: np.ndarray,  # (N,) one per query, NaN where it has none
+    count: int,  # how many to take: odd, at least 3
+) -> np.ndarray:  # (count,) indices, lowest value first
+    "Evenly spaced places of the sorted values, from the lowest over the median to the highest."
+    values = np.asarray(values, float)
+    order = np.argsort(values, kind="stable")[:np.isfinite(values).sum()]   # NaN sorts last
+    if count < 3 or count % 2 == 0:
+        raise ValueError(f"{count} queries: give an odd number of at least 3, so that worst, median and best "
+                         "are among them.")
+    if count > len(order): raise ValueError(f"{count} queries wanted, but only {len(order)} have a value.")
+    return order[np.linspace(0, len(order) - 1, count).round().astype(int)]
+
+# %% ../nbs/method/10_evaluator.ipynb #dbddf510
+def nearest_gallery(
+    query_features: np.ndarray,  # (Q, D) of the few queries shown, L2-normalised
+    gallery_features: np.ndarray,  # (G, D) L2-normalised
+    query, gallery,  # pandas tables of (Q) and (G) rows with pid and camid
+    k: int,  # how many
+) -> np.ndarray:  # (Q, k) rows of the gallery, nearest first
+    "The gallery images nearest to each query; ValueError where a query has fewer than k."
+    for name, features, other, rows in (("query_features", query_features, "queries", query),
+                                        ("gallery_features", gallery_features, "gallery", gallery)):
+        if len(features) != len(rows):
+            raise ValueError(f"expected one of each per image, got {len(features)} {name}, {len(rows)} {other}.")
+    similarity = np.asarray(query_features, np.float32) @ np.asarray(gallery_features, np.float32).T
+    same = (query[c].to_numpy()[:, None] == gallery[c].to_numpy() for c in ("pid", "camid"))
+    removed = np.logical_and(*same)
+    if (fewest := (~removed).sum(1).min()) < k:
+        raise ValueError(f"{k} gallery images wanted, but a query has only {fewest}.")
+    return np.argsort(-np.where(removed, -np.inf, similarity), axis=1, kind="stable")[:, :k]
+
+# %% ../nbs/method/10_evaluator.ipynb #3948618a
+def shared_neighbours(
+    first: np.ndarray,  # (Q, k) rows of the gallery that one model finds
+    second: np.ndarray,  # (Q, k) that another finds
+) -> np.ndarray:  # (Q, k) bool: neighbours of the first that the second has too
+    "Which neighbours two models agree on."
+    if len(first) != len(second):
+        raise ValueError(f"expected one of each per image, got {len(first)} first, {len(second)} second.")
+    return (np.asarray(first)[:, :, None] == np.asarray(second)[:, None, :]).any(-1)

@@ -27,7 +27,7 @@ from .labels import (
 from .names import nearest_name
 
 # %% auto #0
-__all__ = ['MAPPINGS', 'lacking_parts', 'mapping_table', 'Coverage', 'is_part_map', 'import_parts', 'import_attributes']
+__all__ = ['mapping_table', 'Coverage', 'import_parts', 'import_attributes']
 
 # %% ../nbs/lib/label_import.ipynb #e9258949
 def _garments(
@@ -39,7 +39,7 @@ def _garments(
     return {c: part for part, classes in groups.items() for c in classes}
 
 
-MAPPINGS = {
+_MAPPINGS = {
     "parts": {i: i for i in range(len(PARTS))},                       # ours already: the authors' *_ps_label trees
     "densepose24": dict(enumerate(PATCH_PARTS.tolist())),             # patch index I, 0..24
     "densepose14": dict(enumerate(DP_PARTS.tolist())),                # 14 parts of dp_masks, 0..14
@@ -50,7 +50,7 @@ MAPPINGS = {
 }
 
 
-def lacking_parts(
+def _lacking_parts(
     mapping: Mapping[int, int], # their class -> ours
 ) -> list[str]:
     "Parts that a class set cannot give."
@@ -61,15 +61,15 @@ _NONE = 255  # in a table: not a class of the set
 
 
 def mapping_table(
-    mapping: str | Mapping[int, int], # name in MAPPINGS, or their class -> ours
+    mapping: str | Mapping[int, int], # name in _MAPPINGS, or their class -> ours
 ) -> np.ndarray: # (256,) uint8, our class of each value of an 8-bit map, 255 where the set has no such class
     "A mapping as a lookup table; ValueError for an unknown name or for classes that are none."
     if isinstance(mapping, str):
-        if mapping not in MAPPINGS:
-            raise ValueError(f"unknown mapping {mapping!r}{nearest_name(mapping, MAPPINGS)} (known: {', '.join(MAPPINGS)}; "
+        if mapping not in _MAPPINGS:
+            raise ValueError(f"unknown mapping {mapping!r}{nearest_name(mapping, _MAPPINGS)} (known: {', '.join(_MAPPINGS)}; "
                              "or give a dictionary, their class -> ours)")
-        mapping = MAPPINGS[mapping]
-    if not isinstance(mapping, Mapping): raise ValueError(f"mapping is {mapping!r:.40}: give a name of {', '.join(MAPPINGS)}, or a dictionary, their class -> ours.")
+        mapping = _MAPPINGS[mapping]
+    if not isinstance(mapping, Mapping): raise ValueError(f"mapping is {mapping!r:.40}: give a name of {', '.join(_MAPPINGS)}, or a dictionary, their class -> ours.")
     table = np.full(256, _NONE, np.uint8)
     for theirs, ours in mapping.items():
         if not all(isinstance(c, (int, np.integer)) for c in (theirs, ours)) or theirs not in range(256) or ours not in range(len(PARTS)):
@@ -175,7 +175,7 @@ def _part_files(
 ) -> tuple[dict[str, Path], list[str]]: # image path -> its part map, files of no image
     "Which part map is whose."
     if not folder.is_dir(): raise FileNotFoundError(f"{folder} is not a folder: name the tree of part maps.")
-    names = [f.relative_to(folder).as_posix() for f in sorted(folder.rglob("*")) if is_part_map(f)]
+    names = [f.relative_to(folder).as_posix() for f in sorted(folder.rglob("*")) if _is_part_map(f)]
     if not names: raise ValueError(f"{folder} holds no PNG: name the tree of part maps, PNG files of class numbers.")
     _check_links(folder, names)
     stems = [_stem(name) for name in names]
@@ -189,7 +189,7 @@ def _part_files(
     return mine, [name for name, stem in zip(names, stems) if stem not in paths and stem not in others]
 
 
-def is_part_map(file: Path) -> bool:
+def _is_part_map(file: Path) -> bool:
     "Whether a file in a tree of part maps is one: a PNG, whatever the case of its ending."
     return file.suffix.lower() == ".png" and not file.name.startswith(".") and file.is_file()
 
@@ -208,7 +208,7 @@ def _image_stems(root: Path, folders: set[str]) -> set[str]:
 # %% ../nbs/lib/label_import.ipynb #9592f61e
 def import_parts(
     folder: str | Path, # tree of single-channel PNG parallel to the images
-    mapping: str | Mapping[int, int], # name in MAPPINGS, or their class -> ours
+    mapping: str | Mapping[int, int], # name in _MAPPINGS, or their class -> ours
     domain: Domain,
     store: str | Path, # folder of the label store
     predicted_by: str, # who made these labels

@@ -235,7 +235,7 @@ class ImportedLabels(Run):
     domain: Domain
     parts_from: str | Path = ""            # tree of part maps; empty: none
     attributes_from: str | Path = ""       # CSV of attributes; empty: none
-    mapping: str = "parts"                 # class set of the part maps, as label_import.MAPPINGS
+    mapping: str = "parts"                 # class set of the part maps, as `label_import.import_parts` takes it
     splits: tuple[str, ...] = ("train",)   # whose images get labels
     made_by: str = "another model"
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import difflib
 import io
-from itertools import combinations
 from pathlib import Path
 from typing import Iterable, Mapping, Sequence
 
@@ -24,9 +23,8 @@ from .labels import PALETTE, PARTS, colour_parts, resize_parts
 # %% auto #0
 __all__ = ['PRESENT', 'ABSENT', 'RIGHT', 'WRONG', 'QUERY', 'SHARED', 'NEW', 'CLUSTER_VALUES', 'write_figure', 'fonts_for',
            'picture', 'image_grid', 'blend_parts', 'part_legend', 'part_overlay', 'attribute_bars', 'proxy_labels',
-           'label_statistics', 'frame_image', 'ranking_rows', 'spread', 'nearest_gallery', 'shared_neighbours',
-           'curves', 'distributions', 'mean_differences', 'rate_dots', 'mixing', 'embedding_map', 'score_bars',
-           'cluster_rounds', 'cluster_page']
+           'label_statistics', 'frame_image', 'ranking_rows', 'curves', 'distributions', 'rate_dots', 'embedding_map',
+           'score_bars', 'cluster_rounds', 'cluster_page']
 
 # %% ../nbs/lib/plots.ipynb #228e1b22
 def _title(
@@ -301,43 +299,6 @@ def ranking_rows(
             _draw_image(ax, frame_image(gallery_images[q][i], frames[0] if matches[q][i] else frames[1]), above)
     return fig
 
-# %% ../nbs/lib/plots.ipynb #91b9524b
-def spread(
-    values: np.ndarray, # (N,) one per query, NaN where it has none
-    count: int, # how many to take: odd, at least 3
-) -> np.ndarray: # (count,) indices, lowest value first
-    "Evenly spaced places of the sorted values, from the lowest over the median to the highest."
-    values = np.asarray(values, float)
-    order = np.argsort(values, kind="stable")[:np.isfinite(values).sum()]   # NaN sorts last
-    if count < 3 or count % 2 == 0: raise ValueError(f"{count} queries: give an odd number of at least 3, so that worst, median and best are among them.")
-    if count > len(order): raise ValueError(f"{count} queries wanted, but only {len(order)} have a value.")
-    return order[np.linspace(0, len(order) - 1, count).round().astype(int)]
-
-# %% ../nbs/lib/plots.ipynb #dbddf510
-def nearest_gallery(
-    query_features: np.ndarray, # (Q, D) of the few queries shown, L2-normalised
-    gallery_features: np.ndarray, # (G, D) L2-normalised
-    query: pd.DataFrame, # (Q) rows with pid and camid
-    gallery: pd.DataFrame, # (G) rows with pid and camid
-    k: int, # how many
-) -> np.ndarray: # (Q, k) rows of the gallery, nearest first
-    "The gallery images nearest to each query; ValueError where a query has fewer than k."
-    _same_length(query_features=query_features, queries=query)
-    _same_length(gallery_features=gallery_features, gallery=gallery)
-    similarity = np.asarray(query_features, np.float32) @ np.asarray(gallery_features, np.float32).T
-    removed = np.logical_and.reduce([query[c].to_numpy()[:, None] == gallery[c].to_numpy() for c in ("pid", "camid")])
-    if (fewest := (~removed).sum(1).min()) < k: raise ValueError(f"{k} gallery images wanted, but a query has only {fewest}.")
-    return np.argsort(-np.where(removed, -np.inf, similarity), axis=1, kind="stable")[:, :k]
-
-# %% ../nbs/lib/plots.ipynb #3948618a
-def shared_neighbours(
-    first: np.ndarray, # (Q, k) rows of the gallery that one model finds
-    second: np.ndarray, # (Q, k) that another finds
-) -> np.ndarray: # (Q, k) bool: neighbours of the first that the second has too
-    "Which neighbours two models agree on."
-    _same_length(first=first, second=second)
-    return (np.asarray(first)[:, :, None] == np.asarray(second)[:, None, :]).any(-1)
-
 # %% ../nbs/lib/plots.ipynb #bf624826
 def _one_of(
     name: str, # what was asked for
@@ -394,22 +355,6 @@ def distributions(
         ax.spines[["top", "right"]].set_visible(False)
     return fig
 
-# %% ../nbs/lib/plots.ipynb #2df0e05a
-def mean_differences(
-    table: pd.DataFrame, # one row per image, all columns but `by` numeric
-    by: str, # column of the groups
-) -> pd.DataFrame: # one row per pair of groups, a column per value
-    "Standardised difference of the means of every two groups, the first minus the second."
-    _one_of(by, list(table.columns), "column")
-    groups = table.groupby(by, sort=False)
-    mean, variance = groups.mean(), groups.var(ddof=0)
-    pairs = list(combinations(mean.index, 2))
-    if not pairs: raise ValueError(f"'{by}' has fewer than two groups: nothing to compare.")
-    a, b = ([p[i] for p in pairs] for i in (0, 1))
-    with np.errstate(divide="ignore", invalid="ignore"):
-        d = (mean.loc[a].to_numpy() - mean.loc[b].to_numpy()) / np.sqrt((variance.loc[a].to_numpy() + variance.loc[b].to_numpy()) / 2)
-    return pd.DataFrame(d, pd.Index([f"{x} - {y}" for x, y in pairs], name="pair"), mean.columns)
-
 # %% ../nbs/lib/plots.ipynb #5753a393
 def rate_dots(
     rates: pd.DataFrame, # index: attributes, from the top; a column per domain, in [0, 1]
@@ -428,57 +373,27 @@ def rate_dots(
     fig.legend(loc="outside lower center", ncols=len(rates.columns), fontsize=8)
     return fig
 
-# %% ../nbs/lib/plots.ipynb #042d3086
-def mixing(
-    features: np.ndarray, # (N, D)
-    groups: np.ndarray, # (N,) the domain of each
-    k: int = 10, # nearest neighbours looked at
-) -> float: # 0: apart, 1: as chance would have it
-    "How much the neighbourhoods of several groups mix."
-    from sklearn.neighbors import NearestNeighbors
-    _same_length(features=features, groups=groups)
-    names, at, counts = np.unique(groups, return_inverse=True, return_counts=True)
-    if len(names) < 2 or len(at) <= k: raise ValueError(f"mixing of {len(names)} groups with {len(at)} images in all: give two groups and more than {k} images.")
-    near = NearestNeighbors(n_neighbors=k).fit(features).kneighbors(return_distance=False)   # without the image itself
-    return float((at[near] != at[:, None]).mean() / (1 - (counts[at] - 1) / (len(at) - 1)).mean())
-
-# %% ../nbs/lib/plots.ipynb #1e23686a
-def _project(
-    features: np.ndarray, # (N, D)
-    projection: str, # 'pca' or 'tsne'
-    seed: int,
-) -> tuple[np.ndarray, str]: # (N, 2), what it is
-    "Features in two dimensions."
-    _one_of(projection, ["pca", "tsne"], "projection")
-    if projection == "pca":
-        from sklearn.decomposition import PCA
-        pca = PCA(2, random_state=seed).fit(features)
-        return pca.transform(features), f"PCA, {pca.explained_variance_ratio_.sum():.0%} of the variance"
-    from sklearn.manifold import TSNE
-    return TSNE(2, perplexity=min(30, (len(features) - 1) / 3), init="pca", random_state=seed).fit_transform(features), "t-SNE"
-
 # %% ../nbs/lib/plots.ipynb #efdafa44
 def embedding_map(
-    features: Mapping[str, np.ndarray], # by model: (N, D), the same images in the same order
+    maps: Mapping[str, tuple[np.ndarray, str]], # by title of the axis: (N, 2) of the same images, and how projected
     groups: np.ndarray, # (N,) the domain of each
-    projection: str = "pca", # or 'tsne'
-    seed: int = 0, # of the projection
+    seed: int = 0, # of the order in which points are drawn
     title: str = "embeddings", # of the figure
     standin: bool = False, # made with rendered people
 ) -> Figure:
-    "Features of several domains in two dimensions, an axis per model, its own projection each."
+    "Features of several domains in two dimensions, an axis per model."
     groups = np.asarray(groups)
-    for name, x in features.items(): _same_length(**{f"features of {name}": x, "groups": groups})
-    fig, axes = _axes(len(features), 3, (3.2, 3.2), _title(title, standin))
+    for name, (flat, _) in maps.items(): _same_length(**{f"points of {name}": flat, "groups": groups})
+    fig, axes = _axes(len(maps), 3, (3.2, 3.2), _title(title, standin))
     order = np.random.default_rng(seed).permutation(len(groups))    # no domain lies on top of the other
     colours = {g: f"C{i}" for i, g in enumerate(pd.unique(groups))}
-    for ax, (name, x) in zip(axes, features.items()):
-        flat, how = _project(x, projection, seed)
+    for ax, (name, (flat, how)) in zip(axes, maps.items()):
         ax.scatter(*flat[order].T, s=6, alpha=.7, linewidths=0, c=[colours[g] for g in groups[order]])
         ax.set(xticks=[], yticks=[])
-        ax.set_title(f"{name}: mixing {mixing(x, groups):.2f}", fontsize=9)
+        ax.set_title(name, fontsize=9)
         ax.set_xlabel(how, fontsize=8)
-    fig.legend(handles=[Patch(color=c, label=g) for g, c in colours.items()], loc="outside lower center", ncols=len(colours), fontsize=8)
+    handles = [Patch(color=c, label=g) for g, c in colours.items()]
+    fig.legend(handles=handles, loc="outside lower center", ncols=len(colours), fontsize=8)
     return fig
 
 # %% ../nbs/lib/plots.ipynb #9b66520f

@@ -32,9 +32,8 @@ if TYPE_CHECKING:
     from nbformat import NotebookNode
 
 # %% auto #0
-__all__ = ['GROUPS', 'LAYOUT', 'NARROW', 'TEXT', 'CELLS', 'PAGE', 'LOADED', 'SiteError', 'read_notebook', 'all_notebooks',
-           'navigation', 'Page', 'read_page', 'render_markdown', 'readable', 'body', 'follow', 'definitions',
-           'link_names', 'style', 'write_page', 'Addresses', 'check_site', 'build_site', 'main']
+__all__ = ['SiteError', 'read_notebook', 'all_notebooks', 'navigation', 'Page', 'read_page', 'render_markdown', 'definitions',
+           'style', 'Addresses', 'check_site', 'build_site', 'main']
 
 # %% ../nbs/lib/site.ipynb #899b9def
 def _jupyter(
@@ -58,11 +57,11 @@ def read_notebook(
     except Exception as error: raise SiteError(f"{file} cannot be read as a notebook: {error}") from error
 
 # %% ../nbs/lib/site.ipynb #9ffd11a7
-GROUPS = {"Method": ("method/*",),
-          "Tables and figures": ("nbs/table*", "nbs/fig*", "nbs/ablation*"),
-          "Labels and own cameras": ("nbs/train_labellers", "nbs/label*", "nbs/adapt*", "nbs/find*", "nbs/tutorial*"),
-          "Benchmarks": ("nbs/benchmark*", "nbs/*"),
-          "Library": ("*",)}
+_GROUPS = {"Method": ("method/*",),
+           "Tables and figures": ("nbs/table*", "nbs/fig*", "nbs/ablation*"),
+           "Labels and own cameras": ("nbs/train_labellers", "nbs/label*", "nbs/adapt*", "nbs/find*", "nbs/tutorial*"),
+           "Benchmarks": ("nbs/benchmark*", "nbs/*"),
+           "Library": ("*",)}
 
 
 def all_notebooks(
@@ -80,11 +79,11 @@ def navigation(
     def place(p: Path) -> tuple[int, int]:
         "Number of the group, and of the pattern in it."
         name = f"{p.parent.name}/{p.stem}"
-        ranked = ((g, i, pattern) for g, patterns in enumerate(GROUPS.values()) for i, pattern in enumerate(patterns))
+        ranked = ((g, i, pattern) for g, patterns in enumerate(_GROUPS.values()) for i, pattern in enumerate(patterns))
         return next((g, i) for g, i, pattern in ranked if fnmatch(name, pattern))
 
     ordered = sorted(notebooks, key=lambda p: (place(p), p.stem))
-    groups = {name: [p for p in ordered if place(p)[0] == g] for g, name in enumerate(GROUPS)}
+    groups = {name: [p for p in ordered if place(p)[0] == g] for g, name in enumerate(_GROUPS)}
     return {name: members for name, members in groups.items() if members}
 
 # %% ../nbs/lib/site.ipynb #446d3508
@@ -141,7 +140,7 @@ def render_markdown(
 # %% ../nbs/lib/site.ipynb #a053ad09
 _DIRECTIVE = re.compile(r"^#\|\s*(\w+).*\n?", re.M)
 
-def readable(
+def _readable(
     notebook: NotebookNode, # as saved; is changed
 ) -> NotebookNode:
     "The notebook without directives and hidden cells; exported cells are tagged, pictures described."
@@ -170,19 +169,19 @@ def _exporter() -> HTMLExporter:
     made.register_filter("clean_html", lambda html: html)     # is for code, which Pygments has escaped; half of the time
     return made
 
-def body(
+def _body(
     page: Page, # notebook or Markdown file
     exporter: HTMLExporter | None = None, # made once for many pages
 ) -> BeautifulSoup: # HTML tree
     "What stands between head and foot of a page."
     if page.source.suffix == ".md": html = f'<div class="rendered_html">{render_markdown(page.source.read_text(encoding="utf-8"))}</div>'
-    else: html, _ = (exporter or _exporter()).from_notebook_node(readable(read_notebook(page.source)))
+    else: html, _ = (exporter or _exporter()).from_notebook_node(_readable(read_notebook(page.source)))
     soup = _jupyter("bs4").BeautifulSoup(html, "html.parser")
     for i, heading in enumerate(soup.select(".rendered_html :is(h1, h2, h3, h4)")): heading["id"] = heading.get("id") or f"heading-{i}"
     return soup
 
 # %% ../nbs/lib/site.ipynb #4e7d0487
-def follow(
+def _follow(
     soup: BeautifulSoup, # a page's body; is changed
     page: Page, # where it comes from: links are relative to its source
     root: Path, # of the repository; links must not leave it
@@ -225,7 +224,7 @@ def _bound(node: ast.stmt) -> list[str]:
     return [n for n in names if not n.startswith("_")]
 
 # %% ../nbs/lib/site.ipynb #7fa220d4
-def link_names(
+def _link_names(
     soup: BeautifulSoup, # a page's body; is changed
     defined: dict[str, tuple[Path, str]], # from `definitions`
     source: Path, # of the page
@@ -248,7 +247,7 @@ def _spoken(defined: dict[str, tuple[Path, str]]) -> dict[str, str]:
     return {name: called[full[0]] for name, full in bare.items() if len(full) == 1 and re.search(r"_|[a-z][A-Z]", name)} | called
 
 # %% ../nbs/lib/site.ipynb #32774cab
-LAYOUT = """
+_LAYOUT = """
 :root { color-scheme: light dark; --ink: #1f2328; --faint: #656d76; --line: #d8dee4; --back: #ffffff; --soft: #f6f8fa; --link: #0860ca; --mark: #1a7f5a; }
 @media (prefers-color-scheme: dark) { :root { --ink: #d8dee4; --faint: #8d96a0; --line: #30363d; --back: #0f1318; --soft: #171c23; --link: #6cb0ff; --mark: #4fbf94; } }
 * { box-sizing: border-box; }
@@ -270,7 +269,7 @@ main { padding: 1.2rem 1.8rem 4rem; min-width: 0; }
 """
 
 # %% ../nbs/lib/site.ipynb #bb86eafc
-NARROW = """
+_NARROW = """
 @media (max-width: 75rem) { .frame { grid-template-columns: 14.5rem minmax(0, 1fr); } .contents { display: none; } }
 @media (max-width: 52rem) {
   .frame { display: block; }
@@ -287,7 +286,7 @@ NARROW = """
 """
 
 # %% ../nbs/lib/site.ipynb #dc103d14
-TEXT = """
+_TEXT = """
 a { color: var(--link); text-decoration: none; } a:hover { text-decoration: underline; }
 h1, h2, h3, h4 { line-height: 1.25; margin: 1.6em 0 .5em; } h1 { font-size: 1.9rem; margin-top: .3em; } h2 { font-size: 1.35rem; } h3 { font-size: 1.1rem; }
 .anchor-link { visibility: hidden; margin-left: .4em; color: var(--faint); } :hover > .anchor-link { visibility: visible; }
@@ -307,7 +306,7 @@ img, svg { max-width: 100%; height: auto; }
 img { background: #fff; border-radius: 4px; }
 .math.wide { display: block; overflow-x: auto; overflow-y: hidden; } .MathJax_Display { margin: .3em 0 !important; }
 """
-CELLS = """
+_CELLS = """
 .input_area { border: 1px solid var(--line); border-radius: 6px; background: var(--soft); margin: .9em 0 .3em; }
 .input_area .highlight { background: none; } .highlight a { text-decoration: underline dotted; text-underline-offset: 3px; } .input_area pre { margin: 0; }
 .celltag_exported .input_area { border-left: 3px solid var(--mark); } .celltag_parameters .input_area { border-left: 3px solid #b08800; }
@@ -322,10 +321,10 @@ def style() -> str: # CSS
     "The style sheet, code colours for light and dark included."
     formatters = _jupyter("pygments.formatters")
     def colours(name: str) -> str: return formatters.HtmlFormatter(style=name).get_style_defs(".highlight")
-    return "".join([colours("default"), "\n@media (prefers-color-scheme: dark) {\n", colours("github-dark"), "\n}", TEXT, CELLS, LAYOUT, NARROW])
+    return "".join([colours("default"), "\n@media (prefers-color-scheme: dark) {\n", colours("github-dark"), "\n}", _TEXT, _CELLS, _LAYOUT, _NARROW])
 
 # %% ../nbs/lib/site.ipynb #86fa7e1d
-PAGE = Template("""<!DOCTYPE html>
+_PAGE = Template("""<!DOCTYPE html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1"><meta name="generator" content="ptl_nb.site">
 <title>{{ page.title | e }}{% if page.address != "index.html" %} – {{ home.title | e }}{% endif %}</title>
 <meta name="description" content="{{ page.summary | e }}"><link rel="icon" href="data:,"><link rel="stylesheet" href="style.css">
@@ -360,7 +359,7 @@ def _contents(soup: BeautifulSoup) -> list[tuple[str, str, str]]:
     return found
 
 # %% ../nbs/lib/site.ipynb #7ac20b14
-def write_page(
+def _write_page(
     page: Page,
     folder: Path, # of the site
     root: Path, # of the repository
@@ -370,14 +369,14 @@ def write_page(
     exporter: HTMLExporter | None = None, # made once for many pages
 ) -> list[Path]: # files of the repository that the page needs
     "One page with side bar, contents, and the way to the pages before and after."
-    soup = body(page, exporter)
-    needed = follow(soup, page, root)
-    link_names(soup, defined, page.source)
+    soup = _body(page, exporter)
+    needed = _follow(soup, page, root)
+    _link_names(soup, defined, page.source)
     order = [home, *sum(groups.values(), [])]
     i = order.index(page) if page in order else None
     around = {"before": order[i - 1] if i else None, "after": order[i + 1] if i is not None and i + 1 < len(order) else None}
-    html = PAGE.render(page=page, home=home, groups=groups, body=str(soup), contents=_contents(soup), math=soup.select_one(".math") is not None,
-                       origin=page.source.resolve().relative_to(root.resolve()).as_posix(), **around)
+    html = _PAGE.render(page=page, home=home, groups=groups, body=str(soup), contents=_contents(soup), math=soup.select_one(".math") is not None,
+                        origin=page.source.resolve().relative_to(root.resolve()).as_posix(), **around)
     (folder / page.address).write_text(html, encoding="utf-8")
     return needed
 
@@ -389,8 +388,8 @@ def _copy_mathjax(folder: Path) -> None:
     shutil.copytree(Path(found.origin).parent / "static", folder, ignore=shutil.ignore_patterns("localization", "a11y"))
 
 # %% ../nbs/lib/site.ipynb #bdbe5989
-LOADED = {"script": ("src",), "link": ("href",), "img": ("src", "srcset"), "iframe": ("src",), "source": ("src", "srcset"), "video": ("src", "poster"), "audio": ("src",),
-          "embed": ("src",), "object": ("data",), "image": ("href", "xlink:href"), "use": ("href", "xlink:href"), "input": ("src",)}
+_LOADED = {"script": ("src",), "link": ("href",), "img": ("src", "srcset"), "iframe": ("src",), "source": ("src", "srcset"), "video": ("src", "poster"), "audio": ("src",),
+           "embed": ("src",), "object": ("data",), "image": ("href", "xlink:href"), "use": ("href", "xlink:href"), "input": ("src",)}
 _IN_CSS = re.compile(r"""url\(\s*["']?([^"')]+)|@import\s+["']([^"']+)""")
 
 class Addresses(HTMLParser):
@@ -403,7 +402,7 @@ class Addresses(HTMLParser):
     def handle_starttag(self, tag, attributes):
         given = dict(attributes)
         self._css = tag == "style"
-        self.loads += [given[a] for a in LOADED.get(tag, ()) if given.get(a)]
+        self.loads += [given[a] for a in _LOADED.get(tag, ()) if given.get(a)]
         if given.get("style"): self._read_css(given["style"])
         if tag == "a" and given.get("href"): self.links.append(given["href"])
         if given.get("id"): self.ids.add(given["id"])
@@ -475,7 +474,7 @@ def _fill(folder: Path, root: Path, home: Page, groups: dict[str, list[Page]], d
     pages, exporter, done = [home, *sum(groups.values(), [])], _exporter(), set()
     _check_addresses(pages)
     for page in (bar := tqdm(pages, desc="pages", disable=not progress)):
-        needed = write_page(page, folder, root, groups, home, defined, exporter)
+        needed = _write_page(page, folder, root, groups, home, defined, exporter)
         for file in set(needed) - done - {p.source.resolve() for p in pages}:
             if file.suffix == ".md": pages.append(read_page(file))
             else: _copy(file, folder / _address(file, root))

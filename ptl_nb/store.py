@@ -139,7 +139,7 @@ class Store:
     root: Path
     device: str = "cpu"
     progress: bool = True
-    ranks: Ranks = ALONE               # processes that make its runs together; `multi.SharedStore` has several
+    ranks: Ranks = ALONE               # processes that make its runs together; those of `multi` are several
 
     def bar(self, label: str) -> str | None:
         "The label of a progress bar; None where none is wanted."

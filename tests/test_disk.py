@@ -441,9 +441,9 @@ MAKES = {"write_text", "write_bytes", "to_csv", "to_json", "to_html", "to_parque
          "memmap", "write_index", "copyfile", "copytree", "copy2", "move", "extractall", "quantize_static", "NamedTemporaryFile", "mkstemp", "mkdtemp", "symlink_to", "hardlink_to"}
 INSIDE = {"whole", "whole_folder", "draft_folder", "new_folder", "_addition"}
 MEANT = {    # functions that are given the draft, or a file in memory, and what else is no file of ours
-    "disk": {"whole", "writable", "new_array", "_locked"}, "standins": {"split_parts", "stacked_png"}, "renderer": {"cuhk03_split", "jpeg"}, "densepose": {"_write_pictures"}, "export": {"_trace", "_quantise", "write_model"},
+    "disk": {"whole", "writable", "new_array", "_locked"}, "standins": {"split_parts", "stacked_png"}, "renderer": {"_cuhk03_split", "_jpeg"}, "densepose": {"_write_pictures"}, "export": {"_trace", "_quantise", "write_model"},
     "label_runs": {"JoinedLabels.fill"},                    # in a run's own draft
-    "site": {"write_page", "_copy_mathjax", "_fill", "_copy"}, "launch": {"launch_runs"},      # a folder of logs
+    "site": {"_write_page", "_copy_mathjax", "_fill", "_copy"}, "launch": {"launch_runs"},      # a folder of logs
     "plots": {"picture"}, "search": {"_stream"}, "tables": {"set_up"},        # a smoke run's folder
 }
 
