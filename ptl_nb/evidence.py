@@ -12,8 +12,8 @@ from collections.abc import Callable
 import numpy as np
 import pandas as pd
 
-from .domains import own_times
 from .evaluator import Interval
+from .own_images import own_times
 from .plots import mixing
 
 # %% ../nbs/lib/evidence.ipynb #e12f0c04

@@ -24,12 +24,11 @@ from tqdm import tqdm
 
 from .data import Images, decode
 from .disk import expanded, new_array, read_array, whole, whole_folder
-from ptl_nb.domains import (
-    IMAGE_ENDINGS, ORIGINS, STANDIN_MARKER, STANDS_FOR, _check_links, _integers, _marker, _strings, load_domain,
-    spelled)
+from .domain import IMAGE_ENDINGS, STANDIN_MARKER, STANDS_FOR, check_links, read_marker, spelled
+from .domains import ORIGINS, load_domain
 from .labels import (
     Vocabulary, _first, _repeated, _threads, read_attributes, read_parts, select_attributes, split_attributes)
-from .matfile import read_mat
+from .matfile import cell_texts, read_mat, whole_numbers
 from .standins import cache_dir, cached, truth
 
 # %% auto #0
@@ -478,9 +477,9 @@ def read_densepose(
         report = {k: report.get(k, 0) + v for k, v in counted.items()}
     table = pd.concat(tables, ignore_index=True)
     if table.empty: raise ValueError(f"no person in {', '.join(map(str, found.values()))} has dp_masks: these are other annotations of COCO.")
-    _check_links(root, table["path"].unique())
+    check_links(root, table["path"].unique())
     boxes, sizes = np.stack(table["box"]), table[["height", "width"]].to_numpy(np.int64)
-    return LabelSet(**({"name": "densepose"} | _marker(root)), root=root, paths=table["path"].to_numpy(object), boxes=boxes, sizes=sizes,
+    return LabelSet(**({"name": "densepose"} | read_marker(root)), root=root, paths=table["path"].to_numpy(object), boxes=boxes, sizes=sizes,
                     masks=table["masks"].to_numpy(object), splits={"published": starts}, report=report)
 
 # %% ../nbs/lib/label_data.ipynb #c1b93fab
@@ -661,9 +660,9 @@ def read_peta_tree(
         paths += [p.relative_to(root).as_posix() for p in files]; rows += labels
         report = {k: report.get(k, 0) + v for k, v in counted.items()}
     if not paths: raise ValueError(f"{root} holds no labelled images: unzip PETA.zip there.")
-    _check_links(root, paths)
+    check_links(root, paths)
     splits = {"authors": _shares(np.random.RandomState(1).permutation(len(paths)))}
-    return LabelSet(**({"name": "peta"} | _marker(root, root.parent)), root=root, paths=np.array(paths, object), vocabulary=Vocabulary.two_way(PETA_NAMES),
+    return LabelSet(**({"name": "peta"} | read_marker(root, root.parent)), root=root, paths=np.array(paths, object), vocabulary=Vocabulary.two_way(PETA_NAMES),
                     attributes=_two_way(np.stack(rows)), splits=splits, report=report)
 
 # %% ../nbs/lib/label_data.ipynb #7f2ade6b
@@ -692,7 +691,7 @@ def _partitions(
         cell = np.asarray(cell).ravel()
         if cell.dtype.names is None or len(cell) != 1 or len(cell.dtype.names) != len(names):
             raise ValueError(f"{file}: partition {n} is not a structure of {', '.join(names)}: another version of the file.")
-        rows = {s: _integers(v, f"{file}: split {s!r} of partition {n}") - 1 for s, v in zip(names, cell[0])}
+        rows = {s: whole_numbers(v, f"{file}: split {s!r} of partition {n}") - 1 for s, v in zip(names, cell[0])}
         if bad := next((s for s, r in rows.items() if len(r) and not 0 <= r.min() <= r.max() < count), None):
             raise ValueError(f"{file}: split {bad!r} of partition {n} holds rows {rows[bad].min() + 1}..{rows[bad].max() + 1}, the table has 1..{count}. Fetch the file again.")
         out[str(n)] = rows
@@ -726,7 +725,7 @@ def _all_there(
     if missing := [n for n, found in zip(names, there) if found is None]:
         raise FileNotFoundError(f"{len(missing)} of the {len(names)} images that {file} lists are not in {root}, "
                                 f"the first {missing[0]!r}: extract the images there.")
-    _check_links(root, there)
+    check_links(root, there)
     return there
 
 
@@ -746,10 +745,10 @@ def read_peta_mat(
 ) -> LabelSet: # 105 two-way attributes in the order of PETA_NAMES, partitions '0'..'4' of train, val, test
     "PETA from PETA.mat, or a stand-in in its form."
     root = Path(folder)
-    file, marker = root / "PETA.mat", _marker(root)
+    file, marker = root / "PETA.mat", read_marker(root)
     peta = _mat_struct(file, "peta")
     if len(peta) < 4 or np.ndim(peta[0]) != 2: raise ValueError(f"{file}: the structure has the fields {', '.join(peta.dtype.names)}, expected data, names, selection and partitions: another version of the file.")
-    data, names = peta[0], _strings(peta[1])
+    data, names = peta[0], cell_texts(peta[1])
     if data.shape[1] != 4 + len(names) or len(names) != len(PETA_NAMES):
         raise ValueError(f"{file}: a table of {data.shape[1]} columns with {len(names)} names, expected 4 + {len(PETA_NAMES)}: another version of the file.")
     at = [_peta_index(n, str(file)) for n in names]
@@ -866,7 +865,7 @@ def _rap_columns(
     if which not in (None, "selected"): raise ValueError(f"unknown columns {which!r}: 'paper', 'selected', or None for the version's default.")
     holds = "attribute_exp" if version == 1 else "selected_attribute"
     if holds not in rap.dtype.names: raise ValueError(f"{file} has no field '{holds}', which names the selected columns: another version of the file.")
-    chosen = np.arange(np.size(rap[holds])) if version == 1 else _integers(rap[holds], f"{file}: {holds}") - 1
+    chosen = np.arange(np.size(rap[holds])) if version == 1 else whole_numbers(rap[holds], f"{file}: {holds}") - 1
     if not len(chosen) or chosen.min() < 0 or chosen.max() >= len(names): raise ValueError(f"{file}: {holds} holds {chosen + 1}, the table has {len(names)} columns. Fetch the file again.")
     return chosen.tolist()
 
@@ -878,12 +877,12 @@ def read_rap(
 ) -> LabelSet: # partitions '0'..'4', and 'authors' in RAPv2
     "RAPv1 or RAPv2 (Li et al., 2016, 2019) from its .mat, or a stand-in in its form."
     if unsure not in ("clip", "mask"): raise ValueError(f"unsure is {unsure!r}: 'clip' or 'mask'.")
-    root, marker = Path(folder), _marker(Path(folder))
+    root, marker = Path(folder), read_marker(Path(folder))
     file = next((p for p in (root / "RAP_annotation" / "RAP_annotation.mat", root / "RAP_annotation.mat") if p.is_file()), root / "RAP_annotation" / "RAP_annotation.mat")
     rap = _mat_struct(file, "RAP_annotation")
     version = _rap_version(rap, file)
     form = RAP_VERSIONS[version]
-    files, names, data = _strings(rap[form["name"]]), _strings(rap[form["attribute"]]), rap[form["data"]]
+    files, names, data = cell_texts(rap[form["name"]]), cell_texts(rap[form["attribute"]]), rap[form["data"]]
     if data.shape != (len(files), len(names)) or not marker and len(names) != form["columns"]:
         raise ValueError(f"{file}: a table of {data.shape} for {len(files)} images and {len(names)} attributes, RAPv{version} has {form['columns']} columns: another version of the file.")
     _expect(len(files), form["images"], file, bool(marker))

@@ -17,7 +17,7 @@ from dataclasses import fields, replace
 
 import torch
 
-from .domains import Domain
+from .domain import Domain
 from .recipe import RECIPES, Recipe
 
 # %% ../nbs/lib/parameters.ipynb #ed9d8e91
