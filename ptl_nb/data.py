@@ -28,7 +28,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from .disk import new_array, read_array, whole
-from .domains import SPLITS, Domain
+from .domain import SPLITS, Domain
 from .image_files import open_rgb
 from .standins import cache_dir, cached
 

@@ -17,7 +17,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from .data import decode
-from .domains import STANDIN_MARKER, _check_links, _marker, spelled
+from .domain import STANDIN_MARKER, check_links, read_marker, spelled
 from .label_sets import LabelSet, crop_boxes, new_folder, person_array, standin_images
 from .labels import _repeated, _threads, read_parts
 from .standins import truth
@@ -259,9 +259,9 @@ def read_densepose(
         report = {k: report.get(k, 0) + v for k, v in counted.items()}
     table = pd.concat(tables, ignore_index=True)
     if table.empty: raise ValueError(f"no person in {', '.join(map(str, found.values()))} has dp_masks: these are other annotations of COCO.")
-    _check_links(root, table["path"].unique())
+    check_links(root, table["path"].unique())
     boxes, sizes = np.stack(table["box"]), table[["height", "width"]].to_numpy(np.int64)
-    return LabelSet(**({"name": "densepose"} | _marker(root)), root=root, paths=table["path"].to_numpy(object), boxes=boxes, sizes=sizes,
+    return LabelSet(**({"name": "densepose"} | read_marker(root)), root=root, paths=table["path"].to_numpy(object), boxes=boxes, sizes=sizes,
                     masks=table["masks"].to_numpy(object), splits={"published": starts}, report=report)
 
 # %% ../nbs/lib/densepose.ipynb #c1b93fab

@@ -13,8 +13,8 @@ from itertools import combinations
 import numpy as np
 import pandas as pd
 
-from .domains import own_times
 from .evaluator import Interval
+from .own_images import own_times
 
 # %% ../nbs/lib/evidence.ipynb #042d3086
 def mixing(

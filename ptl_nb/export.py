@@ -22,7 +22,7 @@ from torch import Tensor, nn
 import ptl_nb
 from .data import MEAN, STD, normalise
 from .disk import draft_folder, whole, write_json
-from .domains import Domain
+from .domain import Domain
 from .label_runs import LabelSources
 from .model import PTLNet
 from .recipe import Recipe

@@ -14,7 +14,9 @@ import numpy as np
 import pandas as pd
 from PIL import Image, ImageOps
 
-from .domains import SPLITS, Domain, FilesRefused, load_domain, refuse_files
+from .domain import SPLITS, Domain
+from .domains import load_domain
+from .own_images import FilesRefused, refuse_files
 
 # %% ../nbs/lib/image_files.ipynb #6f298a69
 MAX_PIXELS = 50_000_000  # of one image file; a telephone's largest picture has 48 million

@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from .densepose import DP_PARTS, PATCH_PARTS
 from .disk import alone, draft_folder, expanded
-from .domains import IMAGE_ENDINGS, SPLITS, Domain, _check_links, alike
+from .domain import IMAGE_ENDINGS, SPLITS, Domain, alike, check_links
 from .image_files import upright_size
 from .labels import (
     ATTRIBUTES_FILE, PARTS, PROVENANCE_FILE, Vocabulary, _first, _read_rows, _repeated, _threads, _to_number,
@@ -177,7 +177,7 @@ def _part_files(
     if not folder.is_dir(): raise FileNotFoundError(f"{folder} is not a folder: name the tree of part maps.")
     names = [f.relative_to(folder).as_posix() for f in sorted(folder.rglob("*")) if _is_part_map(f)]
     if not names: raise ValueError(f"{folder} holds no PNG: name the tree of part maps, PNG files of class numbers.")
-    _check_links(folder, names)
+    check_links(folder, names)
     stems = [_stem(name) for name in names]
     if (twice := _repeated(stems)) is not None:
         first, second = [name for name, stem in zip(names, stems) if stem == twice][:2]

@@ -23,7 +23,7 @@ from tqdm import tqdm
 from .checkpoint import STATE_FILE, put_weights, read_weights, save_trained
 from .data import pixels
 from .disk import whole, write_json
-from .domains import Domain
+from .domain import Domain
 from .image_files import upright_size
 from .label_data import images, load_labels
 from .label_import import import_attributes, import_parts

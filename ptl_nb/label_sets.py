@@ -21,9 +21,10 @@ from tqdm import tqdm
 
 from .data import cached_array, decode
 from .disk import whole_folder
-from .domains import STANDS_FOR, _check_links, _integers, load_domain, spelled
+from .domain import STANDS_FOR, check_links, spelled
+from .domains import load_domain
 from .labels import Vocabulary, _first, _threads, select_attributes, split_attributes
-from .matfile import read_mat
+from .matfile import read_mat, whole_numbers
 from .standins import cache_dir
 
 # %% auto #0
@@ -258,7 +259,7 @@ def published_partitions(
         cell = np.asarray(cell).ravel()
         if cell.dtype.names is None or len(cell) != 1 or len(cell.dtype.names) != len(names):
             raise ValueError(f"{file}: partition {n} is not a structure of {', '.join(names)}: another version of the file.")
-        rows = {s: _integers(v, f"{file}: split {s!r} of partition {n}") - 1 for s, v in zip(names, cell[0])}
+        rows = {s: whole_numbers(v, f"{file}: split {s!r} of partition {n}") - 1 for s, v in zip(names, cell[0])}
         if bad := next((s for s, r in rows.items() if len(r) and not 0 <= r.min() <= r.max() < count), None):
             raise ValueError(f"{file}: split {bad!r} of partition {n} holds rows {rows[bad].min() + 1}..{rows[bad].max() + 1}, the table has 1..{count}. Fetch the file again.")
         out[str(n)] = rows
@@ -309,7 +310,7 @@ def listed_images(
     if missing := [n for n, found in zip(names, there) if found is None]:
         raise FileNotFoundError(f"{len(missing)} of the {len(names)} images that {file} lists are not in {root}, "
                                 f"the first {missing[0]!r}: extract the images there.")
-    _check_links(root, there)
+    check_links(root, there)
     return there
 
 

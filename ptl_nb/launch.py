@@ -28,7 +28,8 @@ from torch.profiler import ProfilerActivity, profile, record_function
 from . import ptl, trainer
 from .data import Augment, Images, LabelledImages, batch, identity_classes, pixels
 from .disk import writable
-from .domains import Domain, load_domain
+from .domain import Domain
+from .domains import load_domain
 from .label_data import images
 from .label_runs import AttributeRun, LabelRun, LabelSources, ParserRun, label_sources
 from .labellers import train_attributes, train_parser

@@ -16,7 +16,7 @@ from dataclasses import fields, replace
 
 import torch
 
-from .domains import Domain
+from .domain import Domain
 from .names import nearest_name
 from .recipe import RECIPES, Recipe
 

@@ -13,11 +13,12 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from .domains import IMAGE_ENDINGS, STANDIN_MARKER, _check_links, _marker, _strings
+from .domain import IMAGE_ENDINGS, STANDIN_MARKER, check_links, read_marker
 from .label_sets import (
     LabelSet, authors_split, checked_values, expect_images, listed_images, mat_cells, mat_struct, new_folder,
     published_partitions, random_partitions, standin_images, two_way)
 from .labels import Vocabulary, read_attributes
+from .matfile import cell_texts
 from .names import nearest_name
 from .standins import truth
 
@@ -106,9 +107,9 @@ def read_peta_tree(
         paths += [p.relative_to(root).as_posix() for p in files]; rows += labels
         report = {k: report.get(k, 0) + v for k, v in counted.items()}
     if not paths: raise ValueError(f"{root} holds no labelled images: unzip PETA.zip there.")
-    _check_links(root, paths)
+    check_links(root, paths)
     splits = {"authors": authors_split(np.random.RandomState(1).permutation(len(paths)))}
-    return LabelSet(**({"name": "peta"} | _marker(root, root.parent)), root=root, paths=np.array(paths, object), vocabulary=Vocabulary.two_way(PETA_NAMES),
+    return LabelSet(**({"name": "peta"} | read_marker(root, root.parent)), root=root, paths=np.array(paths, object), vocabulary=Vocabulary.two_way(PETA_NAMES),
                     attributes=two_way(np.stack(rows)), splits=splits, report=report)
 
 # %% ../nbs/lib/peta.ipynb #6471e289
@@ -117,10 +118,10 @@ def read_peta_mat(
 ) -> LabelSet: # 105 two-way attributes in the order of PETA_NAMES, partitions '0'..'4' of train, val, test
     "PETA from PETA.mat, or a stand-in in its form."
     root = Path(folder)
-    file, marker = root / "PETA.mat", _marker(root)
+    file, marker = root / "PETA.mat", read_marker(root)
     peta = mat_struct(file, "peta")
     if len(peta) < 4 or np.ndim(peta[0]) != 2: raise ValueError(f"{file}: the structure has the fields {', '.join(peta.dtype.names)}, expected data, names, selection and partitions: another version of the file.")
-    data, names = peta[0], _strings(peta[1])
+    data, names = peta[0], cell_texts(peta[1])
     if data.shape[1] != 4 + len(names) or len(names) != len(PETA_NAMES):
         raise ValueError(f"{file}: a table of {data.shape[1]} columns with {len(names)} names, expected 4 + {len(PETA_NAMES)}: another version of the file.")
     at = [_peta_index(n, str(file)) for n in names]

@@ -11,11 +11,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from .domains import STANDIN_MARKER, _integers, _marker, _strings
+from .domain import STANDIN_MARKER, read_marker
 from .label_sets import (
     LabelSet, authors_split, checked_values, expect_images, listed_images, mat_cells, mat_struct, new_folder,
     published_partitions, random_partitions, standin_images, two_way)
 from .labels import Vocabulary, _repeated, read_attributes
+from .matfile import cell_texts, whole_numbers
 from .standins import truth
 
 # %% auto #0
@@ -53,7 +54,7 @@ def _rap_columns(
     if which not in (None, "selected"): raise ValueError(f"unknown columns {which!r}: 'paper', 'selected', or None for the version's default.")
     holds = "attribute_exp" if version == 1 else "selected_attribute"
     if holds not in rap.dtype.names: raise ValueError(f"{file} has no field '{holds}', which names the selected columns: another version of the file.")
-    chosen = np.arange(np.size(rap[holds])) if version == 1 else _integers(rap[holds], f"{file}: {holds}") - 1
+    chosen = np.arange(np.size(rap[holds])) if version == 1 else whole_numbers(rap[holds], f"{file}: {holds}") - 1
     if not len(chosen) or chosen.min() < 0 or chosen.max() >= len(names): raise ValueError(f"{file}: {holds} holds {chosen + 1}, the table has {len(names)} columns. Fetch the file again.")
     return chosen.tolist()
 
@@ -65,12 +66,12 @@ def read_rap(
 ) -> LabelSet: # partitions '0'..'4', and 'authors' in RAPv2
     "RAPv1 or RAPv2 (Li et al., 2016, 2019) from its .mat, or a stand-in in its form."
     if unsure not in ("clip", "mask"): raise ValueError(f"unsure is {unsure!r}: 'clip' or 'mask'.")
-    root, marker = Path(folder), _marker(Path(folder))
+    root, marker = Path(folder), read_marker(Path(folder))
     file = next((p for p in (root / "RAP_annotation" / "RAP_annotation.mat", root / "RAP_annotation.mat") if p.is_file()), root / "RAP_annotation" / "RAP_annotation.mat")
     rap = mat_struct(file, "RAP_annotation")
     version = _rap_version(rap, file)
     form = RAP_VERSIONS[version]
-    files, names, data = _strings(rap[form["name"]]), _strings(rap[form["attribute"]]), rap[form["data"]]
+    files, names, data = cell_texts(rap[form["name"]]), cell_texts(rap[form["attribute"]]), rap[form["data"]]
     if data.shape != (len(files), len(names)) or not marker and len(names) != form["columns"]:
         raise ValueError(f"{file}: a table of {data.shape} for {len(files)} images and {len(names)} attributes, RAPv{version} has {form['columns']} columns: another version of the file.")
     expect_images(len(files), form["images"], file, bool(marker))

@@ -20,7 +20,7 @@ import torch
 from .checkpoint import STATE_FILE, put_weights, read_weights, save_trained, save_weights
 from .data import Images, LabelledImages, identity_classes, pixels, short_identities
 from .disk import naming, whole, write_csv
-from .domains import Domain
+from .domain import Domain
 from .evaluator import Scores, evaluate, extract
 from .label_runs import LabelRun, LabelSources, labels_hash
 from .labels import PARTS, read_attributes, read_parts

@@ -32,12 +32,13 @@ from torch.nn import functional as F
 
 from .data import MEAN, STD, batches, decode, pixels
 from .disk import alone, expanded, naming, whole, write_csv, write_json
-from .domains import (
-    LAYOUTS, SPLITS, STANDS_FOR, Domain, load_domain, own_csv, parse_times, plain_name, read_columns, span)
+from .domain import KNOWN, SPLITS, Domain
+from .domains import load_domain
 from .evaluator import BLOCK_BYTES, Labels, extract
 from .labels import PARTS, _threads
 from .mixed_precision import resolve_precision
 from .model import PTLNet
+from .own_images import own_csv, parse_times, plain_name, read_columns, span
 from .plots import QUERY, RIGHT, WRONG, _axes, _draw_image, _title, blend_parts, frame_image
 from .recipe import Recipe
 from .ssg import EmbeddingHead
@@ -577,7 +578,7 @@ def named_gallery(
     if saved: return (target if text == "target" else place), None
     domain = load_domain(text, root, origin, camera, time)
     if time: return domain, _domain_times(domain)
-    table = None if text in (*LAYOUTS, *STANDS_FOR) else own_csv(expanded(text))
+    table = None if text in KNOWN else own_csv(expanded(text))
     timed = table is not None and "time" in pd.read_csv(table, nrows=0, encoding="utf-8-sig").columns.str.strip()
     return domain, read_times(table) if timed else None
 

@@ -23,7 +23,8 @@ from .parallel import ALONE, Ranks
 from .provenance import environment
 
 # %% ../nbs/lib/store.ipynb #6410eda6
-BYTES = ("disk", "domains", "matfile", "names", "provenance", "standins", "store")      # modules whose results have hashes of their own, or none
+BYTES = (  # modules whose results have hashes of their own, or none
+    "dataset_readers", "disk", "domain", "domains", "matfile", "names", "own_images", "provenance", "standins", "store")
 
 
 @lru_cache

@@ -22,7 +22,8 @@ import pandas as pd
 
 from .data import identity_classes
 from .disk import short_name, writable, write_csv, write_json
-from .domains import Domain, load_domain
+from .domain import Domain
+from .domains import load_domain
 from .evaluator import Interval, Scores, bootstrap_difference, matched_identities
 from .label_runs import LabelSources
 from .labels import read_provenance

@@ -27,7 +27,9 @@ from scipy.io import savemat
 import ptl_nb
 from ptl_nb import densepose, label_import, labels, model, peta, ssg, standins
 from ptl_nb.data import decode
-from ptl_nb.domains import CUHK03_SPLIT, LAYOUTS, STANDIN_MARKER, load_domain, parse_names
+from ptl_nb.dataset_readers import CUHK03_SPLIT, LAYOUTS, parse_names
+from ptl_nb.domain import STANDIN_MARKER
+from ptl_nb.domains import load_domain
 from ptl_nb.methods import parse_methods
 from ptl_nb.parameters import choose_device, choose_recipe, parse_seeds
 from ptl_nb.recipe import Recipe

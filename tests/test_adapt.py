@@ -15,10 +15,11 @@ from PIL import Image
 
 from ptl_nb.data import decode
 from ptl_nb.deploy import load_deploy, model_card
-from ptl_nb.domains import FilesRefused, load_domain
+from ptl_nb.domains import load_domain
 from ptl_nb.evidence import conflicts, evidence, verdict
 from ptl_nb.image_files import MAX_PIXELS, load_checked, open_rgb, remarks, upright_size
 from ptl_nb.labels import read_parts
+from ptl_nb.own_images import FilesRefused
 from ptl_nb.standins import truth
 
 

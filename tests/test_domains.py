@@ -13,7 +13,9 @@ import pytest
 from PIL import Image
 from scipy.io import savemat
 
-from ptl_nb.domains import CUHK03_IMAGES, CUHK03_SPLIT, SPLITS, TREE, load_domain, table1
+from ptl_nb.dataset_readers import CUHK03_IMAGES, CUHK03_SPLIT
+from ptl_nb.domain import SPLITS, TREE
+from ptl_nb.domains import load_domain, table1
 
 MARKET, DUKE, NP = "{:04d}_c{}s1_{:06d}_00.jpg", "{:04d}_c{}_f{:07d}.jpg", "{:04d}_c{}_{:d}.png"
 

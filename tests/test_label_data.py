@@ -14,7 +14,8 @@ from scipy.io import loadmat, savemat
 
 import ptl_nb.label_import as li
 from ptl_nb import densepose, label_data, label_sets, peta, rap
-from ptl_nb.domains import STANDIN_MARKER, load_domain
+from ptl_nb.domain import STANDIN_MARKER
+from ptl_nb.domains import load_domain
 from ptl_nb.label_runs import ImportedLabels, label_sources
 from ptl_nb.label_scores import attribute_scores
 from ptl_nb.labels import (

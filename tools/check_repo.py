@@ -210,7 +210,8 @@ def write_pages() -> None:
 
 def check_imports() -> list[str]:
     "`import ptl_nb` and the modules that need no torch must not load it."
-    light = "ptl_nb ptl_nb.domains ptl_nb.standins ptl_nb.labels".split()
+    modules = "domain dataset_readers own_images domains standins labels"
+    light = ["ptl_nb", *(f"ptl_nb.{m}" for m in modules.split())]
     code = "import sys; " + "; ".join(f"import {m}" for m in light) + "; sys.exit('torch' in sys.modules)"
     wrong = []
     if subprocess.run([sys.executable, "-c", code]).returncode:

@@ -8,7 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
-from ptl_nb.domains import CUHK03_SPLIT, LAYOUTS, STANDIN_MARKER, load_domain, parse_names
+from ptl_nb.dataset_readers import CUHK03_SPLIT, LAYOUTS, parse_names
+from ptl_nb.domain import STANDIN_MARKER
+from ptl_nb.domains import load_domain
 
 from bad_inputs.catalogue import Case, add, call
 from bad_inputs.made import V73, encoded
