@@ -296,7 +296,7 @@ def add_images(
     if folder is None: return GalleryIndex(np.concatenate([index.features, more.features]), *facts)
     return load_index(_save(folder, chain(_blocks(index.features), _blocks(more.features)), *facts, changed=index.features), root=index.root)
 
-
+# %% ../nbs/lib/gallery.ipynb #946ca123
 def check_comparable(
     one: GalleryIndex,
     other: GalleryIndex,
