@@ -295,7 +295,7 @@ def centred_neighbours(
     k: int, # others to find for each image
     method: str = "exact", # see `neighbours`
     probes: int = 32, # see `neighbours`
-    kept: np.ndarray | None = None, # (Q, G) float32, 'exact' only: filled with the squared distances of the first Q images to the G others
+    kept: np.ndarray | None = None, # 'exact' only: (Q, G) float32 to fill, see `_keep`
 ) -> Neighbours:
     "As `neighbours`, of features that are centred already; distances are kept on the way where they are wanted."
     if not (isinstance(k, Integral) and 0 < k < len(x)): raise ValueError(f"{len(x)} images are too few for {k} neighbours each: give at least {max(k, 1) + 1}, or a smaller k (at least 1)")
