@@ -304,7 +304,7 @@ def _products(query, gallery, step: int) -> Iterator[np.ndarray]:
     a, b, buffer = query.cpu().numpy(), gallery.numpy(), np.empty((step, len(gallery)), np.float32)
     for start in range(0, len(a), step):
         part = a[start:start + step]
-        yield np.matmul(part, b.T, out=buffer[:len(part)])     # NumPy's product, as in `clustering`
+        yield np.matmul(part, b.T, out=buffer[:len(part)])     # NumPy's product, as in `neighbours`
 
 # %% ../nbs/method/10_evaluator.ipynb #0dce7813
 def evaluate(

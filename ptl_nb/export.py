@@ -23,11 +23,11 @@ import ptl_nb
 from .data import MEAN, STD, normalise
 from .disk import draft_folder, whole, write_json
 from .domain import Domain
+from .gallery import model_hash
 from .label_runs import LabelSources
 from .model import PTLNet
 from .recipe import Recipe
 from .runs import ReIDRun, label_folders, labelled_domains, reid_net, scored_network
-from .search import model_hash
 from .standins import sha256
 from .store import Store
 from .trainer import Method

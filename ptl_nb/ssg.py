@@ -22,14 +22,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .clustering import (
-    MAX_EDGES, JaccardDistance, PlainDistance, dbscan, eps_from_rho, jaccard_similarity, source_distance)
+from .clustering import MAX_EDGES, JaccardDistance, PlainDistance, dbscan, eps_from_rho, source_distance
 from .data import Augment, Images, batch, batches, forever, identity_epoch, on_device
 from .losses import batch_hard_triplet
 from .mixed_precision import autocast
 from .model import PTLNet
 from .ptl import PTL
 from .recipe import check_types
+from .reranking import jaccard_similarity
 from .trainer import Method, Round, Session, Setting, Stream, fit
 
 # %% ../nbs/method/11_ssg.ipynb #0a43801c

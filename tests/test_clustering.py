@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-from ptl_nb.clustering import (
-    JaccardDistance, PlainDistance, dbscan, eps_from_rho, jaccard_similarity, neighbours, rerank, source_distance)
+from ptl_nb.clustering import JaccardDistance, PlainDistance, dbscan, eps_from_rho, source_distance
+from ptl_nb.neighbours import neighbours
+from ptl_nb.reranking import jaccard_similarity, rerank
 
 ROOT = Path(__file__).resolve().parents[1]
 IMAGES = 6000
@@ -80,12 +81,12 @@ def test_memory_stays_far_under_a_matrix(seen):
 
 @pytest.mark.slow
 def test_nothing_is_cached_in_the_package(seen):
-    assert not list((ROOT / "ptl_nb").rglob("clustering*.nb[ic]"))
+    assert not list((ROOT / "ptl_nb").rglob("*.nb[ic]"))
 
 
 @pytest.mark.slow
 def test_faiss_missing_is_explained():
-    code = ("import sys; sys.modules['faiss'] = None\nimport numpy as np\nfrom ptl_nb.clustering import neighbours\n"
+    code = ("import sys; sys.modules['faiss'] = None\nimport numpy as np\nfrom ptl_nb.neighbours import neighbours\n"
             "try: neighbours(np.random.default_rng(0).random((50, 4)), 5, 'faiss')\nexcept ImportError as e: print(e)")
     assert "ptl_nb[search]" in in_a_process(code)
 

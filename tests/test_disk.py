@@ -34,6 +34,7 @@ from ptl_nb.disk import FullDisk, alone, whole, whole_folder, write_csv, write_j
 from ptl_nb.domains import load_domain
 from ptl_nb.evaluator import evaluate
 from ptl_nb.export import export_int8, export_onnx, write_model
+from ptl_nb.gallery import GalleryIndex, full_rows, save_index
 from ptl_nb.label_data import load_labels
 from ptl_nb.label_import import import_attributes, import_parts
 from ptl_nb.label_sets import crops
@@ -47,7 +48,7 @@ from ptl_nb.plots import write_figure
 from ptl_nb.rap import export_rap
 from ptl_nb.recipe import RECIPES
 from ptl_nb.runs import score_model
-from ptl_nb.search import GalleryIndex, approximate, full_rows, save_index
+from ptl_nb.search import approximate
 from ptl_nb.site import build_site
 from ptl_nb.standins import archive_path, export_layout, extract, truth, write_archive
 from ptl_nb.store import Simple, Store
@@ -393,7 +394,7 @@ shutil.disk_usage = lambda _: types.SimpleNamespace(free=9e6)       # that of Wi
 msvcrt = sys.modules['msvcrt'] = types.SimpleNamespace(LK_NBLCK=2, locking=lambda *given: calls.append(given))
 import errno, pathlib, tempfile
 import numpy as np
-import ptl_nb.search, ptl_nb.launch, ptl_nb.multi, ptl_nb.site, ptl_nb.export, ptl_nb.deploy
+import ptl_nb.search, ptl_nb.explanation, ptl_nb.launch, ptl_nb.multi, ptl_nb.site, ptl_nb.export, ptl_nb.deploy
 from ptl_nb.disk import FullDisk, alone, naming, new_array
 from ptl_nb.provenance import peak_memory
 folder = pathlib.Path(tempfile.mkdtemp(dir=sys.argv[1]))
@@ -444,7 +445,7 @@ MEANT = {    # functions that are given the draft, or a file in memory, and what
     "disk": {"whole", "writable", "new_array", "_locked"}, "standins": {"split_parts", "stacked_png"}, "renderer": {"_cuhk03_split", "_jpeg"}, "densepose": {"_write_pictures"}, "export": {"_trace", "_quantise", "write_model"},
     "label_runs": {"JoinedLabels.fill"},                    # in a run's own draft
     "site": {"_write_page", "_copy_mathjax", "_fill", "_copy"}, "launch": {"launch_runs"},      # a folder of logs
-    "plots": {"picture"}, "search": {"_stream"}, "tables": {"set_up"},        # a smoke run's folder
+    "plots": {"picture"}, "gallery": {"_stream"}, "tables": {"set_up"},        # a smoke run's folder
 }
 
 

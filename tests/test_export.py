@@ -12,10 +12,10 @@ from ptl_nb.deploy import write_card
 from ptl_nb.domains import load_domain
 from ptl_nb.evaluator import extract
 from ptl_nb.export import SNIPPET, export_int8, export_onnx, onnx_features, read_model, write_model
+from ptl_nb.gallery import index_files
 from ptl_nb.mixed_precision import resolve_precision
 from ptl_nb.model import PTLNet
 from ptl_nb.recipe import RECIPES
-from ptl_nb.search import index_files
 
 SIZE = RECIPES["smoke"].size
 

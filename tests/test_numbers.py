@@ -21,7 +21,6 @@ from safetensors.torch import load_file
 from ptl_nb import runs as model_runs
 from ptl_nb import trainer
 from ptl_nb.checkpoint import EXPLODED, STOPPED_FILE, LossMonitor
-from ptl_nb.clustering import jaccard_similarity, rerank
 from ptl_nb.data import Augment, Images, LabelledImages, batch, batches
 from ptl_nb.domains import load_domain
 from ptl_nb.evaluator import evaluate, extract, reestimate_bn, score
@@ -30,6 +29,7 @@ from ptl_nb.methods import parse_method
 from ptl_nb.model import PTLNet
 from ptl_nb.parameters import choose_recipe
 from ptl_nb.recipe import Recipe
+from ptl_nb.reranking import jaccard_similarity, rerank
 from ptl_nb.runs import ReIDRun, score_model
 from ptl_nb.standins import truth
 from ptl_nb.store import Store, other_versions

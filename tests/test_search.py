@@ -13,14 +13,15 @@ import pytest
 import torch
 from conftest import outputs, papermill
 
-from ptl_nb import search as module
+from ptl_nb import gallery as index_module
+from ptl_nb import search as search_module
 from ptl_nb.domains import load_domain
 from ptl_nb.export import write_model
+from ptl_nb.gallery import GalleryIndex, add_images, build_index, full_rows, load_index, remove_images, save_index
 from ptl_nb.model import PTLNet
 from ptl_nb.recipe import RECIPES
 from ptl_nb.search import (
-    GalleryIndex, add_images, allowed_rows, build_index, camera_number, camera_numbers, choose_rule, full_rows,
-    left_out, load_index, named_gallery, query_rows, remove_images, save_index, search)
+    allowed_rows, camera_number, camera_numbers, choose_rule, left_out, named_gallery, query_rows, search)
 
 
 def gallery(n: int, d: int, rng: np.random.Generator, levels: int = 3) -> GalleryIndex:
@@ -48,8 +49,8 @@ def plain(index: GalleryIndex, queries: GalleryIndex, top: int, camera, since, r
 @pytest.mark.parametrize("seed", range(40))
 def test_every_search_is_a_stable_sort_of_what_may_be_found(seed, monkeypatch):
     rng = np.random.default_rng(seed)
-    monkeypatch.setattr(module, "BLOCK_ROWS", int(rng.integers(1, 40)))
-    monkeypatch.setattr(module, "BLOCK_BYTES", int(rng.integers(4, 2000)))
+    monkeypatch.setattr(search_module, "BLOCK_ROWS", int(rng.integers(1, 40)))
+    monkeypatch.setattr(search_module, "BLOCK_BYTES", int(rng.integers(4, 2000)))
     index = gallery(int(rng.integers(20, 90)), 3, rng)
     queries = index.take(rng.permutation(len(index))[:5])
     camera, since = [None, [1], [1, 3]][seed % 3], [None, 10][seed % 2]
@@ -75,7 +76,7 @@ def test_an_interrupted_save_leaves_the_old_index(tmp_path, monkeypatch):
     save_index(old, tmp_path)
     for victim in ("write_json", "write_csv"):
         with monkeypatch.context() as patch:
-            patch.setattr(module, victim, lambda *a: (_ for _ in ()).throw(KeyboardInterrupt))
+            patch.setattr(index_module, victim, lambda *a: (_ for _ in ()).throw(KeyboardInterrupt))
             with pytest.raises(KeyboardInterrupt): save_index(new, tmp_path)
         assert load_index(tmp_path).rows.equals(old.rows)
     reader = load_index(tmp_path)
@@ -103,7 +104,7 @@ def test_an_index_is_read_while_it_is_replaced(tmp_path):
 
 @pytest.mark.slow
 def test_a_large_index_is_never_in_memory(tmp_path, monkeypatch):
-    monkeypatch.setattr(module, "BLOCK_IMAGES", 1000)
+    monkeypatch.setattr(index_module, "BLOCK_IMAGES", 1000)
     whole = gallery(30_000, 128, np.random.default_rng(0))
     size = whole.features.nbytes
     save_index(whole.take(np.arange(28_000)), tmp_path)
@@ -124,7 +125,7 @@ def test_building_in_a_folder_or_in_memory_is_the_same_to_the_bit(tmp_path, monk
     torch.manual_seed(0)
     net = PTLNet(3, backbone_name="mini")
     whole = build_index(net, RECIPES["smoke"], corridor)
-    monkeypatch.setattr(module, "BLOCK_IMAGES", 256)
+    monkeypatch.setattr(index_module, "BLOCK_IMAGES", 256)
     mapped = build_index(net, RECIPES["smoke"], corridor, folder=tmp_path)
     assert isinstance(mapped.features, np.memmap) and len(mapped) == len(corridor.gallery) > 256
     assert np.array_equal(mapped.features, whole.features) and mapped.rows.equals(whole.rows) and mapped.root == corridor.root
@@ -133,7 +134,7 @@ def test_building_in_a_folder_or_in_memory_is_the_same_to_the_bit(tmp_path, monk
 
 def test_features_that_are_too_few_leave_no_index(tmp_path, monkeypatch):
     whole = gallery(30, 4, np.random.default_rng(0))
-    with pytest.raises(ValueError, match="20 features for 30 images"): module._save(tmp_path, [whole.features[:20]], whole.rows, "m", tmp_path, False, None)
+    with pytest.raises(ValueError, match="20 features for 30 images"): index_module._save(tmp_path, [whole.features[:20]], whole.rows, "m", tmp_path, False, None)
     assert not list(tmp_path.glob("[!.]*"))
 
 

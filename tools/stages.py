@@ -18,6 +18,7 @@ from ptl_nb.disk import write_json
 from ptl_nb.domains import load_domain
 from ptl_nb.evaluator import evaluate
 from ptl_nb.export import export_int8, export_onnx, write_model
+from ptl_nb.gallery import INDEX_FILE, add_images, build_index, load_index, open_gallery, save_index
 from ptl_nb.label_runs import AttributeRun, LabelRun, ParserRun, label_sources
 from ptl_nb.labels import read_attributes, write_provenance
 from ptl_nb.launch import label_model_times, per_iteration, training_step
@@ -25,7 +26,7 @@ from ptl_nb.methods import parse_method, parse_methods
 from ptl_nb.model import PTLNet
 from ptl_nb.parameters import choose_recipe
 from ptl_nb.runs import ReIDRun, load_reid, score_model
-from ptl_nb.search import INDEX_FILE, add_images, approximate, build_index, load_index, open_gallery, save_index
+from ptl_nb.search import approximate
 from ptl_nb.ssg import SSG_RECIPES, pseudo_labels, set_head
 from ptl_nb.standins import truth
 from ptl_nb.store import Store

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from ptl_nb import clustering, evaluator
+from ptl_nb import clustering, evaluator, neighbours
 
 from bad_inputs.catalogue import Case, add, call
 
@@ -110,7 +110,7 @@ for name, f, arguments, named, *words in [
     ("text", clustering.jaccard_similarity, (np.array([["a"] * 4] * 30),), {}, "features", "numbers"),
     ("an unknown method", clustering.jaccard_similarity, (X,), {"method": "flann"}, "unknown method 'flann'",
      "'exact' or 'faiss'"),
-    ("k of 0", clustering.neighbours, (X, 0), {}, "a smaller k (at least 1)"),
+    ("k of 0", neighbours.neighbours, (X, 0), {}, "a smaller k (at least 1)"),
     ("queries of another model", clustering.rerank, (X[:5], X[:, :3]), {},
      "query features have 6 dimensions, gallery features 3"),
     ("no queries", clustering.rerank, (X[:0], X), {}, "nothing to rank: 0 queries"),
