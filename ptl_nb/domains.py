@@ -10,7 +10,6 @@ import os
 import re
 import warnings
 from dataclasses import replace
-from difflib import get_close_matches
 from pathlib import Path
 
 import pandas as pd
@@ -18,6 +17,7 @@ import pandas as pd
 from .dataset_readers import LAYOUTS, find_dataset, read_cuhk03, read_dataset, read_tree, what_to_place
 from .disk import expanded
 from .domain import DATASETS, KNOWN, SPLITS, STANDIN_MARKER, STANDS_FOR, Domain, read_marker
+from .names import nearest_name
 from .own_images import own_csv, read_csv, read_folder
 
 # %% ../nbs/method/01_domains.ipynb #ddf76601
@@ -99,9 +99,8 @@ def load_domain(
         return _load_standin(name)
     if _is_path(name):
         return _load_path(name, origin, camera, time)
-    close = get_close_matches(name.lower(), KNOWN, 1)
-    hint = f"is {close[0]!r} meant? " if close else ""
-    raise ValueError(f"unknown domain {name!r}: {hint}Known are {', '.join(KNOWN)}, or a path to a domain.csv or a folder")
+    raise ValueError(f"unknown domain {name!r}{nearest_name(name.lower(), KNOWN)} (known: {', '.join(KNOWN)}, "
+                     "or a path to a domain.csv or a folder)")
 
 # %% ../nbs/method/01_domains.ipynb #598bde7a
 PAPER_COUNTS = {  # Table 1: (images, identities), None where it gives none

@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 
 from .evaluator import Interval
+from .names import nearest_name
 from .own_images import own_times
 
 # %% ../nbs/lib/evidence.ipynb #042d3086
@@ -74,7 +75,7 @@ def project(
     seed: int = 0,
 ) -> tuple[np.ndarray, str]:  # (N, 2), what it is
     "Features in two dimensions."
-    if projection not in ("pca", "tsne"): raise ValueError(f"no projection '{projection}' among pca, tsne.")
+    if projection not in ("pca", "tsne"): raise ValueError(f"unknown projection {projection!r} (known: pca, tsne)")
     if projection == "pca":
         from sklearn.decomposition import PCA
         pca = PCA(2, random_state=seed).fit(features)
@@ -89,7 +90,7 @@ def mean_differences(
     by: str,  # column of the groups
 ) -> pd.DataFrame:  # one row per pair of groups, a column per value
     "Standardised difference of the means of every two groups, the first minus the second."
-    if by not in table: raise ValueError(f"no column '{by}' among {', '.join(map(str, table.columns))}.")
+    if by not in table: raise ValueError(f"no column {by!r}{nearest_name(by, table.columns)} (known: {', '.join(map(str, table.columns))})")
     groups = table.groupby(by, sort=False)
     mean, variance = groups.mean(), groups.var(ddof=0)
     pairs = list(combinations(mean.index, 2))

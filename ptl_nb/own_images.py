@@ -14,7 +14,6 @@ import unicodedata
 import warnings
 from collections import Counter
 from datetime import datetime
-from difflib import get_close_matches
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +22,7 @@ import pandas as pd
 from .disk import short_name
 from .domain import (
     IMAGE_ENDINGS, KNOWN, SPLITS, TREE, Domain, check_tables, image_table, read_marker, spelled_paths, walk_images)
+from .names import nearest_name
 
 # %% ../nbs/lib/own_images.ipynb #4f602ecb
 def own_csv(path: Path) -> Path | None:
@@ -54,9 +54,8 @@ def read_columns(
         if given.count(column) > 1:  # pandas would take the first and call the others pid.1
             raise ValueError(f"{path} has a column {column!r} twice: keep one of them")
         if column not in table:
-            close = get_close_matches(column, table.columns, 1)
-            hint = f" (is {close[0]!r} meant for it?)" if close else ""
-            raise ValueError(f"{path} has no column {column!r}{hint}: it needs {', '.join(columns.values())}")
+            raise ValueError(f"{path} has no column {column!r}{nearest_name(column, table.columns)} "
+                             f"(needed: {', '.join(columns.values())})")
     table = table.loc[(table != "").any(axis=1), list(columns.values())].set_axis(list(columns), axis=1)
     if table.empty:
         raise ValueError(f"{path} lists no images: write a line for each")
@@ -84,9 +83,8 @@ def _csv_numbers(table: pd.DataFrame, faults: dict[int, str], named: bool) -> pd
     "The same table with pid and camid as int64, checked together with split; cameras that are named in it stay text."
     split = table["split"]
     for wrong in sorted(set(split) - set(SPLITS)):
-        close = get_close_matches(wrong, SPLITS, 1)
-        hint = f" (is {close[0]!r} meant?)" if close else ""
-        _accuse(faults, table, split == wrong, "split", f"is unknown{hint}: use train, query or gallery")
+        near = nearest_name(wrong, SPLITS)
+        _accuse(faults, table, split == wrong, "split", f"is unknown{near} (known: {', '.join(SPLITS)})")
     for column in ("pid",) if named else ("pid", "camid"):
         number = table[column].str.fullmatch(r"-?[0-9]{1,18}")
         point = table[column].str.fullmatch(r"-?[0-9]{1,18}\.0*")       # as a table program writes a column with gaps

@@ -5,7 +5,6 @@
 # %% ../nbs/lib/plots.ipynb #1595e8fd
 from __future__ import annotations
 
-import difflib
 import io
 from pathlib import Path
 from typing import Iterable, Mapping, Sequence
@@ -19,6 +18,7 @@ from matplotlib.patches import Patch
 
 from .disk import whole
 from .labels import PALETTE, PARTS, colour_parts, resize_parts
+from .names import nearest_name
 
 # %% auto #0
 __all__ = ['PRESENT', 'ABSENT', 'RIGHT', 'WRONG', 'QUERY', 'SHARED', 'NEW', 'CLUSTER_VALUES', 'write_figure', 'fonts_for',
@@ -307,8 +307,7 @@ def _one_of(
 ):
     "ValueError naming near matches for something that is not there."
     if name in known: return
-    near = difflib.get_close_matches(name, list(known), n=1)
-    raise ValueError(f"no {what} '{name}' among {', '.join(map(str, known))}." + (f" Did you mean '{near[0]}'?" if near else ""))
+    raise ValueError(f"no {what} {name!r}{nearest_name(name, known)} (known: {', '.join(map(str, known))})")
 
 # %% ../nbs/lib/plots.ipynb #251b7022
 def curves(

@@ -192,7 +192,7 @@ def test_csv_with_columns_of_its_own_and_all_faults(tmp_path, people):
     domain = load_domain(table, camera="where", time="when")
     assert domain.cameras == {1: "door", 2: "hall"} and domain.train.camid.tolist() == [2, 1, 2] and domain.train.time.tolist()[1] == "09:01"
     with pytest.raises(ValueError, match="no column 'camid'"): load_domain(table)
-    with pytest.raises(ValueError, match="no column 'wher' .is 'where' meant"): load_domain(table, camera="wher")
+    with pytest.raises(ValueError, match="no column 'wher'; did you mean 'where'"): load_domain(table, camera="wher")
     (tmp_path / "c/2.jpg").write_bytes(b"broken")
     write(*rows, "c/9.jpg,-1,hall,train,", "c/3.jpg,x,hall,train,", "c/3.jpg,-1,,train,")
     with pytest.raises(ValueError) as refused: load_checked(table, camera="where", time="when")

@@ -227,7 +227,7 @@ def test_csv_extra_columns_blank_lines_bom_junk_and_odd_names(tmp_path):
     ("crops/../../x.jpg,1,1,train", "leaves the folder"), (",1,1,train", "path '' is empty"), ("crops\\0.jpg,1,1,train", "forward slashes"),
     ("x.jpg,1.5,1,train", "pid '1.5' is not an integer"), ("x.jpg,,1,train", "pid '' is not an integer"), ("x.jpg,1,c2,train", "camid 'c2'"),
     ("x.jpg,1,0,train", "count from 1"), ("x.jpg,-3,1,train", "is negative"), ("x.jpg,-1,1,query", "cannot be a query"),
-    ("x.jpg,-1,1,train", "label all of them or none"), ("x.jpg,1,1,trian", "is 'train' meant"), ("x.jpg,1,1,test", "use train, query or gallery"),
+    ("x.jpg,-1,1,train", "label all of them or none"), ("x.jpg,1,1,trian", "did you mean 'train'"), ("x.jpg,1,1,test", "known: train, query, gallery"),
     ("domain.csv,1,1,train", "does not end like an image"), ("x.jpg,1,1", "split '' is unknown"), ("x.jpg,1,1,train,9", "cannot be read")])
 def test_csv_lines_refused(tmp_path, line, says):
     with pytest.raises(ValueError, match=says):
@@ -235,7 +235,7 @@ def test_csv_lines_refused(tmp_path, line, says):
 
 
 def test_csv_tables_refused(tmp_path):
-    with pytest.raises(ValueError, match="no column 'pid' .is 'pids' meant for it"):
+    with pytest.raises(ValueError, match="no column 'pid'; did you mean 'pids'"):
         load_domain(csv(tmp_path, head="path,pids,camid,split"))
     for content, says in ((b"", "cannot be read"), (b"path,pid,camid,split\n", "lists no images"), (b"path,pid\n\xff\xfe,1\n", "UTF-8"),
                           (b"path,pid,camid,split\ncrops/0.jpg,1,1,train\n", "fewer than two identities"),
@@ -393,7 +393,7 @@ def test_unlabelled_folder_refused(tmp_path):
 
 
 @pytest.mark.parametrize("name, options, says", [
-    ("markt", {}, "is 'market' meant"), ("Plaza", {}, "is 'plaza' meant"), ("zzz", {}, "Known are market"), ("", {}, "unknown domain ''"),
+    ("markt", {}, "did you mean 'market'"), ("Plaza", {}, "did you mean 'plaza'"), ("zzz", {}, "known: market"), ("", {}, "unknown domain ''"),
     ("market", {"origin": "reel"}, "unknown origin 'reel'"), ("plaza", {"origin": "real"}, "there is no real one")])
 def test_misspelt(tmp_path, monkeypatch, name, options, says):
     monkeypatch.chdir(tmp_path)

@@ -94,7 +94,7 @@ for text, *words in [
     ("x.jpg,1,-1,train", "count from 1"),
     ("x.jpg,-1,1,query", "cannot be a query"),
     ("x.jpg,-1,1,train", "label all of them or none"),
-    ("x.jpg,1,1,trian", "is 'train' meant"),
+    ("x.jpg,1,1,trian", "did you mean 'train'"),
     ("x.jpg,1,1,test", "use train, query or gallery"),
     ("x.jpg,1,1", "split '' is unknown"),
     ("x.jpg,1,1,Train", "split 'Train' is unknown"), ("x.jpg;1;1;train", "split"),
@@ -119,7 +119,7 @@ for name, content, *words in [
     ("blank lines alone", HEAD + b"\n\n\n", "lists no images"),
     ("Latin-1", HEAD + b"\xe9.jpg,1,1,train\n", "UTF-8"),
     ("UTF-16", (HEAD + GOOD).decode().encode("utf-16"), "UTF-8"),
-    ("a misspelt column", b"path,pids,camid,split\n" + GOOD, "no column 'pid'", "is 'pids' meant"),
+    ("a misspelt column", b"path,pids,camid,split\n" + GOOD, "no column 'pid'", "did you mean 'pids'"),
     ("semicolons", (HEAD + GOOD).replace(b",", b";"), "no column 'path'"),
     ("tabs", (HEAD + GOOD).replace(b",", b"\t"), "no column 'path'"),
     ("no header", GOOD, "no column 'path'"),
@@ -166,9 +166,9 @@ bad("domain.csv", "a named pipe", pipe, "line 10", "'x.jpg'", "not a file")
 # names and places of domains
 
 for name, options, *words in [
-    ("markt", {}, "is 'market' meant"),
-    ("Plaza", {}, "is 'plaza' meant"),
-    ("zzz", {}, "Known are market"),
+    ("markt", {}, "did you mean 'market'"),
+    ("Plaza", {}, "did you mean 'plaza'"),
+    ("zzz", {}, "known: market"),
     ("", {}, "unknown domain ''"),
     ("market", {"origin": "reel"}, "unknown origin 'reel'", "standin"),
     ("plaza", {"origin": "real"}, "there is no real one"),
