@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['Generators', 'STATE_FILE', 'WEIGHTS', 'EXPLODED', 'STOPPED_FILE', 'save_state', 'load_state', 'save_weights',
-           'save_trained', 'read_weights', 'put_weights', 'LossMonitor', 'Checkpointer']
+           'save_trained', 'read_weights', 'assign_weights', 'LossMonitor', 'Checkpointer']
 
 # %% ../nbs/lib/checkpoint.ipynb #c6fd481d
 import functools
@@ -20,8 +20,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from .disk import whole
-from .parallel import ALONE, Ranks, agree
+from .disk import atomic_write
+from .parallel import SINGLE, Ranks, broadcast_value
 from .standins import CACHE, cache_dir
 
 # %% ../nbs/lib/checkpoint.ipynb #63123e61
@@ -35,7 +35,7 @@ def save_state(path: Path, net: nn.Module, optimiser: torch.optim.Optimizer, gen
         tensors |= {f"optimiser.{p}.{k}": v for k, v in state.items()}
     tensors |= {f"generator.{i}": g.get_state() for i, g in enumerate(generators)}
     stored = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
-    with whole(path) as draft: save_file(stored, draft, {"facts": json.dumps(facts)})
+    with atomic_write(path) as draft: save_file(stored, draft, {"facts": json.dumps(facts)})
 
 # %% ../nbs/lib/checkpoint.ipynb #f2283492
 def load_state(path: Path, net: nn.Module, optimiser: torch.optim.Optimizer) -> tuple[dict, list[torch.Tensor]]:
@@ -70,7 +70,7 @@ WEIGHTS = "model.safetensors"         # what is left of it
 
 def save_weights(net: nn.Module, path: Path) -> None:
     "Weights as safetensors, on the CPU, written whole."
-    with whole(path) as draft: save_file({k: v.detach().cpu().contiguous() for k, v in net.state_dict().items()}, draft)
+    with atomic_write(path) as draft: save_file({k: v.detach().cpu().contiguous() for k, v in net.state_dict().items()}, draft)
 
 
 def save_trained(net: nn.Module, folder: Path) -> None:
@@ -87,7 +87,7 @@ def read_weights(run: Path, file: str = WEIGHTS) -> dict[str, torch.Tensor]:
                          "move or delete the folder of this run, and it is made again") from error
 
 
-def put_weights(net: nn.Module, run: Path, weights: dict[str, torch.Tensor], file: str = WEIGHTS) -> None:
+def assign_weights(net: nn.Module, run: Path, weights: dict[str, torch.Tensor], file: str = WEIGHTS) -> None:
     "Weights of a run into a network; ValueError naming the file where it is another network's."
     try: net.load_state_dict(weights)
     except RuntimeError as error:
@@ -154,7 +154,7 @@ def _save_bad_batch(monitor: LossMonitor, losses: dict[str, torch.Tensor]) -> st
 def _write_batch(file: Path, tensors: dict[str, torch.Tensor]) -> str:
     "Where the batch is, or why it is nowhere."
     try:
-        with whole(file) as draft: save_file({n: v.contiguous() for n, v in tensors.items()}, draft)
+        with atomic_write(file) as draft: save_file({n: v.contiguous() for n, v in tensors.items()}, draft)
     except (OSError, SafetensorError) as error:
         remedy = f"; {CACHE}" if file.is_relative_to(cache_dir().parent) else ""
         return f"its batch could not be saved in {file} ({error}{remedy})"
@@ -173,7 +173,7 @@ class Checkpointer:
         key: dict,                               # what the file must be a state of (JSON)
         device: str = "cpu",
         seconds: float = 20,                     # time between two saves
-        ranks: Ranks = ALONE,                    # the first process owns the file
+        ranks: Ranks = SINGLE,                    # the first process owns the file
     ):
         self.file, self.net, self.optimiser, self.scaler = file, net, optimiser, scaler
         self.key, self.seconds, self.ranks = key, seconds, ranks
@@ -184,7 +184,7 @@ class Checkpointer:
 
     def load(self) -> dict | None:
         "What `write` was given, with network, optimiser and torch's generators in place; None where nothing was saved."
-        found = agree(str(self.file) if self.file and self.file.exists() else "", self.ranks)
+        found = broadcast_value(str(self.file) if self.file and self.file.exists() else "", self.ranks)
         if not found: return None
         _check_key(Path(found), self.key)
         facts, self.drawn = load_state(Path(found), self.net, self.optimiser)

@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['OPERATIONS', 'OPTIONS', 'ZERO', 'HALF', 'ONE', 'LOG2', 'EXP2', 'DARKEST', 'ROOT_BITS', 'MANTISSA', 'BIAS', 'REACH',
            'TAPS', 'MEAN', 'STD', 'decode', 'cached_array', 'pixels', 'Images', 'LabelledImages', 'identity_classes',
-           'short_identities', 'identity_epoch', 'random_epoch', 'forever', 'brightness', 'contrast', 'saturation',
-           'gamma', 'blur', 'Draws', 'flip_some', 'Augment', 'change', 'normalise', 'to_tensor', 'fused', 'on_device',
-           'ready', 'batch', 'batches']
+           'short_identities', 'identity_epoch', 'random_epoch', 'cycle', 'brightness', 'contrast', 'saturation',
+           'gamma', 'blur', 'Draws', 'flip_some', 'Augment', 'augment', 'normalise', 'to_tensor', 'augmented_pixels',
+           'on_device', 'prepare_batch', 'batch', 'batches']
 
 # %% ../nbs/method/02_data.ipynb #8b4eae3a
 import hashlib
@@ -27,10 +27,10 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
-from .disk import new_array, read_array, whole
+from .disk import atomic_write, new_array, read_array
 from .domain import SPLITS, Domain
 from .image_files import open_rgb
-from .standins import cache_dir, cached
+from .standins import cache_dir, make_once
 
 # %% ../nbs/method/02_data.ipynb #15e9948a
 def decode(
@@ -53,11 +53,11 @@ def cached_array(
     "An array made once ever, by one of several processes; it appears whole or not at all."
     key = hashlib.sha256(made_of.encode()).hexdigest()[:24]
     target = Path(folder) / f"{name}-{shape[1]}x{shape[2]}-{key}.npy"
-    return read_array(cached(target, lambda: _write_array(target, shape, fill)), shape)
+    return read_array(make_once(target, lambda: _write_array(target, shape, fill)), shape)
 
 
 def _write_array(target: Path, shape: tuple[int, ...], fill: Callable[[np.ndarray], None]) -> None:
-    with whole(target) as draft:
+    with atomic_write(target) as draft:
         array = new_array(draft, shape)
         fill(array)
         array.flush()
@@ -174,7 +174,7 @@ def random_epoch(n: int, batch: int, rng: np.random.Generator) -> np.ndarray:
     return rng.permutation(n)[: n // batch * batch].reshape(-1, batch)
 
 
-def forever(epoch, *arguments) -> Iterator[np.ndarray]:
+def cycle(epoch, *arguments) -> Iterator[np.ndarray]:
     "Batches without end: epoch after epoch of `epoch(*arguments)`."
     while True: yield from epoch(*arguments)
 
@@ -236,10 +236,10 @@ class Augment:
     ) -> tuple[Tensor, Tensor | None]:
         "Augmented copies of a batch and its part maps."
         draws = self.draw(len(x), generator)
-        return change(x, draws), None if parts is None else flip_some(parts, draws.flip)
+        return augment(x, draws), None if parts is None else flip_some(parts, draws.flip)
 
 # %% ../nbs/method/02_data.ipynb #95b0a1c2
-def change(x: Tensor, draws: Draws) -> Tensor:
+def augment(x: Tensor, draws: Draws) -> Tensor:
     "(B, 3, H, W) in [0, 1] → the same with what was drawn done to it."
     x = flip_some(x, draws.flip)
     for step in draws.steps.T:
@@ -436,7 +436,7 @@ def _flat(images: np.ndarray, index: np.ndarray) -> tuple[np.ndarray, np.ndarray
     return flat, index
 
 # %% ../nbs/method/02_data.ipynb #488a70af
-def fused(
+def augmented_pixels(
     images: np.ndarray,           # (N, H, W, 3) uint8
     index: np.ndarray,            # (B,) rows
     draws: Draws | None = None,   # None: as they are
@@ -462,9 +462,9 @@ def on_device(x: Tensor, device: torch.device | str) -> Tensor:
     return x.to(device, non_blocking=True)
 
 
-def ready(images: np.ndarray, index: np.ndarray, draws: Draws | None = None, device: torch.device | str = "cpu") -> Tensor:
-    "(B, 3, H, W) normalised, channels_last, on the device; made by `fused`."
-    return on_device(fused(images, index, draws, torch.device(device).type == "cuda"), device)
+def prepare_batch(images: np.ndarray, index: np.ndarray, draws: Draws | None = None, device: torch.device | str = "cpu") -> Tensor:
+    "(B, 3, H, W) normalised, channels_last, on the device; made by `augmented_pixels`."
+    return on_device(augmented_pixels(images, index, draws, torch.device(device).type == "cuda"), device)
 
 
 def _native(array: np.ndarray) -> np.ndarray:
@@ -487,7 +487,7 @@ def batch(
     draws = augment.draw(len(index), generator) if augment else None
     if draws and "parts" in out: out["parts"] = flip_some(out["parts"], draws.flip)
     out |= {name: on_device(out[name], device) for name in ("parts", "attributes") if name in out}
-    return {"x": ready(images.pixels, index[mine], draws and Draws(*(d[mine] for d in draws)), device), **out}
+    return {"x": prepare_batch(images.pixels, index[mine], draws and Draws(*(d[mine] for d in draws)), device), **out}
 
 # %% ../nbs/method/02_data.ipynb #9089aca3
 def batches(
@@ -500,4 +500,4 @@ def batches(
     if size < 1:
         raise ValueError(f"a batch of {size} images; it has at least 1")
     rows = (np.arange(start, min(start + size, len(images))) for start in range(0, len(images), size))
-    return (ready(images, index, device=device) for index in rows)
+    return (prepare_batch(images, index, device=device) for index in rows)

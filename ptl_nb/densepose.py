@@ -17,10 +17,10 @@ from PIL import Image
 from tqdm import tqdm
 
 from .data import decode
-from .domain import STANDIN_MARKER, check_links, read_marker, spelled
+from .domain import STANDIN_MARKER, check_links, disk_spelling, read_marker
 from .label_sets import LabelSet, crop_boxes, new_folder, person_array, standin_images
 from .labels import _repeated, _threads, read_parts
-from .standins import truth
+from .standins import truth_store
 
 # %% auto #0
 __all__ = ['DP_MASKS', 'DP_PARTS', 'PATCH_PARTS', 'GRID', 'DP_SPLITS', 'DP_FILE', 'DP_FILES', 'DP_PLACES', 'DP_IMAGES',
@@ -225,8 +225,8 @@ def _image_folder(
     for folder in inner.unique():
         mine = inner == folder
         places = [root / p.format(folder) for p in DP_IMAGES]
-        there = next((p for p in places if p.is_dir() and spelled(p, [table["path"][mine.idxmax()]])[0]), places[0])
-        names = pd.Series(spelled(there, table["path"][mine].tolist()), index=table.index[mine], dtype=object)
+        there = next((p for p in places if p.is_dir() and disk_spelling(p, [table["path"][mine.idxmax()]])[0]), places[0])
+        names = pd.Series(disk_spelling(there, table["path"][mine].tolist()), index=table.index[mine], dtype=object)
         missing = table["path"][mine][names.isna()]
         if len(missing):
             raise FileNotFoundError(f"{missing.nunique()} of the {table['path'][mine].nunique()} images that {file} lists are not in {there}, the first {missing.iloc[0]!r}: "
@@ -317,7 +317,7 @@ def export_densepose(
         for split, place, mine in (("train", "train2014", ~minival), ("minival", "val2014", minival)):
             pictures = _write_pictures(domain, paths[mine], new / place, persons)
             boxes = [(image["id"], box) for image, them in pictures for box in them]
-            maps = read_parts(truth(name), paths[mine]) if mine.any() else []
+            maps = read_parts(truth_store(name), paths[mine]) if mine.any() else []
             people = [{"id": i + 1, "image_id": image, "category_id": 1, "iscrowd": 0, "bbox": box, "dp_masks": encode_parts(m)} for i, ((image, box), m) in enumerate(zip(boxes, maps))]
             (new / DP_FILE.format(split)).write_text(json.dumps({"images": [image for image, _ in pictures], "annotations": people}), encoding="utf-8")
         shutil.copyfile(domain.root / STANDIN_MARKER, new / STANDIN_MARKER)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from .disk import whole
+from .disk import atomic_write
 from .export import CARD_FILE, RECIPE_FILE, WEIGHTS_FILE, read_model
 from .model import PTLNet
 
@@ -104,5 +104,5 @@ def write_card(
     "A card in a model's folder; beside the one that is there where that differs."
     file = Path(folder) / CARD_FILE
     if file.exists() and file.read_bytes() != text.encode(): file = file.with_suffix(".new.md")
-    with whole(file) as draft: draft.write_text(text, encoding="utf-8")
+    with atomic_write(file) as draft: draft.write_text(text, encoding="utf-8")
     return file

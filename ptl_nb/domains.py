@@ -15,7 +15,7 @@ from pathlib import Path
 import pandas as pd
 
 from .dataset_readers import LAYOUTS, find_dataset, read_cuhk03, read_dataset, read_tree, what_to_place
-from .disk import expanded
+from .disk import expand_user
 from .domain import DATASETS, KNOWN, SPLITS, STANDIN_MARKER, STANDS_FOR, Domain, read_marker
 from .names import nearest_name
 from .own_images import own_csv, read_csv, read_folder
@@ -38,7 +38,7 @@ def _load_standin(name: str) -> Domain:
 
 def _load_path(text: str, origin: str, camera: str, time: str) -> Domain:
     "A domain from a path: a csv, a folder that holds a domain.csv, or a folder of unlabelled images."
-    path = expanded(text)
+    path = expand_user(text)
     if origin == "standin":
         raise ValueError(f"origin 'standin' does not go with the path {text}: leave origin out, "
                          f"or name a stand-in ({', '.join(STANDS_FOR)})")
@@ -85,7 +85,7 @@ def load_domain(
 ) -> Domain:
     "Load a domain; FileNotFoundError where data is missing or half-extracted, ValueError where name or content does not fit."
     name, camera, time = str(name), str(camera), str(time)  # papermill makes a number of a column that is called 3
-    root = expanded(root)
+    root = expand_user(root)
     if origin not in ORIGINS:
         raise ValueError(f"unknown origin {origin!r}: one of {', '.join(ORIGINS)}")
     if (camera or time) and name in KNOWN:

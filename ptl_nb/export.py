@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 import ptl_nb
 from .data import MEAN, STD, normalise
-from .disk import draft_folder, whole, write_json
+from .disk import atomic_write, draft_folder, write_json
 from .domain import Domain
 from .gallery import model_hash
 from .label_runs import LabelSources
@@ -73,7 +73,7 @@ def write_model(
             " another name"
         )
     state, identity = _test_state(net), model_hash(net, recipe.size)
-    with whole(folder / WEIGHTS_FILE) as draft: draft.write_bytes(save(state))      # `save_file` makes a file that only its owner may read
+    with atomic_write(folder / WEIGHTS_FILE) as draft: draft.write_bytes(save(state))      # `save_file` makes a file that only its owner may read
     how = {"height": recipe.height, "width": recipe.width, "colour": "RGB", "resize": "bilinear", "scale": "[0, 1]", "mean": MEAN, "std": STD, "layout": "N, C, H, W"}
     told = {"model": identity, "ptl_nb": ptl_nb.__version__, "input": how, "output": {"feature": state["reid.neck.weight"].numel(), "norm": "L2", "distance": "cosine"},
             "backbone": recipe.backbone, "head": "embedding" if "reid.linear.weight" in state else "neck",
@@ -181,7 +181,7 @@ def export_onnx(
     module, noise = Deployed(net).eval(), np.random.default_rng(0).integers(0, 256, (5, *size, 3), np.uint8)
     if images is not None and not len(images): images = None
     if images is not None and images.shape[1:] != noise.shape[1:]: raise ValueError(f"images of {images.shape[1:]} for a model of size {tuple(size)}; give them at that size")
-    with whole(Path(file)) as draft:
+    with atomic_write(Path(file)) as draft:
         _trace(module, torch.from_numpy(noise[:2]), draft)
         model = onnx.load(str(draft))
         onnx.helper.set_model_props(model, {"model": identity, "input": "RGB bytes, resized bilinearly", "output": "L2-normalised features"})
@@ -230,7 +230,7 @@ def export_int8(
         raise ValueError(f"{file} is the file that is read; give the int8 model another name")
     if len(images) < 2: raise ValueError(f"{len(images)} images to measure activations on; give about a hundred of the domain that the model will be used on")
     exact = onnx_features(source, images)
-    with whole(Path(file)) as draft, draft_folder(Path(file).with_suffix(".parts")) as scratch:
+    with atomic_write(Path(file)) as draft, draft_folder(Path(file).with_suffix(".parts")) as scratch:
         _quantise(Path(source), draft, images, scratch)
         cosine = float((exact * onnx_features(draft, images)).sum(1).mean())
         if not cosine >= least: raise RuntimeError(f"the int8 features have a mean cosine of {cosine:.3f} with the float ones, below {least}; the file was not written")

@@ -23,7 +23,7 @@ import numpy as np
 import pandas as pd
 
 from .data import MEAN, STD, decode, pixels
-from .disk import alone, naming, whole, write_csv, write_json
+from .disk import atomic_write, explain_errors, file_lock, write_csv, write_json
 from .domain import Domain
 from .evaluator import extract
 from .labels import _threads
@@ -31,7 +31,7 @@ from .mixed_precision import resolve_precision
 from .model import PTLNet
 from .own_images import parse_times, read_columns
 from .recipe import Recipe
-from .store import Simple, Store
+from .store import FunctionRun, Store
 
 # %% ../nbs/lib/gallery.ipynb #5e251156
 def model_hash(
@@ -172,11 +172,11 @@ def _stream(file: Path, blocks: Iterable[np.ndarray], count: int, digest) -> int
 def _save(folder: Path, blocks: Iterable[np.ndarray], rows: pd.DataFrame, model: str, root: Path, standin: bool, cameras: dict[int, str] | None, changed: np.ndarray | None = None) -> Path:
     "Write an index whose features come a block at a time, or replace the one that is there, `changed` being the features of what it was made from; the folder."
     folder, digest = Path(folder), _digest(model, rows)
-    with alone(folder / INDEX_FILE), naming(folder):
+    with file_lock(folder / INDEX_FILE), explain_errors(folder):
         if (file := getattr(changed, "filename", None)) and Path(file).parent.resolve() == folder.resolve() and json.loads((folder / INDEX_FILE).read_text(encoding="utf-8"))["features"] != Path(file).name:
             raise ValueError(f"the index in {folder} was changed by somebody else since it was read; load it again, and repeat the change")
         new = folder / f"features-{uuid.uuid4().hex}.npy"         # its name is known when all of it has been seen
-        with whole(new) as draft: dimensions = _stream(draft, blocks, len(rows), digest)
+        with atomic_write(new) as draft: dimensions = _stream(draft, blocks, len(rows), digest)
         content = digest.hexdigest()[:12]
         names = {"features": f"features-{content}.npy", "rows": f"rows-{content}.csv"}
         os.replace(new, folder / names["features"])
@@ -377,5 +377,5 @@ def open_gallery(
         build_index(net, recipe, gallery, None, times, store.device, folder)
         return {"standin": gallery.standin}
 
-    made = store.make(Simple(f"index {gallery.name}", key, fill))
+    made = store.make(FunctionRun(f"index {gallery.name}", key, fill))
     return replace(load_index(made, root=gallery.root), cameras=gallery.cameras)

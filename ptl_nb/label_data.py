@@ -13,13 +13,13 @@ import numpy as np
 
 from .data import Images
 from .densepose import export_densepose, part_maps, read_densepose
-from .disk import expanded
+from .disk import expand_user
 from .domains import ORIGINS
 from .label_sets import LabelSet, crops
 from .names import nearest_name
 from .peta import PETA_PLACES, PETA_SIGNS, export_peta_mat, export_peta_tree, read_peta
 from .rap import export_rap, read_rap
-from .standins import cache_dir, cached, truth
+from .standins import cache_dir, make_once, truth_store
 
 # %% auto #0
 __all__ = ['LABEL_DATA', 'EXPORTED', 'load_labels', 'images']
@@ -56,7 +56,7 @@ def load_labels(
     dataset, by_standin = _dataset(name)
     standin, folders, reader, writer, signs = LABEL_DATA[dataset]
     if by_standin and origin == "real": raise ValueError(f"{name!r} is a rendered stand-in for {dataset}, there is no real one: leave origin at 'auto', or name the dataset.")
-    places = [expanded(root) / f for f in folders]
+    places = [expand_user(root) / f for f in folders]
     real = not by_standin and origin != "standin"
     found = next((p for sign in signs for p in places if p.is_dir() and any(p.glob(sign))), None) if real else None
     if found: return reader(found, **options)
@@ -65,8 +65,8 @@ def load_labels(
                                 f"(looked for {' or '.join(signs)}).")
     if origin == "auto" and not by_standin:
         warnings.warn(f"{name} is not under {root}: its RENDERED STAND-IN {standin!r} is used instead, and no figure made with it is comparable with the paper's", stacklevel=2)
-    folder = cache_dir().parent / "label_data" / f"{truth(standin).parent.name}-{dataset}-{EXPORTED}"
-    return reader(cached(folder, lambda: writer(folder)), **options)
+    folder = cache_dir().parent / "label_data" / f"{truth_store(standin).parent.name}-{dataset}-{EXPORTED}"
+    return reader(make_once(folder, lambda: writer(folder)), **options)
 
 # %% ../nbs/lib/label_data.ipynb #a93daada
 def images(

@@ -18,8 +18,8 @@ from PIL import Image
 from tqdm import tqdm
 
 from .densepose import DP_PARTS, PATCH_PARTS
-from .disk import alone, draft_folder, expanded
-from .domain import IMAGE_ENDINGS, SPLITS, Domain, alike, check_links
+from .disk import draft_folder, expand_user, file_lock
+from .domain import IMAGE_ENDINGS, SPLITS, Domain, check_links, normal_path
 from .image_files import upright_size
 from .labels import (
     ATTRIBUTES_FILE, PARTS, PROVENANCE_FILE, Vocabulary, _first, _read_rows, _repeated, _threads, _to_number,
@@ -129,7 +129,7 @@ def _addition(
 ) -> Iterator[Path]: # temporary store, with the provenance so far
     "A temporary store whose labels move into `store` when all went well; ValueError where it has such labels already."
     store = Path(store)
-    with alone(store), draft_folder(store) as new:
+    with file_lock(store), draft_folder(store) as new:
         if (store / what).exists(): raise ValueError(f"{store / what} is there already and is not overwritten: name another store, or move it away.")
         if (store / PROVENANCE_FILE).is_file(): shutil.copyfile(store / PROVENANCE_FILE, new / PROVENANCE_FILE)
         yield new
@@ -196,7 +196,7 @@ def _is_part_map(file: Path) -> bool:
 
 def _stem(path: str) -> str:
     "What a path of an image and that of its part map share, in one Unicode form."
-    return posixpath.splitext(alike(path))[0]
+    return posixpath.splitext(normal_path(path))[0]
 
 
 def _image_stems(root: Path, folders: set[str]) -> set[str]:
@@ -218,7 +218,7 @@ def import_parts(
     standin: bool = False, # made by a model that was trained on stand-ins
 ) -> Coverage:
     "Part maps made elsewhere into a label store, translated and checked, all or nothing."
-    folder, table, wanted = expanded(folder), mapping_table(mapping), _wanted(domain, splits)
+    folder, table, wanted = expand_user(folder), mapping_table(mapping), _wanted(domain, splits)
     files, others = _part_files(domain, folder)
     found = _covered(domain, wanted, list(files), others, missing, folder)
     paths = [p for p in wanted if p in files]
@@ -265,14 +265,14 @@ def import_attributes(
     standin: bool = False, # made by a model that was trained on stand-ins
 ) -> Coverage:
     "Attributes made elsewhere into a label store, checked, all or nothing."
-    file, wanted = expanded(csv), _wanted(domain, splits)
+    file, wanted = expand_user(csv), _wanted(domain, splits)
     if not file.is_file(): raise FileNotFoundError(f"{file} is not there: name the table of attributes.")
     columns, rows = _read_rows(file)
     vocabulary, soft = _soft(file, columns, rows)
-    ours = {alike(p): p for s in SPLITS for p in getattr(domain, s).path}
-    at = {ours.get(alike(row[0]), row[0]): i for i, row in enumerate(rows)}
+    ours = {normal_path(p): p for s in SPLITS for p in getattr(domain, s).path}
+    at = {ours.get(normal_path(row[0]), row[0]): i for i, row in enumerate(rows)}
     if len(at) < len(rows):
-        twice = _repeated([alike(row[0]) for row in rows])
+        twice = _repeated([normal_path(row[0]) for row in rows])
         raise ValueError(f"{file}: two rows are of the image {ours[twice]!r}, in other spellings. Keep one of them.")
     known = set(ours.values())
     others = [p for p in at if p not in known and not (domain.root / p).is_file()]

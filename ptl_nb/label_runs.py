@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['CHUNK', 'LabelSources', 'label_sources', 'label_recipe_key', 'ParserRun', 'load_parser', 'AttributeRun',
-           'load_attribute_model', 'LabelRun', 'image_sized', 'true_labels', 'label_quality', 'labels_hash',
+           'load_attribute_model', 'LabelRun', 'resize_to_images', 'true_labels', 'label_quality', 'labels_hash',
            'ImportedLabels', 'JoinedLabels', 'labelled_paths', 'oracle_labels', 'one_hot_labels']
 
 # %% ../nbs/lib/label_runs.ipynb #c89617ae
@@ -20,9 +20,9 @@ import pandas as pd
 import torch
 from tqdm import tqdm
 
-from .checkpoint import STATE_FILE, put_weights, read_weights, save_trained
+from .checkpoint import STATE_FILE, assign_weights, read_weights, save_trained
 from .data import pixels
-from .disk import whole, write_json
+from .disk import atomic_write, write_json
 from .domain import Domain
 from .image_files import upright_size
 from .label_data import images, load_labels
@@ -30,13 +30,13 @@ from .label_import import import_attributes, import_parts
 from .label_sets import LabelSet
 from .labellers import parser_network, predict_attributes, predict_parts, train_attributes, train_parser
 from .labels import (
-    ATTRIBUTES_FILE, KINDS, PARTS, PROVENANCE_FILE, Vocabulary, attribute_auc, one_hot, part_file, part_iou,
+    ATTRIBUTES_FILE, LABEL_KINDS, PARTS, PROVENANCE_FILE, Vocabulary, attribute_auc, one_hot, part_file, part_iou,
     read_attributes, read_parts, read_provenance, resize_parts, select_attributes, write_attributes, write_parts,
     write_provenance)
 from .model import PTLNet
 from .recipe import Recipe, resolved
-from .standins import STANDINS, sha256, truth
-from .store import Run, Simple, Store, code_hash, folder_name
+from .standins import STANDINS, sha256, truth_store
+from .store import FunctionRun, Run, Store, code_hash, folder_name
 from .trainer import Session
 
 # %% ../nbs/lib/label_runs.ipynb #f5175244
@@ -91,7 +91,7 @@ class ParserRun(Run):
 def load_parser(run: Path, recipe: Recipe) -> torch.nn.Module:
     "The parser of a finished run."
     parser = parser_network(recipe, start=False)
-    put_weights(parser, run, read_weights(run))
+    assign_weights(parser, run, read_weights(run))
     return parser.eval()
 
 # %% ../nbs/lib/label_runs.ipynb #dd27739a
@@ -126,7 +126,7 @@ def load_attribute_model(run: Path, recipe: Recipe) -> tuple[PTLNet, Vocabulary]
     "The attribute model of a finished run, and its vocabulary."
     vocabulary = Vocabulary.from_columns(json.loads((run / "vocabulary.json").read_text(encoding="utf-8"))["columns"])
     model = PTLNet(attributes=vocabulary.sizes, backbone_name=recipe.backbone, attribute_hidden=recipe.attribute_hidden)
-    put_weights(model, run, read_weights(run))
+    assign_weights(model, run, read_weights(run))
     return model.eval(), vocabulary
 
 # %% ../nbs/lib/label_runs.ipynb #aa15e055
@@ -178,23 +178,23 @@ def _label_chunks(store: Store, run: LabelRun, parser, model, folder: Path) -> t
             if not done.exists():
                 part = getattr(domain, split)[rows]
                 maps = predict_parts(parser, np.array(array[sizes[0]][rows]), recipe, store.device)
-                write_parts(folder, part.path, image_sized(maps, domain.files(part)))
+                write_parts(folder, part.path, resize_to_images(maps, domain.files(part)))
                 predicted = predict_attributes(model, np.array(array[sizes[1]][rows]), recipe, store.device)
-                with whole(done) as draft, open(draft, "wb") as out: np.save(out, predicted, allow_pickle=False)
+                with atomic_write(done) as draft, open(draft, "wb") as out: np.save(out, predicted, allow_pickle=False)
             soft.append(np.load(done, allow_pickle=False))
             bar.update(len(soft[-1]))
     return list(table.path), np.concatenate(soft)
 
 # %% ../nbs/lib/label_runs.ipynb #561d716a
-def image_sized(maps: np.ndarray, files: list[Path]) -> list[np.ndarray]:
+def resize_to_images(maps: np.ndarray, files: list[Path]) -> list[np.ndarray]:
     "Part maps at the size of the image files they belong to (headers are read, pixels are not)."
     return [resize_parts(part_map, upright_size(file)) for part_map, file in zip(maps, files)]
 
 
 def true_labels(domain: Domain, path: str) -> Path | None:     # path: of one of its images
     "The label store with the truth of a rendered stand-in's images; None where nobody knows it."
-    known = domain.standin and domain.name in STANDINS and part_file(truth(domain.name), path).is_file()
-    return truth(domain.name) if known else None
+    known = domain.standin and domain.name in STANDINS and part_file(truth_store(domain.name), path).is_file()
+    return truth_store(domain.name) if known else None
 
 
 def label_quality(
@@ -214,7 +214,7 @@ def label_quality(
     return iou, attribute_auc(both, p, select_attributes(full, t, names)[1])
 
 # %% ../nbs/lib/label_runs.ipynb #48a59d90
-def labels_hash(folder: Path, paths, kinds: tuple[str, ...] = KINDS) -> str:
+def labels_hash(folder: Path, paths, kinds: tuple[str, ...] = LABEL_KINDS) -> str:
     "12 hexadecimal digits of some kinds of labels of some images in a label store; FileNotFoundError naming a label that is not there."
     paths, kinds = tuple(paths), tuple(kinds)
     places = [*([folder / ATTRIBUTES_FILE] if "attributes" in kinds else []), *(folder / "parts" / p for p in {p.rpartition("/")[0] for p in paths} if "parts" in kinds)]
@@ -284,7 +284,7 @@ class JoinedLabels(Run):
     @property
     def taken(self) -> dict[str, Path]:
         places = {"parts": "parts", "attributes": ATTRIBUTES_FILE}
-        return {kind: self.imported if (self.imported / places[kind]).exists() else self.predicted for kind in KINDS}
+        return {kind: self.imported if (self.imported / places[kind]).exists() else self.predicted for kind in LABEL_KINDS}
 
     def key(self, device: str) -> dict: return {"kind": "joined labels"} | {kind: origin.name for kind, origin in self.taken.items()}
 
@@ -320,7 +320,7 @@ def oracle_labels(
             write_provenance(folder, kind, "the renderer: oracle labels", "truth", len(paths), True, classes)
 
     key = {"kind": "oracle labels", "domain": domain.data_hash(), "truth": labels_hash(true, paths), "attributes": vocabulary.columns}
-    return Simple(f"oracle labels {domain.name}", key, write)
+    return FunctionRun(f"oracle labels {domain.name}", key, write)
 
 
 def one_hot_labels(
@@ -338,4 +338,4 @@ def one_hot_labels(
                          vocabulary.columns)
 
     key = {"kind": "one-hot labels", "of": labels_hash(like, paths, ("attributes",)), "domain": domain.data_hash()}
-    return Simple(f"one-hot labels {domain.name}", key, write)
+    return FunctionRun(f"one-hot labels {domain.name}", key, write)

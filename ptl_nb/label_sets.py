@@ -20,8 +20,8 @@ from PIL import Image
 from tqdm import tqdm
 
 from .data import cached_array, decode
-from .disk import whole_folder
-from .domain import STANDS_FOR, check_links, spelled
+from .disk import atomic_folder
+from .domain import STANDS_FOR, check_links, disk_spelling
 from .domains import load_domain
 from .labels import Vocabulary, _first, _threads, select_attributes, split_attributes
 from .matfile import read_mat, whole_numbers
@@ -306,7 +306,7 @@ def listed_images(
     file: Path, # that lists them
 ) -> list[str]: # as the disk spells them
     "FileNotFoundError naming images that are listed but missing, ValueError for one that is a link to elsewhere."
-    there = spelled(root, names)
+    there = disk_spelling(root, names)
     if missing := [n for n, found in zip(names, there) if found is None]:
         raise FileNotFoundError(f"{len(missing)} of the {len(names)} images that {file} lists are not in {root}, "
                                 f"the first {missing[0]!r}: extract the images there.")
@@ -332,7 +332,7 @@ def new_folder(
     "A folder that appears whole or not at all; ValueError where there is something already."
     target = Path(folder)
     if target.exists() and (not target.is_dir() or any(target.iterdir())): raise ValueError(f"{target} exists and is not empty: name another folder, or remove it first.")
-    with whole_folder(target) as new: yield new
+    with atomic_folder(target) as new: yield new
 
 
 def standin_images(

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .data import Images, batches, forever, random_epoch
+from .data import Images, batches, cycle, random_epoch
 from .labels import PARTS, resize_parts
 from .losses import attribute_loss, parsing_loss
 from .mixed_precision import autocast
@@ -162,13 +162,13 @@ class _Labelled:
     def drawn(self, seed: list[int]):
         "Row indices of random batches, without end."
         rows = np.arange(len(self.images)) if self.rows is None else self.rows
-        return (rows[some] for some in forever(random_epoch, len(rows), self.size, np.random.default_rng(seed)))
+        return (rows[some] for some in cycle(random_epoch, len(rows), self.size, np.random.default_rng(seed)))
 
 
 @dataclass(frozen=True)
 class LabelModel(Method):
     "The training of a label model: one round of random batches, and torch's own schedule."
-    called: str
+    display_name: str
     streams: list[_Labelled]
     iterations: int
     make_optimiser: Callable[[], torch.optim.Optimizer]
@@ -176,7 +176,7 @@ class LabelModel(Method):
     made: list = field(default_factory=list)         # the schedule, once the optimiser is there
 
     @property
-    def name(self) -> str: return self.called
+    def name(self) -> str: return self.display_name
     def epochs(self, s: Setting) -> int: return self.iterations
     def optimiser(self, s: Setting) -> torch.optim.Optimizer: return self.make_optimiser()
 

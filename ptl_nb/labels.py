@@ -19,11 +19,11 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from .disk import alone, whole
+from .disk import atomic_write, file_lock
 from .names import nearest_name
 
 # %% auto #0
-__all__ = ['PARTS', 'PALETTE', 'ATTRIBUTES_FILE', 'PROVENANCE_FILE', 'KINDS', 'colour_parts', 'resize_parts', 'Vocabulary',
+__all__ = ['PARTS', 'PALETTE', 'ATTRIBUTES_FILE', 'PROVENANCE_FILE', 'LABEL_KINDS', 'colour_parts', 'resize_parts', 'Vocabulary',
            'join_attributes', 'split_attributes', 'check_attributes', 'part_file', 'write_parts', 'read_parts',
            'write_attributes', 'read_attributes', 'read_provenance', 'write_provenance', 'one_hot', 'select_attributes',
            'part_iou', 'attribute_auc']
@@ -267,7 +267,7 @@ def _write_part_map(
     if parts.ndim != 2 or parts.dtype.kind not in "ui" or not parts.size:
         raise ValueError(f"part map for {file}: {parts.dtype} of shape {parts.shape}, expected integer classes (H, W).")
     _check_classes(parts, f"part map for {file}")
-    with whole(file, sweep=False) as draft: Image.fromarray(parts.astype(np.uint8)).save(draft, format="PNG")
+    with atomic_write(file, sweep=False) as draft: Image.fromarray(parts.astype(np.uint8)).save(draft, format="PNG")
 
 # %% ../nbs/method/03_labels.ipynb #62416415
 def _threads() -> ThreadPoolExecutor: return ThreadPoolExecutor(min(8, 2 * (os.cpu_count() or 1)))
@@ -346,7 +346,7 @@ def write_attributes(
     for path in paths: part_file(store, path)   # the same rules for paths as for part maps
     frame = pd.DataFrame(table, columns=vocabulary.columns)
     frame.insert(0, "path", paths)
-    with whole(Path(store) / ATTRIBUTES_FILE) as draft: frame.to_csv(draft, index=False, lineterminator="\n")
+    with atomic_write(Path(store) / ATTRIBUTES_FILE) as draft: frame.to_csv(draft, index=False, lineterminator="\n")
 
 # %% ../nbs/method/03_labels.ipynb #d0d03a29
 def _read_rows(
@@ -410,7 +410,7 @@ def read_attributes(
 
 # %% ../nbs/method/03_labels.ipynb #16821108
 PROVENANCE_FILE = "labels.json"
-KINDS = ("parts", "attributes")
+LABEL_KINDS = ("parts", "attributes")
 
 def read_provenance(
     store: str | Path, # folder of the label store
@@ -421,8 +421,8 @@ def read_provenance(
         raise FileNotFoundError(f"no {file}: it is unknown who predicted these labels. Predict them again, or write_provenance.")
     try: entries = json.loads(file.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error: raise ValueError(f"{file} is not JSON ({error}): delete it, predict the labels again.") from error
-    if not isinstance(entries, dict) or not set(entries) <= set(KINDS) or not all(isinstance(e, dict) for e in entries.values()):
-        raise ValueError(f"{file}: expected an object with the keys {', '.join(KINDS)}. Delete it, predict the labels again.")
+    if not isinstance(entries, dict) or not set(entries) <= set(LABEL_KINDS) or not all(isinstance(e, dict) for e in entries.values()):
+        raise ValueError(f"{file}: expected an object with the keys {', '.join(LABEL_KINDS)}. Delete it, predict the labels again.")
     return entries
 
 # %% ../nbs/method/03_labels.ipynb #1a8e520b
@@ -437,13 +437,13 @@ def write_provenance(
     **notes: Any, # anything else worth keeping, JSON types
 ):
     "Who predicted one kind of label, beside what is known of the other kind."
-    if kind not in KINDS: raise ValueError(f"unknown kind of label '{kind}': expected one of {', '.join(KINDS)}.")
+    if kind not in LABEL_KINDS: raise ValueError(f"unknown kind of label '{kind}': expected one of {', '.join(LABEL_KINDS)}.")
     file = Path(store) / PROVENANCE_FILE
     created = datetime.now(timezone.utc).isoformat(timespec="seconds")
     entry = dict(predicted_by=predicted_by, weights=weights, created=created, count=int(count), standin=bool(standin), classes=list(classes), **notes)
-    with alone(file):       # another process may write about the other kind
+    with file_lock(file):       # another process may write about the other kind
         entries = (read_provenance(store) if file.is_file() else {}) | {kind: entry}
-        with whole(file) as draft: draft.write_text(json.dumps(entries, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+        with atomic_write(file) as draft: draft.write_text(json.dumps(entries, indent=1, sort_keys=True) + "\n", encoding="utf-8")
 
 # %% ../nbs/method/03_labels.ipynb #c0366b4d
 def one_hot(

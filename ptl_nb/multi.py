@@ -17,13 +17,13 @@ import pandas as pd
 import torch
 
 from .data import Images, LabelledImages
-from .disk import writable
+from .disk import ensure_writable
 from .domains import load_domain
 from .evaluator import evaluate, extract, reestimate_bn
 from .label_runs import label_sources
 from .methods import parse_methods
 from .model import PTLNet
-from .parallel import ALONE, Ranks, agree, share, start
+from .parallel import SINGLE, Ranks, broadcast_value, shard, start_processes
 from .parameters import choose_device, choose_recipe, parse_seeds
 from .provenance import from_root
 from .ptl import PTL
@@ -38,18 +38,18 @@ from .trainer import Method, Session, fit
 @dataclass(frozen=True)
 class _SharedStore(Store):
     "A run store whose trainings several processes do together; each of them calls `make` alike."
-    ranks: Ranks = ALONE
+    ranks: Ranks = SINGLE
 
     def make(self, run: Run) -> Path:
         "As in `Store`: the first process looks, locks and writes, the others fill along with it."
         for other in run.needs(): self.make(other)
         if not self.ranks.first:
-            if agree(None, self.ranks) == "fill":
+            if broadcast_value(None, self.ranks) == "fill":
                 with tempfile.TemporaryDirectory() as scratch: run.fill(self, Path(scratch))
-                agree(None, self.ranks)
+                broadcast_value(None, self.ranks)
             return self.folder(run)
         made = super().make(_Together(run))
-        agree("made", self.ranks)
+        broadcast_value("made", self.ranks)
         return made
 
 
@@ -63,7 +63,7 @@ class _Together(Run):
     def key(self, device: str) -> dict: return self.run.key(device)
 
     def fill(self, store: Store, folder: Path) -> dict:
-        agree("fill", store.ranks)
+        broadcast_value("fill", store.ranks)
         return {**(self.run.fill(store, folder) or {}), "processes": store.ranks.size}
 
 # %% ../nbs/lib/multi.ipynb #f28c335f
@@ -99,7 +99,7 @@ def _differences(ranks: Ranks) -> pd.DataFrame:     # one row per variant, the c
         together = _twenty_steps(variant, ranks)
         alone = _twenty_steps(variant, Ranks(device=ranks.device)) if ranks.first else together
         rows[variant] = {name: float(np.abs(together[name] - alone[name]).max()) for name in _CHECKED}
-    return pd.DataFrame(agree(rows, ranks)).T
+    return pd.DataFrame(broadcast_value(rows, ranks)).T
 
 # %% ../nbs/lib/multi.ipynb #10bec0fb
 _LIMIT = 1e-8             # of a difference that the check lets pass, losses and weights being of order 1
@@ -121,8 +121,8 @@ def check_shares(recipe: Recipe, method: Method, processes: int) -> None:
     "ValueError where that many processes cannot share the batches: before the label models are trained, not after."
     if processes < 1:
         raise ValueError(f"{processes} processes; give at least 1, on at least 1 machine")
-    share(recipe.identities * recipe.images, Ranks(size=processes), "identities · images")
-    if method.uses_target: share(recipe.target_batch, Ranks(size=processes), "target_batch")
+    shard(recipe.identities * recipe.images, Ranks(size=processes), "identities · images")
+    if method.uses_target: shard(recipe.target_batch, Ranks(size=processes), "target_batch")
 
 
 def train(given: argparse.Namespace) -> None:
@@ -135,9 +135,9 @@ def train(given: argparse.Namespace) -> None:
     source, target = (load_domain(name, data, given.origin) for name in (given.source, given.target))
     recipe = choose_recipe(given.recipe, source, target, device=device, variant=given.variant)
     check_shares(recipe, method, given.processes * given.nodes)
-    needs, runs = check_domains(recipe, source, target, [method]), writable(from_root(given.results_root) / "runs")
+    needs, runs = check_domains(recipe, source, target, [method]), ensure_writable(from_root(given.results_root) / "runs")
     labels = label_folders(Store(runs, device), recipe, needs, label_sources(data, given.origin, given.attributes), [method]) if needs else {}
-    ranks = start(given.processes, device, given.nodes, given.minutes)
+    ranks = start_processes(given.processes, device, given.nodes, given.minutes)
     store = _SharedStore(runs, ranks.device, progress=ranks.first, ranks=ranks)
     run = store.make(ReIDRun(recipe, method, source, target, seed, labels))
     scores = score_model(store, recipe, run, target, method)
@@ -146,7 +146,7 @@ def train(given: argparse.Namespace) -> None:
 
 def check(given: argparse.Namespace) -> None:
     "The table of differences as CSV; SystemExit 1 where one is above LIMIT."
-    ranks = start(given.processes, choose_device(given.device), given.nodes, given.minutes)
+    ranks = start_processes(given.processes, choose_device(given.device), given.nodes, given.minutes)
     table = _differences(ranks)
     if ranks.first: print(table.rename_axis("variant").to_csv(), end="")
     if not (table < _LIMIT).all().all(): raise SystemExit(f"{ranks.size} processes do not give the result of one")

@@ -20,16 +20,16 @@ from .label_sets import (
 from .labels import Vocabulary, read_attributes
 from .matfile import cell_texts
 from .names import nearest_name
-from .standins import truth
+from .standins import truth_store
 
 # %% auto #0
-__all__ = ['COLOURS', 'PETA_COLOURS', 'PETA_OTHERS', 'PETA_NAMES', 'PETA_LEFT_OUT', 'PETA_SPELLINGS', 'PETA_FOLDERS',
+__all__ = ['PETA_COLOUR_NAMES', 'PETA_COLOURS', 'PETA_OTHERS', 'PETA_NAMES', 'PETA_LEFT_OUT', 'PETA_SPELLINGS', 'PETA_FOLDERS',
            'PETA_PLACES', 'PETA_SIGNS', 'read_peta_tree', 'read_peta_mat', 'read_peta', 'export_peta_tree',
            'export_peta_mat']
 
 # %% ../nbs/lib/peta.ipynb #a480e441
-COLOURS = ("Black", "Blue", "Brown", "Green", "Grey", "Orange", "Pink", "Purple", "Red", "White", "Yellow")
-PETA_COLOURS = {f"{place}Colour": tuple(place + c for c in COLOURS) for place in ("upperBody", "lowerBody", "hair", "footwear")}  # for `LabelSet.grouped`
+PETA_COLOUR_NAMES = ("Black", "Blue", "Brown", "Green", "Grey", "Orange", "Pink", "Purple", "Red", "White", "Yellow")
+PETA_COLOURS = {f"{place}Colour": tuple(place + c for c in PETA_COLOUR_NAMES) for place in ("upperBody", "lowerBody", "hair", "footwear")}  # for `LabelSet.grouped`
 PETA_OTHERS = {
     "lowerBody": "Casual Formal Capri HotPants Jeans LongSkirt Shorts ShortSkirt Suits Trousers Plaid ThinStripes",
     "personal": "Less15 Less30 Less45 Less60 Larger60 Female Male",
@@ -159,7 +159,7 @@ def _street(
 ): # domain, paths, (N, 105) bool
     "A stand-in's attributes in PETA's columns."
     domain, paths = standin_images(name, "peta", limit)
-    vocabulary, soft = read_attributes(truth(name), paths)
+    vocabulary, soft = read_attributes(truth_store(name), paths)
     yes = np.zeros((len(paths), len(PETA_NAMES)), bool)
     yes[:, [PETA_NAMES.index(n) for n in vocabulary.names]] = soft[..., 1] > 0.5
     return domain, paths, yes

@@ -16,7 +16,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from .disk import whole
+from .disk import atomic_write
 from .labels import PALETTE, PARTS, colour_parts, resize_parts
 from .names import nearest_name
 
@@ -59,7 +59,7 @@ def write_figure(
     dpi: int = 90,
 ):
     "A figure written whole; its folder is made where there is none."
-    with whole(file) as draft: figure.savefig(draft, dpi=dpi, format=file.suffix[1:])
+    with atomic_write(file) as draft: figure.savefig(draft, dpi=dpi, format=file.suffix[1:])
 
 # %% ../nbs/lib/plots.ipynb #9be4891b
 def _draw_image(

@@ -22,7 +22,7 @@ try: import resource
 except ImportError: resource = None      # Windows
 
 import ptl_nb
-from .disk import expanded, whole
+from .disk import atomic_write, expand_user
 
 # %% ../nbs/lib/provenance.ipynb #5c6ca4ac
 def is_repository(folder: Path) -> bool:
@@ -41,7 +41,7 @@ def repository_root() -> Path:
 
 def from_root(place: str | Path) -> Path:
     "A folder as a parameter names it: from the repository's root, unless it is a whole path or begins with `~`."
-    return repository_root() / expanded(place)
+    return repository_root() / expand_user(place)
 
 
 def git_revision() -> str:
@@ -75,7 +75,7 @@ def people_folder(results: Path, rendered: bool) -> Path:     # rendered: all wh
     if rendered: return results
     told = results / "own" / ".gitignore"
     if not told.is_file():
-        with whole(told) as draft: draft.write_text("*\n", encoding="utf-8")
+        with atomic_write(told) as draft: draft.write_text("*\n", encoding="utf-8")
     return told.parent
 
 

@@ -19,7 +19,7 @@ from .plots import _axes
 from .standins import STANDINS
 
 # %% auto #0
-__all__ = ['PAIRS', 'SCORES', 'COLUMNS', 'PLACES', 'read_published', 'published', 'parse_directions', 'places', 'mark_best',
+__all__ = ['PAIRS', 'SCORES', 'COLUMNS', 'PLACES', 'read_published', 'published', 'parse_directions', 'three_best', 'mark_best',
            'quoted_block', 'our_block', 'table5_blocks', 'published_dots', 'published_gain', 'gains_over_ssg']
 
 # %% ../nbs/lib/published.ipynb #1f25845a
@@ -84,7 +84,7 @@ def parse_directions(directions: str) -> list[tuple[str, str]]:     # such as "m
     return pairs
 
 # %% ../nbs/lib/published.ipynb #7717527b
-def places(values: pd.Series) -> pd.Series:     # scores, higher is better -> 1, 2, 3, and 0 for all others
+def three_best(values: pd.Series) -> pd.Series:     # scores, higher is better -> 1, 2, 3, and 0 for all others
     "The three best of a column."
     rank = values.rank(ascending=False, method="min")
     return rank.where(rank <= 3, 0).fillna(0).astype(int)
@@ -100,7 +100,7 @@ def mark_best(
 ) -> Styler:
     "A table whose columns have their three best marked, by colour and in words."
     if not shown.index.equals(values.index): raise ValueError("the two tables have different rows")
-    place = values.apply(places).reindex(columns=shown.columns, fill_value=0)
+    place = values.apply(three_best).reindex(columns=shown.columns, fill_value=0)
     words = place.map(lambda p: f" ({PLACES[p][0]})" if p else "")
     colours = place.map(lambda p: f"background-color: {PLACES[p][1]}; color: white" if p else "")
     marked = (shown + words).reset_index()          # a method may stand twice: quoted, and ours

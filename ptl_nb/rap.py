@@ -17,7 +17,7 @@ from .label_sets import (
     published_partitions, random_partitions, standin_images, two_way)
 from .labels import Vocabulary, _repeated, read_attributes
 from .matfile import cell_texts, whole_numbers
-from .standins import truth
+from .standins import truth_store
 
 # %% auto #0
 __all__ = ['RAP_VERSIONS', 'RAP_BEFORE', 'read_rap', 'export_rap']
@@ -99,7 +99,7 @@ def export_rap(
 
     if version not in RAP_VERSIONS: raise ValueError(f"RAP has no version {version!r}: 1 or 2.")
     domain, paths = standin_images(name, "rap", limit)
-    vocabulary, soft = read_attributes(truth(name), paths)
+    vocabulary, soft = read_attributes(truth_store(name), paths)
     yes, column = (soft[..., 1] > 0.5).astype(np.uint8), lambda values: mat_cells(values, (-1, 1))
     cameras = pd.Series(paths).str.extract(r"/c(\d+)_", expand=False)
     files = [f"CAM{c}_standin_tarid{i}_frame0_line1{Path(p).suffix}" for i, (c, p) in enumerate(zip(cameras, paths))]

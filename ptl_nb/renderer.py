@@ -18,7 +18,7 @@ from PIL import Image
 from scipy import ndimage
 
 import ptl_nb
-from .disk import whole
+from .disk import atomic_write
 from .standins import STANDINS, write_archive
 
 # %% ../nbs/lib/renderer.ipynb #c37df293
@@ -323,7 +323,7 @@ def _pose_bodies(
 def freeze_bodies(path=_BODIES, people: int = 4) -> None:
     "Writes the body's geometry and a few posed people (needs anny)."
     def write(**arrays):
-        with whole(path) as draft, open(draft, 'wb') as out: np.savez_compressed(out, **arrays)
+        with atomic_write(path) as draft, open(draft, 'wb') as out: np.savez_compressed(out, **arrays)
     write(**_body_geometry())      # what a posed body is made with
     rng, d = np.random.default_rng(11), DOMAINS['studio']
     who = [_sample_person(rng, d) for _ in range(people)]

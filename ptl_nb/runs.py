@@ -17,19 +17,19 @@ import numpy as np
 import pandas as pd
 import torch
 
-from .checkpoint import STATE_FILE, put_weights, read_weights, save_trained, save_weights
+from .checkpoint import STATE_FILE, assign_weights, read_weights, save_trained, save_weights
 from .data import Images, LabelledImages, identity_classes, pixels, short_identities
-from .disk import naming, whole, write_csv
+from .disk import atomic_write, explain_errors, write_csv
 from .domain import Domain
 from .evaluator import Scores, evaluate, extract
 from .label_runs import LabelRun, LabelSources, labels_hash
 from .labels import PARTS, read_attributes, read_parts
 from .model import PTLNet
-from .parallel import ALONE, Ranks, agree
+from .parallel import SINGLE, Ranks, broadcast_value
 from .ptl import PTL
 from .recipe import Recipe, resolved
 from .ssg import EmbeddingHead, quality
-from .store import Run, Simple, Store, code_hash, folder_name, slug
+from .store import FunctionRun, Run, Store, code_hash, folder_name, slug
 from .trainer import Method, Session, Setting, fit
 
 # %% ../nbs/lib/runs.ipynb #37cdb3a2
@@ -189,7 +189,7 @@ def load_reid(run: Path, recipe: Recipe, file: str = "model.safetensors") -> PTL
     if not {"reid.linear.weight", "reid.classifier.weight"} & set(state):
         raise ValueError(f"{run / file} has no ReID head; move or delete the folder of this run, and it is made again")
     net = reid_net(state, recipe.backbone)
-    put_weights(net, run, state, file)
+    assign_weights(net, run, state, file)
     return net.eval()
 
 
@@ -202,7 +202,7 @@ def scored_network(store: Store, recipe: Recipe, run: Path, domain: Domain, meth
     return net
 
 # %% ../nbs/lib/runs.ipynb #1c3f5556
-def score_net(net: PTLNet, recipe: Recipe, domain: Domain, device: str, ranks: Ranks = ALONE) -> Scores:
+def score_net(net: PTLNet, recipe: Recipe, domain: Domain, device: str, ranks: Ranks = SINGLE) -> Scores:
     "Scores of a network on a domain's test set."
     query, gallery = (extract(net, pixels(domain, split, recipe.size), recipe.precision, device, ranks=ranks)
                       for split in ("query", "gallery"))
@@ -214,10 +214,10 @@ def score_model(store: Store, recipe: Recipe, run: Path, domain: Domain, method:
     "Scores of a method's run on a domain's test set; read back if they were computed before."
     how = "" if method.trains else f"-{slug(method.name.removeprefix(method.start.name))}{recipe.bn_batch}"
     file = run / f"scores-{slug(domain.name)}-{domain.data_hash()[:12]}{how}-{code_hash('evaluator')}.npz"
-    if agree(file.exists(), store.ranks): return read_scores(file)
+    if broadcast_value(file.exists(), store.ranks): return read_scores(file)
     scores = score_net(scored_network(store, recipe, run, domain, method), recipe, domain, store.device, store.ranks)
     if not store.ranks.first: return scores
-    with naming(file, "the run itself is whole"), whole(file) as draft, open(draft, "wb") as out: np.savez(out, **asdict(scores))
+    with explain_errors(file, "the run itself is whole"), atomic_write(file) as draft, open(draft, "wb") as out: np.savez(out, **asdict(scores))
     return scores
 
 
@@ -247,7 +247,7 @@ def own_domain_curve(store: Store, recipe: Recipe, source: Domain, seed: int = 0
         write_csv(folder / "curve.csv", pd.DataFrame(rows))
 
     key = bl.key(store.device) | {"kind": "own-domain curve", "scored by": code_hash("evaluator"), "points": points}
-    return pd.read_csv(store.make(Simple(f"curve BL {source.name} seed {seed}", key, write)) / "curve.csv")
+    return pd.read_csv(store.make(FunctionRun(f"curve BL {source.name} seed {seed}", key, write)) / "curve.csv")
 
 
 def in_percent(scores: Scores) -> dict[str, float]:

@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['VARIANTS', 'SSG_RECIPES', 'BODY', 'GIANT', 'Measure', 'SUFFIXES', 'SSGRecipe', 'check_ssg', 'variant', 'choose_ssg',
-           'pool', 'part_features', 'body_distance', 'largest_share', 'guarded', 'PseudoLabels', 'pseudo_labels',
-           'quality', 'why_stop', 'describe', 'erase', 'counted_triplet', 'EmbeddingHead', 'set_head', 'ssg_losses',
-           'round_epoch', 'ssg_optimiser', 'clustered_batch', 'round_record', 'clustered_round', 'SSG',
+           'pool', 'part_features', 'body_distance', 'largest_share', 'capped_dbscan', 'PseudoLabels', 'pseudo_labels',
+           'quality', 'stop_reason', 'round_columns', 'random_erasing', 'counted_triplet', 'EmbeddingHead', 'set_head',
+           'ssg_losses', 'round_epoch', 'ssg_optimiser', 'clustered_batch', 'round_record', 'clustered_round', 'SSG',
            'has_source_term', 'check_ssg_images', 'warn_round', 'adapt']
 
 # %% ../nbs/method/11_ssg.ipynb #4afc29f0
@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .clustering import MAX_EDGES, JaccardDistance, PlainDistance, dbscan, eps_from_rho, source_distance
-from .data import Augment, Images, batch, batches, forever, identity_epoch, on_device
+from .data import Augment, Images, batch, batches, cycle, identity_epoch, on_device
 from .losses import batch_hard_triplet
 from .mixed_precision import autocast
 from .model import PTLNet
@@ -46,7 +46,7 @@ class SSGRecipe:
     rho: float = 1.6e-3                   # ρ, share of all non-zero distances whose mean is eps; EANet 8e-4
     renew_eps: bool = False               # False: eps of the first round for all rounds; True: anew each round (EANet)
     min_samples: int = 4                  # DBSCAN
-    max_share: float | None = None        # not in any paper: largest share of all images that one cluster may hold, see `guarded`; None: no guard
+    max_share: float | None = None        # not in any paper: largest share of all images that one cluster may hold, see `capped_dbscan`; None: no guard
     # batches
     batch: int = 128                      # images, P · K
     images: int = 4                       # K
@@ -177,7 +177,7 @@ class _Graph:
     def graph(self, eps: float, max_edges: int): return self.pairs
 
 
-def guarded(
+def capped_dbscan(
     distance: JaccardDistance | PlainDistance,
     eps: float,                              # radius of the ρ rule
     recipe: SSGRecipe,
@@ -227,7 +227,7 @@ def pseudo_labels(
     for b in range(len(BODY)):
         distance = body_distance(features[b], recipe, near[b])
         rule = eps[b] if eps else eps_from_rho(distance, recipe.rho)
-        found.append((*guarded(distance, rule, recipe, max_edges), rule))
+        found.append((*capped_dbscan(distance, rule, recipe, max_edges), rule))
     labels, radius, rules = zip(*found)
     return PseudoLabels(np.stack(labels), rules, radius)
 
@@ -250,7 +250,7 @@ def quality(
     return {"purity": float(pure), "nmi": float(normalized_mutual_info_score(a, b)), "fm": float(fowlkes_mallows_score(a, b))}
 
 # %% ../nbs/method/11_ssg.ipynb #bf5b360a
-def why_stop(found: PseudoLabels) -> str:
+def stop_reason(found: PseudoLabels) -> str:
     "Why a round cannot be trained on; empty if it can."
     if found.groups > 1: return ""
     counts = ", ".join(f"{name} {labels.max() + 1} and {(labels < 0).sum()}" for name, labels in zip(BODY, found.labels))
@@ -265,7 +265,7 @@ def why_stop(found: PseudoLabels) -> str:
 Measure = Callable[[np.ndarray], dict[str, float]]       # (N,) clusters -> figures by name
 
 
-def describe(
+def round_columns(
     found: PseudoLabels,
     measure: Measure | None = None,      # of a part's clusters; for the records only
 ) -> dict:
@@ -276,10 +276,10 @@ def describe(
         out |= {f"eps_{name}": found.eps[b], f"radius_{name}": found.radius[b], f"clusters_{name}": int(labels.max() + 1),
                 f"outliers_{name}": int((labels < 0).sum()), f"largest_{name}": largest_share(labels)}
         if measure: out |= {f"{key}_{name}": value for key, value in measure(labels).items()}
-    return out | {"stopped": why_stop(found)}
+    return out | {"stopped": stop_reason(found)}
 
 # %% ../nbs/method/11_ssg.ipynb #4d61ab76
-def erase(
+def random_erasing(
     x: Tensor,                       # (B, 3, H, W) normalised
     recipe: SSGRecipe,
     generator: torch.Generator,      # CPU generator: the same draws on every device
@@ -378,7 +378,7 @@ def clustered_batch(
 ) -> dict[str, Tensor]:
     "A batch of target images, flipped and erased at random (no colour changes), with their clusters."
     b = batch(images, rows, Augment(flip=recipe.flip, unchanged=1.0), generator, device, mine)
-    return {"x": erase(b["x"], recipe, generator), "labels": torch.from_numpy(labels[:, rows])}
+    return {"x": random_erasing(b["x"], recipe, generator), "labels": torch.from_numpy(labels[:, rows])}
 
 # %% ../nbs/method/11_ssg.ipynb #cf168943
 def round_record(s: Setting, rows: list[dict]) -> dict:
@@ -395,7 +395,7 @@ def clustered_round(s: Setting, found: PseudoLabels, record: dict) -> Round:
     if record["stopped"]: return Round([], 0, 1, note=note)
     rng, kept = np.random.default_rng([s.seed, record["round"]]), np.flatnonzero(found.kept)
     chance = torch.Generator().manual_seed(int(rng.integers(2**63)))
-    rows = (kept[some] for some in forever(round_epoch, found.labels[0, kept], s.recipe, rng))
+    rows = (kept[some] for some in cycle(round_epoch, found.labels[0, kept], s.recipe, rng))
     make = functools.partial(clustered_batch, s.target, found.labels, s.recipe, s.device)
     length = found.groups // min(s.recipe.batch // s.recipe.images, found.groups)
     return Round([Stream("target", make, rows, chance)], s.recipe.epochs, length, resumable=False, every=length, note=note)
@@ -409,7 +409,7 @@ class SSG(Method):
     "Self-training on clusters of the target (Fu et al. 2019), from the model of another method."
     start: Method = PTL()
     variant: str = "full"                # a key of VARIANTS; the recipe of the training is of this variant
-    measure: Measure | None = field(default=None, compare=False)      # see `describe`
+    measure: Measure | None = field(default=None, compare=False)      # see `round_columns`
     max_edges: int = field(default=MAX_EDGES, compare=False)          # see `clustering.dbscan`
 
     @property
@@ -446,7 +446,7 @@ class SSG(Method):
         "Cluster, and train on the clusters; the last round is the one that cannot be trained on."
         if number == s.recipe.rounds or s.facts.get("stopped"): return None
         found = self.clusters(s)
-        record = {"round": number + 1, **describe(found, self.measure)}
+        record = {"round": number + 1, **round_columns(found, self.measure)}
         warn_round(record)
         s.facts |= {"eps": found.eps, "stopped": record["stopped"], "record": record, "counts": {}}
         return clustered_round(s, found, record)

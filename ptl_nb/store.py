@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['BYTES', 'code_modules', 'code_hash', 'Run', 'short_hash', 'slug', 'folder_name', 'read_run', 'key_differences',
-           'Store', 'fill_run', 'other_versions', 'Simple']
+           'Store', 'fill_run', 'other_versions', 'FunctionRun']
 
 # %% ../nbs/lib/store.ipynb #76789c6b
 import ast
@@ -18,8 +18,8 @@ from functools import lru_cache
 from importlib.resources import files
 from pathlib import Path
 
-from .disk import alone, naming, short_name, write_json
-from .parallel import ALONE, Ranks
+from .disk import explain_errors, file_lock, short_name, write_json
+from .parallel import SINGLE, Ranks
 from .provenance import environment
 
 # %% ../nbs/lib/store.ipynb #6410eda6
@@ -140,7 +140,7 @@ class Store:
     root: Path
     device: str = "cpu"
     progress: bool = True
-    ranks: Ranks = ALONE               # processes that make its runs together; those of `multi` are several
+    ranks: Ranks = SINGLE               # processes that make its runs together; those of `multi` are several
 
     def bar(self, label: str) -> str | None:
         "The label of a progress bar; None where none is wanted."
@@ -163,12 +163,12 @@ class Store:
         if found := self.find(run): return found
         for other in run.needs(): self.make(other)
         folder = self.folder(run)
-        with alone(folder):
+        with file_lock(folder):
             if found := self.find(run): return found                    # another process made it meanwhile
             for line in other_versions(self, run): print(line, flush=True)
             draft = folder.with_name(f".{folder.name}.partial")         # what an interrupted `fill` left is there for it to go on with
             if not _only_to_be_named(draft, run.key(self.device)):
-                with naming(draft, "what this run had saved stays there, and the finished runs beside it are whole"):
+                with explain_errors(draft, "what this run had saved stays there, and the finished runs beside it are whole"):
                     fill_run(self, run, draft)
             draft.rename(folder)
         return folder
@@ -211,13 +211,13 @@ def other_versions(store: Store, run: Run) -> list[str]:
 
 # %% ../nbs/lib/store.ipynb #420bdcf2
 @dataclass(frozen=True)
-class Simple(Run):
+class FunctionRun(Run):
     "A run of a name, a key and a function."
-    called: str
+    display_name: str
     depends: dict
     write: object                        # folder -> facts for run.json, or None
 
     @property
-    def name(self) -> str: return self.called
+    def name(self) -> str: return self.display_name
     def key(self, device: str) -> dict: return self.depends
     def fill(self, store: Store, folder: Path) -> dict | None: return self.write(folder)

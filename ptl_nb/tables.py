@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['PAPER_TABLE2', 'TABLE2_METHODS', 'TABLE2_ALL', 'TABLE3_METHODS', 'TABLE4_METHODS', 'TABLE4_LABELS', 'TABLE4_ROWS',
-           'TABLE5_METHODS', 'UNASKED', 'check_domains', 'check_test', 'Experiment', 'compare', 'Comparison', 'what_of',
-           'mean_scores', 'compare_labels', 'findings', 'stored_facts', 'ssg_facts', 'stopped_early', 'save_comparison',
-           'TableSetUp', 'set_up', 'Stopwatch']
+           'TABLE5_METHODS', 'UNASKED', 'check_domains', 'check_test', 'Experiment', 'compare', 'Comparison',
+           'result_name', 'mean_scores', 'compare_labels', 'findings', 'stored_facts', 'ssg_facts', 'stopped_early',
+           'save_comparison', 'TableSetUp', 'set_up', 'Stopwatch']
 
 # %% ../nbs/lib/tables.ipynb #970a40e0
 import json
@@ -21,7 +21,7 @@ import numpy as np
 import pandas as pd
 
 from .data import identity_classes
-from .disk import short_name, writable, write_csv, write_json
+from .disk import ensure_writable, short_name, write_csv, write_json
 from .domain import Domain
 from .domains import load_domain
 from .evaluator import Interval, Scores, bootstrap_difference, matched_identities
@@ -33,7 +33,7 @@ from .model import backbone
 from .parameters import check_parameters, choose_device, choose_recipe, in_test, parse_seeds, plain_warnings
 from .provenance import environment, from_root, peak_memory
 from .recipe import Recipe
-from .rows import MEASURES, QUOTED, REFERENCES, TableRow, table_of
+from .rows import QUOTED, REFERENCES, SCORE_NAMES, TableRow, table_of
 from .runs import ReIDRun, in_percent, label_folders, labelled_domains, score_model
 from .ssg import SSG, SSGRecipe
 from .store import Store, short_hash, slug
@@ -160,7 +160,7 @@ class Comparison:
     def stem(self) -> str:
         "File name of the results, with what stand-ins have to do with them."
         standin = "standin-" if self.standin else "standin-labels-" if self.standin_labels else ""
-        return short_name(standin + what_of(self))
+        return short_name(standin + result_name(self))
 
     @property
     def title(self) -> str:
@@ -189,15 +189,15 @@ class Comparison:
         return bootstrap_difference(mean_scores(self.scores[method]), mean_scores(self.scores[reference]), measure="mAP_trapezoid")
 
     def _row(self, method: str, group: pd.DataFrame, quoted: tuple) -> TableRow:
-        mean = {m: group[m].mean() for m in MEASURES}
-        sd = {m: group[m].std(ddof=1) if len(group) > 1 else np.nan for m in MEASURES}
+        mean = {m: group[m].mean() for m in SCORE_NAMES}
+        sd = {m: group[m].std(ddof=1) if len(group) > 1 else np.nan for m in SCORE_NAMES}
         held = [reference for reference in REFERENCES if reference in self.scores and reference != method]
         versus = {reference: Interval(*(100 * v for v in self.difference(method, reference))) for reference in held}
         paper = {m: value for m, value in zip(QUOTED, quoted) if value is not None}
         return TableRow(method, self.labels, len(group), mean, sd, versus, paper)
 
 # %% ../nbs/lib/tables.ipynb #60e720db
-def what_of(comparison: Comparison) -> str:
+def result_name(comparison: Comparison) -> str:
     "What the results are of, so that other data, seeds, variants or rows never overwrite them."
     names, told = ", ".join(comparison.scores), slug(" ".join(comparison.scores))
     if len(told) > 100: told = short_hash({"rows": names})                # a file name has 255 bytes
@@ -347,7 +347,7 @@ def set_up(
     if smoke and not given["methods"]: asked = smoke_rows
     results = Path(tempfile.mkdtemp(prefix="ptl-smoke-")) if smoke else from_root(given["results_root"])
     made = TableSetUp(recipe, loaded, parse_methods(asked), parse_seeds(given["seeds"]), device, data, results,
-                      writable(results / recipe.name / table), smoke)
+                      ensure_writable(results / recipe.name / table), smoke)
     if smoke: print("SMOKE RUN: a few iterations; the numbers below only show that the notebook runs")
     print(f"recipe {recipe.name} ({recipe.variant}), {recipe.backbone} at {recipe.height}×{recipe.width}, "
           f"seeds {made.seeds}, {device}\nrows: {', '.join(m.name for m in made.methods)}")

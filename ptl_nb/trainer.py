@@ -23,7 +23,7 @@ from .checkpoint import Checkpointer
 from .data import Augment, Images, LabelledImages, batch
 from .losses import total_loss
 from .mixed_precision import autocast, loss_scaler, resolve_precision
-from .parallel import ALONE, Ranks, add_gradients, share, shared_norms, spread
+from .parallel import SINGLE, Ranks, add_gradients, broadcast_weights, shard, shared_norms
 
 # %% ../nbs/method/07_trainer.ipynb #ee3526cb
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Session:
     "Where and how a training runs."
     device: str = "cpu"
     precision: str | None = None           # see `precision.autocast`; None: as the recipe says
-    ranks: Ranks = ALONE                   # processes that train together, each of which calls `fit` alike
+    ranks: Ranks = SINGLE                   # processes that train together, each of which calls `fit` alike
     state: Path | None = None              # file to go on from where it is there, and to save to; whoever saves the weights removes it then
     save_seconds: float = 20               # time between two saves
     every: int = 10                        # iterations between two looks at the losses, and rows of the history
@@ -231,7 +231,7 @@ def fit(
     s = method.images(s)
     s.extra.update(method.build(s))
     for module in (s.net, s.extra): module.to(s.device, memory_format=torch.channels_last)
-    spread(s.net, s.ranks)
+    broadcast_weights(s.net, s.ranks)
     loop = _Loop(s, method)
     with shared_norms(s.net, s.ranks), loop.bar:
         while (r := method.round(s, loop.number)) is not None: loop.train(r)
@@ -279,7 +279,7 @@ class _Loop:
         batches = {}
         for t in r.streams:
             rows = next(t.rows)
-            batches[t.name] = monitor.draw(t.name, t.make, rows, t.generator, mine=share(len(rows), s.ranks))
+            batches[t.name] = monitor.draw(t.name, t.make, rows, t.generator, mine=shard(len(rows), s.ranks))
         monitor.add(i + 1, lr, train_step(s, self.method, self.optimiser, batches, self.scaler, r.joint))
         if (i + 1) % (r.every or s.session.every) == 0 or i + 1 == r.iterations:
             self.of_round.append({"iteration": i + 1, "lr": lr, **monitor.means()})

@@ -33,7 +33,7 @@ from ptl_nb.domains import load_domain
 from ptl_nb.methods import parse_methods
 from ptl_nb.parameters import choose_device, choose_recipe, parse_seeds
 from ptl_nb.recipe import Recipe
-from ptl_nb.store import Simple, Store
+from ptl_nb.store import FunctionRun, Store
 
 from bad_inputs.made import MATS, READERS, TRAIN, TRUTH, encoded, written
 from test_domains import csv, mat, tree
@@ -350,7 +350,7 @@ def archive() -> Target:
         folder = scratch() / "unpacked" / "deep" / "folder"
         shutil.rmtree(scratch() / "unpacked", ignore_errors=True)
         before = set(scratch().iterdir())
-        try: standins.extract(file, folder)
+        try: standins.extract_archive(file, folder)
         finally:
             beside = set(scratch().iterdir()) - before - {scratch() / "unpacked"}
             beside |= set(folder.parent.iterdir()) - {folder}
@@ -365,7 +365,7 @@ def archive() -> Target:
 
 def run_json() -> Target:
     store, key = Store(scratch() / "runs", progress=False), {"kind": "fuzz", "seed": 0}
-    run = Simple("fuzz", key, lambda folder: None)
+    run = FunctionRun("fuzz", key, lambda folder: None)
     valid = {"name": "fuzz", "key": key, "seconds": 1.0, "bytes": {"run.json": 9}}
     return Target(json_near(valid), through(store.folder(run) / "run.json", lambda: store.find(run)), 150)
 

@@ -10,12 +10,12 @@ from ptl_nb.checkpoint import save_weights
 from ptl_nb.data import Images, LabelledImages
 from ptl_nb.methods import parse_method
 from ptl_nb.model import PTLNet
-from ptl_nb.parallel import start
+from ptl_nb.parallel import start_processes
 from ptl_nb.recipe import Recipe
 from ptl_nb.trainer import Session, fit
 
 folder, processes = Path(sys.argv[1]), int(sys.argv[2])
-ranks = start(processes, minutes=5)          # Fabric starts the other processes by the same command
+ranks = start_processes(processes, minutes=5)          # Fabric starts the other processes by the same command
 (folder / f"pid{ranks.rank}").write_text(str(os.getpid()))
 recipe = Recipe("tiny", backbone="mini", weights=None, height=48, width=24,
                 identities=8, images=4, target_batch=16, epochs=60, milestones=(40,))

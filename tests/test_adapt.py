@@ -20,7 +20,7 @@ from ptl_nb.evidence import conflicts, evidence, verdict
 from ptl_nb.image_files import MAX_PIXELS, load_checked, open_rgb, remarks, upright_size
 from ptl_nb.labels import read_parts
 from ptl_nb.own_images import FilesRefused
-from ptl_nb.standins import truth
+from ptl_nb.standins import truth_store
 
 
 @pytest.fixture(scope="module")
@@ -261,7 +261,7 @@ def test_a_dozen_images_of_one_camera(adapt, tmp_path, people):
 @pytest.mark.slow
 def test_labelled_rows_and_labels_of_another_model(adapt, tmp_path, people):
     images, paths = people
-    campus, true = load_domain("campus"), read_parts(truth("campus"), paths)
+    campus, true = load_domain("campus"), read_parts(truth_store("campus"), paths)
     rows, own = [], tmp_path / "own"
     for i, (path, image, parts) in enumerate(zip(paths, images, true)):
         put(own, f"t {i:02d}.jpg", image)

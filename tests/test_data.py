@@ -10,11 +10,11 @@ import torch
 from PIL import Image
 
 from ptl_nb import data
-from ptl_nb.data import STD, Augment, Images, batch, change, fused, normalise, to_tensor
+from ptl_nb.data import STD, Augment, Images, augment, augmented_pixels, batch, normalise, to_tensor
 from ptl_nb.domains import load_domain
 
 
-def reference(x, draws): return normalise(change(to_tensor(x), draws))
+def reference(x, draws): return normalise(augment(to_tensor(x), draws))
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (5, 3), (13, 7), (96, 48), (128, 64), (64, 33)])
@@ -24,7 +24,7 @@ def test_fused_is_the_tensors(shape):
     x[0], x[1] = 0, 255
     for augment in (Augment(), Augment(unchanged=0, probability=1), Augment(flip=1, unchanged=0, strength=0.9)):
         draws = augment.draw(len(x), torch.Generator().manual_seed(3))
-        ours, theirs = fused(x, np.arange(len(x)), draws), reference(x, draws)
+        ours, theirs = augmented_pixels(x, np.arange(len(x)), draws), reference(x, draws)
         assert ours.shape == theirs.shape and ours.is_contiguous(memory_format=torch.channels_last)
         assert float(((ours - theirs) * torch.tensor(STD).view(3, 1, 1)).abs().max()) < 1e-5
 
@@ -34,7 +34,7 @@ def test_rows_by_index():
     x = np.random.default_rng(1).integers(0, 256, (20, 16, 8, 3), np.uint8)
     x.flags.writeable = False
     for rows in ([3, 3, 19, 0], [7], np.zeros(0, np.int64)):
-        assert torch.allclose(fused(x, rows), normalise(to_tensor(x[rows])), atol=1e-5)
+        assert torch.allclose(augmented_pixels(x, rows), normalise(to_tensor(x[rows])), atol=1e-5)
 
 
 def test_same_draws_as_a_call_on_tensors():

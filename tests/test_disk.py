@@ -30,7 +30,7 @@ from ptl_nb.checkpoint import Checkpointer, save_state, save_weights
 from ptl_nb.data import pixels
 from ptl_nb.densepose import export_densepose, part_maps
 from ptl_nb.deploy import write_card
-from ptl_nb.disk import FullDisk, alone, whole, whole_folder, write_csv, write_json
+from ptl_nb.disk import FullDisk, atomic_folder, atomic_write, file_lock, write_csv, write_json
 from ptl_nb.domains import load_domain
 from ptl_nb.evaluator import evaluate
 from ptl_nb.export import export_int8, export_onnx, write_model
@@ -48,10 +48,10 @@ from ptl_nb.plots import write_figure
 from ptl_nb.rap import export_rap
 from ptl_nb.recipe import RECIPES
 from ptl_nb.runs import score_model
-from ptl_nb.search import approximate
+from ptl_nb.search import faiss_engine
 from ptl_nb.site import build_site
-from ptl_nb.standins import archive_path, export_layout, extract, truth, write_archive
-from ptl_nb.store import Simple, Store
+from ptl_nb.standins import archive_path, export_layout, extract_archive, truth_store, write_archive
+from ptl_nb.store import FunctionRun, Store
 
 # disks that refuse
 
@@ -160,12 +160,12 @@ def scores(place: Path, version: int) -> Path:
 
 
 def imported_parts(place: Path, version: int) -> Path:
-    import_parts(truth("corridor") / "parts", "parts", corridor, place / f"store{version}", "me")
+    import_parts(truth_store("corridor") / "parts", "parts", corridor, place / f"store{version}", "me")
     return place / f"store{version}"
 
 
 def imported_attributes(place: Path, version: int) -> Path:
-    import_attributes(truth("corridor") / ATTRIBUTES_FILE, corridor, place / f"store{version}", "me")
+    import_attributes(truth_store("corridor") / ATTRIBUTES_FILE, corridor, place / f"store{version}", "me")
     return place / f"store{version}"
 
 
@@ -185,13 +185,13 @@ def int8(place: Path, version: int) -> Path:
 
 def faiss(place: Path, version: int) -> Path:
     pytest.importorskip("faiss")
-    approximate(index(version), "flat", folder=place)
+    faiss_engine(index(version), "flat", folder=place)
     return place
 
 
 def run_of_a_store(place: Path, version: int) -> Path:
     long = {"a": list(range(9000))}
-    run = Simple("run", {"version": version}, lambda folder: write_json(folder / "a.json", long))
+    run = FunctionRun("run", {"version": version}, lambda folder: write_json(folder / "a.json", long))
     return Store(place, progress=False).make(run)
 
 
@@ -246,7 +246,7 @@ WRITERS = {
     "onnx": onnx,
     "int8": int8,
     "model card": file_by("deploy", lambda folder, v: (folder.mkdir(exist_ok=True), write_card(folder, f"card {v}" * 3000))),
-    "unpacked stand-in": lambda place, v: extract(archive_path("corridor"), place / f"corridor{v}"),
+    "unpacked stand-in": lambda place, v: extract_archive(archive_path("corridor"), place / f"corridor{v}"),
     "stand-in as the original": lambda place, v: export_layout("corridor", place / f"data{v}"),
     "stand-in archive": file_by("a.zip", lambda file, v: write_archive(file, {"v": v}, {f"{i}.jpg": rng.bytes(4000) for i in range(8)}, noise, [{"hat": True}] * 8)),
     "densepose form": lambda place, v: export_densepose(place / f"densepose{v}", limit=20, persons=v),
@@ -280,7 +280,7 @@ def test_every_writer_meets_a_disk_that_refuses(disk, what):
 
 @pytest.mark.slow
 def test_a_full_folder_of_compiled_code_stops_nothing(tmp_path):
-    code = "import resource; import numpy as np; from ptl_nb.data import fused; resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0)); print(fused(np.zeros((4, 8, 4, 3), np.uint8), np.arange(4)).shape)"
+    code = "import resource; import numpy as np; from ptl_nb.data import augmented_pixels; resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0)); print(augmented_pixels(np.zeros((4, 8, 4, 3), np.uint8), np.arange(4)).shape)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env={**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)})
     assert "[4, 3, 8, 4]" in done.stdout, done.stderr[-2000:]
 
@@ -345,7 +345,7 @@ def test_several_processes_write_one_label_store(tmp_path, processes):
 
 
 def half_written(file: Path) -> None:
-    with alone(file), whole(file) as draft:
+    with file_lock(file), atomic_write(file) as draft:
         draft.write_text("half")
         os.kill(os.getpid(), 9)
 
@@ -354,7 +354,7 @@ def test_what_a_killed_process_left_is_removed(tmp_path):
     group = together(4, half_written, tmp_path / "a [1].csv")
     for p in group: p.join(30)
     assert list(tmp_path.glob("*.tmp")), "nothing was left; this shows nothing"
-    with whole(tmp_path / "a [1].csv") as draft: draft.write_text("all")
+    with atomic_write(tmp_path / "a [1].csv") as draft: draft.write_text("all")
     assert contents(tmp_path).keys() == {"a [1].csv"}
 
 
@@ -364,7 +364,7 @@ def test_what_a_killed_process_left_is_removed(tmp_path):
 def test_a_disk_without_locks_is_named(tmp_path, monkeypatch, number):
     def flock(*_): raise OSError(number, os.strerror(number))
     monkeypatch.setattr("fcntl.flock", flock)
-    with pytest.raises(OSError) as told: Store(tmp_path / "runs", progress=False).make(Simple("run", {}, lambda folder: {}))
+    with pytest.raises(OSError) as told: Store(tmp_path / "runs", progress=False).make(FunctionRun("run", {}, lambda folder: {}))
     assert told.value.errno == number and f"folder {tmp_path / 'runs'} has no file locks" in str(told.value) and "give a folder on another disk" in str(told.value)
 
 
@@ -374,14 +374,14 @@ def test_a_name_that_fits_can_be_written(tmp_path, name):
     group = together(2, half_written, tmp_path / name)
     for p in group: p.join(30)
     assert list(tmp_path.glob(".*.tmp")), "nothing was left; this shows nothing"
-    with alone(tmp_path / name), whole(tmp_path / name) as draft: draft.write_text(name)
+    with file_lock(tmp_path / name), atomic_write(tmp_path / name) as draft: draft.write_text(name)
     assert (tmp_path / name).read_text() == name and not list(tmp_path.glob(".*.tmp"))
-    with whole_folder(tmp_path / "in" / name) as draft: (draft / "a").touch()
+    with atomic_folder(tmp_path / "in" / name) as draft: (draft / "a").touch()
     assert (tmp_path / "in" / name / "a").exists()
 
 
 def test_long_names_that_begin_alike_have_locks_of_their_own(tmp_path):
-    with alone(tmp_path / ("n" * 240 + "a")), alone(tmp_path / ("n" * 240 + "b")): assert len(list(tmp_path.glob(".*.lock"))) == 2
+    with file_lock(tmp_path / ("n" * 240 + "a")), file_lock(tmp_path / ("n" * 240 + "b")): assert len(list(tmp_path.glob(".*.lock"))) == 2
 
 
 WINDOWS = """
@@ -436,13 +436,13 @@ def test_a_folder_of_the_parameters_may_begin_with_a_tilde(tmp_path, monkeypatch
             assert all(f"from_root({name})" in line for line in uses), (notebook, uses)
 
 
-# no writer beside these: whatever makes a file does so inside `whole`, `whole_folder` or `draft_folder`
+# no writer beside these: whatever makes a file does so inside `atomic_write`, `atomic_folder` or `draft_folder`
 
 MAKES = {"write_text", "write_bytes", "to_csv", "to_json", "to_html", "to_parquet", "to_pickle", "savefig", "save", "savez", "savez_compressed", "save_file", "savemat", "savetxt", "tofile", "dump", "imsave", "open_memmap",
          "memmap", "write_index", "copyfile", "copytree", "copy2", "move", "extractall", "quantize_static", "NamedTemporaryFile", "mkstemp", "mkdtemp", "symlink_to", "hardlink_to"}
-INSIDE = {"whole", "whole_folder", "draft_folder", "new_folder", "_addition"}
+INSIDE = {"atomic_write", "atomic_folder", "draft_folder", "new_folder", "_addition"}
 MEANT = {    # functions that are given the draft, or a file in memory, and what else is no file of ours
-    "disk": {"whole", "writable", "new_array", "_locked"}, "standins": {"split_parts", "stacked_png"}, "renderer": {"_cuhk03_split", "_jpeg"}, "densepose": {"_write_pictures"}, "export": {"_trace", "_quantise", "write_model"},
+    "disk": {"atomic_write", "ensure_writable", "new_array", "_locked"}, "standins": {"split_parts", "stacked_png"}, "renderer": {"_cuhk03_split", "_jpeg"}, "densepose": {"_write_pictures"}, "export": {"_trace", "_quantise", "write_model"},
     "label_runs": {"JoinedLabels.fill"},                    # in a run's own draft
     "site": {"_write_page", "_copy_mathjax", "_fill", "_copy"}, "launch": {"launch_runs"},      # a folder of logs
     "plots": {"picture"}, "gallery": {"_stream"}, "tables": {"set_up"},        # a smoke run's folder
@@ -450,7 +450,7 @@ MEANT = {    # functions that are given the draft, or a file in memory, and what
 
 
 CALLED_SO = {"ast.dump",                                    # gives text
-             "self.checkpoint.save", "given.save"}          # `checkpoint.Checkpointer`, `tables.TableSetUp`: write inside `whole`
+             "self.checkpoint.save", "given.save"}          # `checkpoint.Checkpointer`, `tables.TableSetUp`: write inside `atomic_write`
 
 
 def makes_a_file(call: ast.Call) -> bool:

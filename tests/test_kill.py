@@ -12,7 +12,7 @@ import soak
 from conftest import small_training
 
 from ptl_nb.disk import write_json
-from ptl_nb.store import Simple, Store
+from ptl_nb.store import FunctionRun, Store
 
 
 def digests(folder: Path) -> list[str]:
@@ -49,7 +49,7 @@ def make_all(root: Path, hold: float = 0.02) -> None:
             with open(root / "made.log", "a") as log: log.write(f"{i}\n")
             time.sleep(hold)
             write_json(folder / "a.json", {"i": i, "long": "x" * 100_000})
-        Store(root / "runs").make(Simple(f"run {i}", {"i": i}, fill))
+        Store(root / "runs").make(FunctionRun(f"run {i}", {"i": i}, fill))
 
 
 def forked(*arguments) -> multiprocessing.Process:

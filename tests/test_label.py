@@ -20,7 +20,7 @@ from ptl_nb.domains import load_domain
 from ptl_nb.label_runs import AttributeRun, LabelRun, ParserRun, label_sources
 from ptl_nb.labels import part_file, read_attributes, read_parts, read_provenance
 from ptl_nb.parameters import choose_recipe
-from ptl_nb.standins import truth
+from ptl_nb.standins import truth_store
 from ptl_nb.store import Store
 
 
@@ -70,7 +70,7 @@ def test_plain_folder(label, crops, tmp_path):
 def test_labels_of_another_model(label, crops, tmp_path):
     folder, paths = crops
     names, patches = [f"cam{i % 2}/{i:03d}.jpg" for i in range(40)], np.array([0, 23, 2, 15, 19, 7, 11, 5], np.uint8)
-    true = read_parts(truth("plaza"), paths)
+    true = read_parts(truth_store("plaza"), paths)
     for name, m in list(zip(names, true))[1:30]:                # not the resized one, not the last ten
         file = (tmp_path / "maps" / name).with_suffix(".png")
         file.parent.mkdir(parents=True, exist_ok=True)

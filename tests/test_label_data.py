@@ -20,7 +20,7 @@ from ptl_nb.label_runs import ImportedLabels, label_sources
 from ptl_nb.label_scores import attribute_scores
 from ptl_nb.labels import (
     Vocabulary, attribute_auc, part_iou, read_attributes, read_parts, read_provenance, write_attributes)
-from ptl_nb.standins import truth
+from ptl_nb.standins import truth_store
 from ptl_nb.store import Store
 
 
@@ -475,8 +475,8 @@ def test_attribute_table_of_another_encoding_and_not_there(domain, tmp_path):
 
 def test_the_stores_own_table_is_imported_as_it_is(tmp_path):
     street = load_domain("street")
-    assert li.import_attributes(truth("street") / "attributes.csv", street, tmp_path / "store", "the renderer", "truth").labelled == 1520
-    (v, a), (w, b) = read_attributes(tmp_path / "store", street.train.path), read_attributes(truth("street"), street.train.path)
+    assert li.import_attributes(truth_store("street") / "attributes.csv", street, tmp_path / "store", "the renderer", "truth").labelled == 1520
+    (v, a), (w, b) = read_attributes(tmp_path / "store", street.train.path), read_attributes(truth_store("street"), street.train.path)
     assert v == w and (a == b).all() and read_provenance(tmp_path / "store")["attributes"]["standin"]
 
 

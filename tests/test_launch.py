@@ -17,16 +17,16 @@ from ptl_nb.domains import load_domain
 from ptl_nb.label_runs import label_sources
 from ptl_nb.labels import read_attributes, write_attributes, write_provenance
 from ptl_nb.launch import (
-    STAGES, Job, Places, estimate, failures, job_executor, launch_runs, parse_launch, run_jobs, stage_jobs)
+    STAGES, DataLocation, Job, estimate, failures, job_executor, launch_runs, parse_launch, run_jobs, stage_jobs)
 from ptl_nb.methods import parse_methods
 from ptl_nb.parameters import choose_recipe
 from ptl_nb.runs import ReIDRun
-from ptl_nb.standins import truth
+from ptl_nb.standins import truth_store
 from ptl_nb.store import Store
 from ptl_nb.tables import Experiment, compare, compare_labels
 
 RECIPE = choose_recipe("smoke")
-PLACES = Places("plaza", "campus", origin="standin")
+PLACES = DataLocation("plaza", "campus", origin="standin")
 SBATCH = """#!/bin/sh
 cp "$1" {folder}/sent.sh
 echo Submitted batch job 7
@@ -96,7 +96,7 @@ def test_sets_of_labels_share_the_plain_rows(tmp_path, bl, monkeypatch):
 
     monkeypatch.setattr(tables, "score_model", noted)
     paths, labels = bl.target.train.path, tmp_path / "labels"
-    vocabulary, known = read_attributes(truth("campus"), paths)
+    vocabulary, known = read_attributes(truth_store("campus"), paths)
     write_attributes(labels, paths, vocabulary, known)
     write_provenance(labels, "attributes", "the renderer", "truth", len(paths), True, vocabulary.columns)
     wanted = replace(bl, store=Store(tmp_path / "runs", progress=False), methods=parse_methods("BL, BL+Attr^t"),
@@ -127,7 +127,7 @@ def test_tables_by_jobs(tmp_path, monkeypatch, table, methods, runs):
 @pytest.mark.slow
 def test_a_failed_job_is_named_with_its_log(tmp_path, bl):
     store = Store(tmp_path / "runs", progress=False)
-    elsewhere = Places("plaza", "corridor")       # as if the node had other data
+    elsewhere = DataLocation("plaza", "corridor")       # as if the node had other data
     with pytest.raises(RuntimeError) as error: launch_runs("local", (elsewhere, replace(bl, store=store)))
     logs = next(store.root.glob("jobs-*"))
     for says in ("1 of 1 jobs failed", "BL seed 0", "corridor has other images here", str(logs)):

@@ -31,7 +31,7 @@ from ptl_nb.parameters import choose_recipe
 from ptl_nb.recipe import Recipe
 from ptl_nb.reranking import jaccard_similarity, rerank
 from ptl_nb.runs import ReIDRun, score_model
-from ptl_nb.standins import truth
+from ptl_nb.standins import truth_store
 from ptl_nb.store import Store, other_versions
 from ptl_nb.trainer import Session, fit
 
@@ -65,7 +65,7 @@ def train(folder: Path, changes: dict) -> dict:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(trainer, "train_step", first_gradients)
         patch.setattr(model_runs, "fit", each_iteration)
-        run = store.make(ReIDRun(recipe, ptl, source, target, 0, {target.name: truth(target.name)}))
+        run = store.make(ReIDRun(recipe, ptl, source, target, 0, {target.name: truth_store(target.name)}))
     scores = score_model(store, recipe, run, target, ptl)
     return {"history": pd.read_csv(run / "history.csv").to_dict("list"), "bits": hashlib.sha256((run / "model.safetensors").read_bytes()).hexdigest(),
             "gradients": gradients, "weights": norms(load_file(run / "model.safetensors")), "mAP": float(scores.mAP), "mAP_trapezoid": float(scores.mAP_trapezoid), "rank1": float(scores.cmc[0])}

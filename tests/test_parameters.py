@@ -25,7 +25,7 @@ from ptl_nb.parameters import check_parameters
 from ptl_nb.provenance import git_revision, people_folder, repository_root, standin_mark
 from ptl_nb.recipe import RECIPES
 from ptl_nb.search import camera_numbers
-from ptl_nb.store import Simple, Store
+from ptl_nb.store import FunctionRun, Store
 from ptl_nb.tables import Comparison, set_up
 
 
@@ -189,10 +189,10 @@ def test_names_of_any_length_and_letters_make_files(tmp_path, name):
     scores = {f"BL {i} ü": {s: None for s in range(60)} for i in range(30)}
     x = Comparison(domain, domain, RECIPES["smoke"], scores, {}, "oracle labels", True)
     for stem in (x.stem, domain.slug):
-        with disk.whole(tmp_path / "out" / f"{stem}-embeddings-tsne-100000.png") as draft: draft.write_text("x")
+        with disk.atomic_write(tmp_path / "out" / f"{stem}-embeddings-tsne-100000.png") as draft: draft.write_text("x")
         assert stem.isprintable() and not set(stem) & set("*?[]")
     by_hand = replace(load_domain("plaza"), name=name * 3)
-    made = Store(tmp_path / "runs", progress=False).make(Simple(f"labels {by_hand.name}", {"a": 1}, lambda folder: {}))
+    made = Store(tmp_path / "runs", progress=False).make(FunctionRun(f"labels {by_hand.name}", {"a": 1}, lambda folder: {}))
     assert made.is_dir() and made.name.isascii()
     other = replace(x, scores={f"{m}!": s for m, s in x.scores.items()})
     assert other.stem != x.stem

@@ -21,7 +21,7 @@ from ptl_nb.gallery import GalleryIndex, add_images, build_index, full_rows, loa
 from ptl_nb.model import PTLNet
 from ptl_nb.recipe import RECIPES
 from ptl_nb.search import (
-    allowed_rows, camera_number, camera_numbers, choose_rule, left_out, named_gallery, query_rows, search)
+    allowed_rows, camera_number, camera_numbers, choose_rule, excluded_rows, named_gallery, query_rows, search)
 
 
 def gallery(n: int, d: int, rng: np.random.Generator, levels: int = 3) -> GalleryIndex:
@@ -215,18 +215,18 @@ def test_nobody_is_nobodys_match():
     index = timed(*range(4))
     index = replace(index, rows=index.rows.assign(pid=[-1, 0, 1, 0]))
     asked = index.take([2])
-    assert [out.tolist() for out in left_out(index, asked, "evaluation")] == [[2]]
+    assert [out.tolist() for out in excluded_rows(index, asked, "evaluation")] == [[2]]
     nobody = index.take([1])
     assert choose_rule(index, nobody, "auto") == "self" and search(index, nobody).same.tolist() == ["?", "no", "?"]
     with pytest.raises(ValueError, match="nobody knows who query '1.jpg' is .people are counted from 1"):
-        left_out(index, nobody, "evaluation")
+        excluded_rows(index, nobody, "evaluation")
 
 
 def test_cameras_of_query_and_gallery_are_told_by_name():
     "Two folders number their cameras each for itself."
     index = replace(timed(1, 2, 3), cameras={1: "door", 2: "till"}, rows=timed(1, 2, 3).rows.assign(camid=[1, 2, 2]))
     asked = replace(index.take([0]), root=Path("elsewhere"), cameras={1: "till"})
-    assert [out.tolist() for out in left_out(index, asked, "camera")] == [[1, 2]]
+    assert [out.tolist() for out in excluded_rows(index, asked, "camera")] == [[1, 2]]
 
 
 @pytest.mark.parametrize("text, cameras, camid", [

@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parents[1]
 FORBIDDEN = {  # name as called -> why; the last parts of a dotted name decide
     "eval": "runs text as code", "exec": "runs text as code", "os.system": "runs a shell", "os.popen": "runs a shell", "pickle.load": "unpickles", "pickle.loads": "unpickles", "pickle.Unpickler": "unpickles",
     "cloudpickle.load": "unpickles", "cloudpickle.loads": "unpickles", "dill.load": "unpickles", "dill.loads": "unpickles", "joblib.load": "unpickles", "read_pickle": "unpickles", "marshal.loads": "runs bytecode", "shelve.open": "unpickles",
-    "yaml.load": "makes objects", "yaml.unsafe_load": "makes objects", "torch.hub.load": "runs a repository's code", "tarfile.open": "has no limits here: use standins.extract", "shutil.unpack_archive": "has no limits: use standins.extract",
+    "yaml.load": "makes objects", "yaml.unsafe_load": "makes objects", "torch.hub.load": "runs a repository's code", "tarfile.open": "has no limits here: use standins.extract_archive", "shutil.unpack_archive": "has no limits: use standins.extract_archive",
     "loadmat": "crashes on broken files: use matfile.read_mat"}
 NEEDS = {  # call -> (keyword, value) it must have
     "torch.load": ("weights_only", True), "np.load": ("allow_pickle", False), "numpy.load": ("allow_pickle", False), "get_state_dict": ("weights_only", True), "load_state_dict_from_url": ("weights_only", True),

@@ -117,7 +117,7 @@ def test_archive_comes_from_this_renderer(cache):
     shots = renderer.plan('corridor')
     k = renderer.rng_of(renderer.DOMAINS['corridor']['seed'], 6).permutation(len(shots))[:32]
     _, parts, _ = renderer.render_batch([shots[i] for i in k], renderer.DOMAINS['corridor'], renderer.cameras_of('corridor'))
-    stored = [np.asarray(Image.open((standins.truth('corridor') / 'parts' / shots[i]['path']).with_suffix('.png'))) for i in k]
+    stored = [np.asarray(Image.open((standins.truth_store('corridor') / 'parts' / shots[i]['path']).with_suffix('.png'))) for i in k]
     assert (parts == np.stack(stored)).mean() > .999
 
 

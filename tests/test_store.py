@@ -17,13 +17,13 @@ from safetensors.torch import save_file
 
 from ptl_nb import checkpoint
 from ptl_nb.checkpoint import save_weights
-from ptl_nb.disk import FullDisk, writable, write_csv, write_json
+from ptl_nb.disk import FullDisk, ensure_writable, write_csv, write_json
 from ptl_nb.domains import load_domain
 from ptl_nb.label_runs import load_attribute_model, load_parser
 from ptl_nb.methods import parse_method, parse_methods
 from ptl_nb.parameters import check_parameters, choose_recipe, parse_seeds
 from ptl_nb.runs import ReIDRun, load_reid, score_model
-from ptl_nb.store import Simple, Store
+from ptl_nb.store import FunctionRun, Store
 
 pytestmark = pytest.mark.xdist_group("store")      # one trained run for all of them
 
@@ -83,23 +83,23 @@ def contents(folder: Path) -> dict[str, str]:
 def test_a_folder_that_cannot_be_made_is_named_first(tmp_path, data):
     (tmp_path / "file").touch()
     store = Store(tmp_path / "file/runs")
-    for work in (lambda: store.make(Simple("a", {}, never)), lambda: store.make(baseline(data))):
+    for work in (lambda: store.make(FunctionRun("a", {}, never)), lambda: store.make(baseline(data))):
         with pytest.raises(OSError, match=f"cannot write to the folder {tmp_path}/file/runs"): work()
 
 
 def test_a_read_only_file_system_is_named_first(small_disk):
     place = small_disk("size=1m")
     store = Store(place / "runs")
-    kept = store.make(Simple("kept", {}, lambda folder: write_json(folder / "a.json", {})))
+    kept = store.make(FunctionRun("kept", {}, lambda folder: write_json(folder / "a.json", {})))
     small_disk("ro")
-    with pytest.raises(FullDisk, match="cannot write to the folder .*disk/runs"): store.make(Simple("a", {}, never))
-    assert store.make(Simple("kept", {}, never)) == kept, "reading needs no writing"
+    with pytest.raises(FullDisk, match="cannot write to the folder .*disk/runs"): store.make(FunctionRun("a", {}, never))
+    assert store.make(FunctionRun("kept", {}, never)) == kept, "reading needs no writing"
 
 
 @pytest.mark.skipif(os.getuid() == 0, reason="rights do not bind the superuser")
 def test_a_folder_without_rights_is_named(tmp_path):
     tmp_path.chmod(0o500)
-    with pytest.raises(PermissionError, match="cannot write to the folder"): writable(tmp_path / "runs")
+    with pytest.raises(PermissionError, match="cannot write to the folder"): ensure_writable(tmp_path / "runs")
 
 
 # a full disk; every single writer: test_disk.py
@@ -107,11 +107,11 @@ def test_a_folder_without_rights_is_named(tmp_path):
 def test_a_training_meets_a_full_disk_and_goes_on_with_space(small_disk, data, trained):
     place = small_disk("size=1m")
     store = Store(place, progress=False)
-    kept = store.make(Simple("kept", {}, lambda folder: write_json(folder / "a.json", {"a": 1})))
+    kept = store.make(FunctionRun("kept", {}, lambda folder: write_json(folder / "a.json", {"a": 1})))
     before = contents(kept)
     with pytest.raises(FullDisk) as error: store.make(baseline(data))
     for says in (str(store.root), "runs beside it are whole", "run the same again"): assert says in str(error.value)
-    assert contents(kept) == before and store.find(Simple("kept", {}, never)) == kept
+    assert contents(kept) == before and store.find(FunctionRun("kept", {}, never)) == kept
     assert not list(store.root.rglob("*.tmp")), "half a file still takes space"
     small_disk("size=64m")
     run = store.make(baseline(data))
@@ -126,7 +126,7 @@ def test_a_full_disk_without_a_mount(tmp_path, monkeypatch):
     store, real = Store(tmp_path), save_weights
     says = "Error while serializing: I/O error: No space left on device (os error 28)"
     def full(net, path): raise SafetensorError(says)
-    run = Simple("a", {}, lambda folder: checkpoint.save_weights(NET, folder / "model.safetensors"))
+    run = FunctionRun("a", {}, lambda folder: checkpoint.save_weights(NET, folder / "model.safetensors"))
     monkeypatch.setattr(checkpoint, "save_weights", full)
     with pytest.raises(FullDisk, match="is full"): store.make(run)
     monkeypatch.setattr(checkpoint, "save_weights", real)
@@ -289,7 +289,7 @@ def test_threads_make_a_run_once(tmp_path):
         write_csv(folder / "a.csv", pd.DataFrame({"a": range(1000)}))
 
     def work() -> None:
-        for i in range(8): store.make(Simple(f"run {i}", {"i": i}, fill))
+        for i in range(8): store.make(FunctionRun(f"run {i}", {"i": i}, fill))
 
     workers = [threading.Thread(target=work) for _ in range(4)]
     for w in workers: w.start()

@@ -211,9 +211,9 @@ def keep(out: Path, rows: list[dict]) -> None:
     "The rows into the file, with the rows of other stages that were there."
     import pandas as pd
 
-    from ptl_nb.disk import alone, write_csv
+    from ptl_nb.disk import file_lock, write_csv
     new = pd.DataFrame(rows)
-    with alone(out):
+    with file_lock(out):
         if out.exists():
             old = pd.read_csv(out, keep_default_na=False)
             new = pd.concat([old[~old.stage.isin(new.stage)], new])

@@ -12,7 +12,7 @@ import torch
 from ptl_nb import data, label_runs, runs
 from ptl_nb import ssg as ssg_module
 from ptl_nb import store as store_module
-from ptl_nb.data import fused, pixels
+from ptl_nb.data import augmented_pixels, pixels
 from ptl_nb.deploy import write_card
 from ptl_nb.disk import write_json
 from ptl_nb.domains import load_domain
@@ -26,9 +26,9 @@ from ptl_nb.methods import parse_method, parse_methods
 from ptl_nb.model import PTLNet
 from ptl_nb.parameters import choose_recipe
 from ptl_nb.runs import ReIDRun, load_reid, score_model
-from ptl_nb.search import approximate
+from ptl_nb.search import faiss_engine
 from ptl_nb.ssg import SSG_RECIPES, pseudo_labels, set_head
-from ptl_nb.standins import truth
+from ptl_nb.standins import truth_store
 from ptl_nb.store import Store
 from ptl_nb.tables import Experiment, compare, save_comparison
 from ptl_nb.trainer import Session
@@ -74,7 +74,7 @@ def parts(root: Path, facts: dict):
         attribute_share=facts.get("attribute_share", 0.02), attribute_batch=8)
     source, target = load_domain("plaza"), load_domain("campus")
     (root / "started").touch()
-    labels = {d.name: truth(d.name) for d in (source, target)}
+    labels = {d.name: truth_store(d.name) for d in (source, target)}
     return Store(root / "runs", progress=False), recipe, source, target, labels
 
 
@@ -119,7 +119,7 @@ def true_labels(root: Path, facts: dict) -> None:
     "Label stores for `table`, which asks where labels come from: the truth of the stand-ins, said to be that."
     for name in DOMAINS:
         folder = root / "labels" / name
-        shutil.copytree(truth(name), folder)
+        shutil.copytree(truth_store(name), folder)
         paths = load_domain(name).train.path
         vocabulary, _ = read_attributes(folder, paths)
         write_provenance(folder, "parts", "truth", "truth", len(paths), True)
@@ -147,7 +147,7 @@ def index(root: Path, facts: dict) -> None:
     for piece in pieces:
         if grown is not None and grown.places.get_indexer(piece.places)[0] >= 0: continue
         grown = load_index(save_index(piece, place)) if grown is None else add_images(grown, piece, place)
-    try: approximate(grown, "flat", folder=place)
+    try: faiss_engine(grown, "flat", folder=place)
     except ImportError: pass
 
 
@@ -179,7 +179,7 @@ def warm() -> None:
     torch.set_num_threads(1)
     rng = np.random.default_rng(0)
     x, who = rng.integers(0, 256, (64, 48, 24, 3), np.uint8), np.arange(64) % 8 + 1
-    fused(x, np.arange(64), data.Augment().draw(64, torch.Generator().manual_seed(0)))
+    augmented_pixels(x, np.arange(64), data.Augment().draw(64, torch.Generator().manual_seed(0)))
     features = rng.random((64, 16), np.float32)
     evaluate(features, features, who, who, who * 0, who * 0 + 1)
     for recipe in (replace(SSG_RECIPES["smoke"], distance=d) for d in ("jaccard", "euclidean")):

@@ -26,7 +26,7 @@ def archive(members: dict[str, bytes] | bytes | Callable, **options) -> Callable
         else:
             with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as z:
                 for name, content in members.items(): z.writestr(name, content)
-        return functools.partial(standins.extract, file, folder / "out" / "in")
+        return functools.partial(standins.extract_archive, file, folder / "out" / "in")
     return make
 
 

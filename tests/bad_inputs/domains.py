@@ -95,7 +95,7 @@ for text, *words in [
     ("x.jpg,-1,1,query", "cannot be a query"),
     ("x.jpg,-1,1,train", "label all of them or none"),
     ("x.jpg,1,1,trian", "did you mean 'train'"),
-    ("x.jpg,1,1,test", "use train, query or gallery"),
+    ("x.jpg,1,1,test", "known: train, query, gallery"),
     ("x.jpg,1,1", "split '' is unknown"),
     ("x.jpg,1,1,Train", "split 'Train' is unknown"), ("x.jpg;1;1;train", "split"),
 ]:

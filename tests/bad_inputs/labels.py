@@ -9,7 +9,7 @@ from PIL import Image
 from ptl_nb import label_import, label_scores, labels
 from ptl_nb.domains import load_domain
 from ptl_nb.image_files import examine
-from ptl_nb.standins import truth
+from ptl_nb.standins import truth_store
 
 from bad_inputs.catalogue import Case, add, call, put_content
 from bad_inputs.made import BROKEN_MAPS, encoded
@@ -307,7 +307,7 @@ bad(
 bad(
     "array", "probabilities without vocabulary", call(label_scores.doubtful, ["a", "b"], None, None, SOFT),
     "without their vocabulary")
-for f in (functools.partial(labels.read_parts, "store"), functools.partial(labels.read_attributes, truth("corridor"))):
+for f in (functools.partial(labels.read_parts, "store"), functools.partial(labels.read_attributes, truth_store("corridor"))):
     bad("array", f"one path for {f.func.__name__}", call(f, "a.jpg"), "paths is 'a.jpg'", "a list of paths")
 bad(
     "array", "letters for paths of attributes", call(labels.write_attributes, "store", "ab", HAT, SOFT),

@@ -125,5 +125,5 @@ bad(
 bad(
     "processes", "more than share a target batch", call(multi.check_shares, Recipe(), PTL, 64),
     "target_batch is 32, which 64 processes cannot share equally")
-bad("processes", "that wait for no time", call(parallel.start, 2, minutes=0), "minutes is 0")
-bad("processes", "that wait for NaN minutes", call(parallel.start, 2, minutes=float("nan")), "minutes is nan")
+bad("processes", "that wait for no time", call(parallel.start_processes, 2, minutes=0), "minutes is 0")
+bad("processes", "that wait for NaN minutes", call(parallel.start_processes, 2, minutes=float("nan")), "minutes is nan")
