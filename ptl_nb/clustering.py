@@ -22,8 +22,8 @@ from .reranking import ROOM, jaccard_similarity, rerank, row_groups
 _all_ = ["jaccard_similarity", "rerank"]     # importable from here too, where others look for them
 
 # %% auto #0
-__all__ = ['MAX_EDGES', 'NEAR', 'source_distance', 'JaccardDistance', 'eps_from_rho', 'PlainDistance', 'dbscan',
-           'jaccard_similarity', 'rerank']
+__all__ = ['MAX_EDGES', 'source_distance', 'JaccardDistance', 'eps_from_rho', 'PlainDistance', 'dbscan', 'jaccard_similarity',
+           'rerank']
 
 # %% ../nbs/lib/clustering.ipynb #7a572d98
 def source_distance(
@@ -219,7 +219,7 @@ def _implicit(lifts: np.ndarray, order: np.ndarray, stop: np.ndarray, weight: fl
     return i.astype(np.int32), j.astype(np.int32), weight + (lifts[i] + lifts[j])
 
 # %% ../nbs/lib/clustering.ipynb #a895ca7c
-NEAR = np.float32(1e-2)  # of the two square norms: below, a squared distance is computed directly
+_NEAR = np.float32(1e-2)  # of the two square norms: below, a squared distance is computed directly
 
 
 @njit(nogil=True)
@@ -229,7 +229,7 @@ def _collect(gram, i0, j0, x, norms, limit, zeros_too, squared, left, right):
     for i in range(i0, i0 + len(gram)):
         for j in range(max(j0, i + 1), j0 + gram.shape[1]):
             d, scale = squared_from_product(norms[i], norms[j], gram[i - i0, j - j0]), norms[i] + norms[j]
-            if d < NEAR * scale or scale == 0: d = squared_distance(x[i], x[j])
+            if d < _NEAR * scale or scale == 0: d = squared_distance(x[i], x[j])
             zeros += d == 0
             if d > limit or (d == 0 and not zeros_too): continue
             squared[used] = d

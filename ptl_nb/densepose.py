@@ -23,18 +23,18 @@ from .labels import _repeated, _threads, read_parts
 from .standins import truth_store
 
 # %% auto #0
-__all__ = ['DP_MASKS', 'DP_PARTS', 'PATCH_PARTS', 'GRID', 'DP_SPLITS', 'DP_FILE', 'DP_FILES', 'DP_PLACES', 'DP_IMAGES',
-           'map_classes', 'person_parts', 'part_maps', 'read_densepose', 'encode_parts', 'export_densepose']
+__all__ = ['DP_PARTS', 'PATCH_PARTS', 'GRID', 'DP_FILE', 'person_parts', 'part_maps', 'read_densepose', 'encode_parts',
+           'export_densepose']
 
 # %% ../nbs/lib/densepose.ipynb #5ac92fc4
-DP_MASKS = ("background", "torso", "right hand", "left hand", "left foot", "right foot", "right upper leg", "left upper leg", "right lower leg",
+_DP_MASKS = ("background", "torso", "right hand", "left hand", "left foot", "right foot", "right upper leg", "left upper leg", "right lower leg",
             "left lower leg", "left upper arm", "right upper arm", "left lower arm", "right lower arm", "head")
 DP_PARTS = np.array([0, 2, 4, 4, 7, 7, 5, 5, 6, 6, 3, 3, 4, 4, 1], np.uint8)  # our class of each of DP_MASKS
 PATCH_PARTS = np.array([0, 2, 2, 4, 4, 7, 7, *[5] * 4, *[6] * 4, *[3] * 4, *[4] * 4, 1, 1], np.uint8)  # our class of patch index I = 0..24
 for _table in (DP_PARTS, PATCH_PARTS): _table.setflags(write=False)
 
 
-def map_classes(
+def _map_classes(
     maps: np.ndarray, # (..., H, W) integer classes
     table: np.ndarray, # (n,) uint8, our class of each of theirs
     what: str = "part map", # file or other name, for the error
@@ -85,7 +85,7 @@ def person_parts(
     if not given: return np.zeros((GRID, GRID), np.uint8)
     for i in given:
         runs = _rle_runs(masks[i - 1]["counts"])
-        if runs.min() < 0 or runs.sum() != GRID * GRID: raise ValueError(f"the runs of dp_mask {i} ({DP_MASKS[i]}) cover {runs.sum()} of {GRID * GRID} cells")
+        if runs.min() < 0 or runs.sum() != GRID * GRID: raise ValueError(f"the runs of dp_mask {i} ({_DP_MASKS[i]}) cover {runs.sum()} of {GRID * GRID} cells")
     on = rle.decode([masks[i - 1] for i in given])  # (256, 256, n)
     return DP_PARTS[(on * np.array(given, np.uint8)).max(2)]
 
@@ -126,11 +126,11 @@ def part_maps(
     return person_array(labels, "parts", (len(labels), *size), fill, cache)
 
 # %% ../nbs/lib/densepose.ipynb #ccf9aca0
-DP_SPLITS = ("train", "valminusminival", "minival", "test")
+_DP_SPLITS = ("train", "valminusminival", "minival", "test")
 DP_FILE = "densepose_coco_2014_{}.json"
-DP_FILES = (DP_FILE, "densepose_{}2014.json")      # as published, as detectron2 names them
-DP_PLACES = ("", "annotations", "DensePose_COCO", "annotations/DensePose_COCO")  # where the JSON files may lie
-DP_IMAGES = ("{}", "coco_{}", "images/{}", "")                                   # where the folder train2014 may lie
+_DP_FILES = (DP_FILE, "densepose_{}2014.json")      # as published, as detectron2 names them
+_DP_PLACES = ("", "annotations", "DensePose_COCO", "annotations/DensePose_COCO")  # where the JSON files may lie
+_DP_IMAGES = ("{}", "coco_{}", "images/{}", "")                                   # where the folder train2014 may lie
 
 
 def _read_json(
@@ -176,9 +176,9 @@ def _check_masks(
         if not m: continue
         size = m.get("size") if isinstance(m, dict) else None
         if size != [GRID, GRID]:
-            raise ValueError(f"{where}, dp_mask {i} ({DP_MASKS[i]}) has size {size}, expected [{GRID}, {GRID}]. Fetch the annotations again.")
+            raise ValueError(f"{where}, dp_mask {i} ({_DP_MASKS[i]}) has size {size}, expected [{GRID}, {GRID}]. Fetch the annotations again.")
         if not isinstance(m.get("counts"), str) or not re.fullmatch("[0-o]+", m["counts"]):
-            raise ValueError(f"{where}, dp_mask {i} ({DP_MASKS[i]}) is no run-length code of COCO's: {str(m.get('counts'))[:20]!r}. Fetch the annotations again.")
+            raise ValueError(f"{where}, dp_mask {i} ({_DP_MASKS[i]}) is no run-length code of COCO's: {str(m.get('counts'))[:20]!r}. Fetch the annotations again.")
 
 # %% ../nbs/lib/densepose.ipynb #311796d5
 def _persons(
@@ -224,7 +224,7 @@ def _image_folder(
     out = table["path"].copy()
     for folder in inner.unique():
         mine = inner == folder
-        places = [root / p.format(folder) for p in DP_IMAGES]
+        places = [root / p.format(folder) for p in _DP_IMAGES]
         there = next((p for p in places if p.is_dir() and disk_spelling(p, [table["path"][mine.idxmax()]])[0]), places[0])
         names = pd.Series(disk_spelling(there, table["path"][mine].tolist()), index=table.index[mine], dtype=object)
         missing = table["path"][mine][names.isna()]
@@ -242,13 +242,13 @@ def read_densepose(
 ) -> LabelSet:
     "Persons with part masks of COCO DensePose 2014 (Güler et al., 2018), or of a stand-in in its form."
     root, found = Path(folder), {}
-    for split in splits or DP_SPLITS:
-        if split not in DP_SPLITS: raise ValueError(f"unknown split {split!r} of DensePose: one of {', '.join(DP_SPLITS)}.")
-        places = [root / p / name.format(split) for name in DP_FILES for p in DP_PLACES]
+    for split in splits or _DP_SPLITS:
+        if split not in _DP_SPLITS: raise ValueError(f"unknown split {split!r} of DensePose: one of {', '.join(_DP_SPLITS)}.")
+        places = [root / p / name.format(split) for name in _DP_FILES for p in _DP_PLACES]
         if file := next((p for p in places if p.is_file()), None): found[split] = file
         elif splits: raise FileNotFoundError(f"{places[0]} is not there, nor in annotations/: place DensePose's annotations in {root}.")
     if not found:
-        published, others = (", ".join(name.format(s) for s in DP_SPLITS) for name in DP_FILES)
+        published, others = (", ".join(name.format(s) for s in _DP_SPLITS) for name in _DP_FILES)
         raise FileNotFoundError(f"{root} holds none of {published}, nor of {others}: "
                                 "place DensePose's annotations there.")
     tables, report, starts = [], {}, {}

@@ -22,26 +22,26 @@ from .rap import export_rap, read_rap
 from .standins import cache_dir, make_once, truth_store
 
 # %% auto #0
-__all__ = ['LABEL_DATA', 'EXPORTED', 'load_labels', 'images']
+__all__ = ['load_labels', 'images']
 
 # %% ../nbs/lib/label_data.ipynb #7093830b
-LABEL_DATA = {  # dataset: stand-in, folders it may lie in, reader, writer, a file that shows that it is there
+_LABEL_DATA = {  # dataset: stand-in, folders it may lie in, reader, writer, a file that shows that it is there
     "densepose": ("studio", ("coco", "densepose", "COCO"), read_densepose, export_densepose,
                   [f"{inner}*densepose_*2014*.json" for inner in ("", "*/", "*/*/")]),
     "peta": ("street", PETA_PLACES, read_peta, export_peta_tree, PETA_SIGNS),
     "peta-mat": ("street", PETA_PLACES, partial(read_peta, first="mat"), export_peta_mat, PETA_SIGNS[::-1]),
     "rap": ("mall", ("rap", "RAP", "rap2"), read_rap, export_rap, ("RAP_annotation/RAP_annotation.mat", "RAP_annotation.mat")),
 }
-EXPORTED = 1  # version of the forms written into the cache
+_EXPORTED = 1  # version of the forms written into the cache
 
 
 def _dataset(
     name: str, # of a dataset or a stand-in
 ) -> tuple[str, bool]: # dataset, whether its stand-in was named
     "A key of LABEL_DATA; ValueError with the nearest name for an unknown one."
-    known = {standin: dataset for dataset, (standin, *_) in reversed(LABEL_DATA.items())}
-    if name in LABEL_DATA or name in known: return known.get(name, name), name in known
-    names = [*LABEL_DATA, *known]
+    known = {standin: dataset for dataset, (standin, *_) in reversed(_LABEL_DATA.items())}
+    if name in _LABEL_DATA or name in known: return known.get(name, name), name in known
+    names = [*_LABEL_DATA, *known]
     raise ValueError(f"unknown label data {name!r}{nearest_name(name, names)} (known: {', '.join(names)})")
 
 # %% ../nbs/lib/label_data.ipynb #7fc2602c
@@ -54,7 +54,7 @@ def load_labels(
     "A public label dataset, or its stand-in read through the same form; FileNotFoundError where it is asked for as real and is not there."
     if origin not in ORIGINS: raise ValueError(f"unknown origin {origin!r}: one of {', '.join(ORIGINS)}.")
     dataset, by_standin = _dataset(name)
-    standin, folders, reader, writer, signs = LABEL_DATA[dataset]
+    standin, folders, reader, writer, signs = _LABEL_DATA[dataset]
     if by_standin and origin == "real": raise ValueError(f"{name!r} is a rendered stand-in for {dataset}, there is no real one: leave origin at 'auto', or name the dataset.")
     places = [expand_user(root) / f for f in folders]
     real = not by_standin and origin != "standin"
@@ -65,7 +65,7 @@ def load_labels(
                                 f"(looked for {' or '.join(signs)}).")
     if origin == "auto" and not by_standin:
         warnings.warn(f"{name} is not under {root}: its RENDERED STAND-IN {standin!r} is used instead, and no figure made with it is comparable with the paper's", stacklevel=2)
-    folder = cache_dir().parent / "label_data" / f"{truth_store(standin).parent.name}-{dataset}-{EXPORTED}"
+    folder = cache_dir().parent / "label_data" / f"{truth_store(standin).parent.name}-{dataset}-{_EXPORTED}"
     return reader(make_once(folder, lambda: writer(folder)), **options)
 
 # %% ../nbs/lib/label_data.ipynb #a93daada

@@ -15,7 +15,7 @@ from .model import _full
 from .names import nearest_name
 
 # %% auto #0
-__all__ = ['id_loss', 'hardest_pairs', 'batch_hard_triplet', 'parsing_loss', 'attribute_loss', 'total_loss']
+__all__ = ['id_loss', 'batch_hard_triplet', 'parsing_loss', 'attribute_loss', 'total_loss']
 
 # %% ../nbs/method/05_losses.ipynb #d70d1d7c
 def _check_classes(
@@ -59,7 +59,7 @@ def _valid_anchors(
 
 # %% ../nbs/method/05_losses.ipynb #3b451ce2
 @torch.no_grad()
-def hardest_pairs(
+def _hardest_pairs(
     features: Tensor, # (B, D)
     pids: Tensor, # (B,) identities, on the same device
 ) -> tuple[Tensor, Tensor]: # (B,) index of the farthest positive, (B,) index of the nearest negative
@@ -84,7 +84,7 @@ def batch_hard_triplet(
         raise ValueError(f"features are {features.dtype}: expected floating point.")
     valid = _valid_anchors(pids).to(features.device, non_blocking=True)
     x = _full(features)
-    positive, negative = hardest_pairs(x, pids.to(features.device, non_blocking=True))
+    positive, negative = _hardest_pairs(x, pids.to(features.device, non_blocking=True))
     d_ap = torch.linalg.vector_norm(x - x[positive], dim=1)
     d_an = torch.linalg.vector_norm(x - x[negative], dim=1)
     hinge = (margin + d_ap - d_an).clamp(min=0)

@@ -18,9 +18,8 @@ from numba import njit
 from .evaluator import _matrix, _norms
 
 # %% auto #0
-__all__ = ['BLOCK', 'TWO', 'TINY', 'SPARE', 'SAMPLE', 'row_threads', 'full_precision', 'finite_features', 'centred',
-           'square_norms', 'squared_from_product', 'squared_distance', 'squared_distances', 'product_blocks',
-           'Neighbours', 'neighbours', 'centred_neighbours']
+__all__ = ['BLOCK', 'TWO', 'row_threads', 'full_precision', 'finite_features', 'centred', 'square_norms', 'squared_from_product',
+           'squared_distance', 'squared_distances', 'product_blocks', 'Neighbours', 'neighbours', 'centred_neighbours']
 
 # %% ../nbs/lib/neighbours.ipynb #615f29aa
 @contextmanager
@@ -46,7 +45,7 @@ def full_precision(device: torch.device) -> Iterator[None]:
 # %% ../nbs/lib/neighbours.ipynb #7d3cc0d0
 BLOCK = 1024  # images on each side of a block of products: 4 MB
 TWO = np.float32(2)
-TINY = np.float32(2**-20)  # of the two square norms: what a product in float32 cannot tell from zero
+_TINY = np.float32(2**-20)  # of the two square norms: what a product in float32 cannot tell from zero
 
 
 def finite_features(
@@ -80,7 +79,7 @@ def square_norms(
 def squared_from_product(a, b, dot):
     "Squared distance from two square norms and a product; what cannot be told from zero is zero."
     d = a + b - TWO * dot
-    return d if d > (a + b) * TINY else np.float32(0)
+    return d if d > (a + b) * _TINY else np.float32(0)
 
 
 @njit(nogil=True, fastmath={"reassoc", "contract"})
@@ -213,7 +212,7 @@ def _search_device(
         at = rows[s:s + step]
         both = norms[at, None] + norms
         d = both - 2 * (x[at] @ x.T)
-        d.masked_fill_(d < both * float(TINY), 0)
+        d.masked_fill_(d < both * float(_TINY), 0)
         if s < queries: kept[s:s + step] = d[:queries - s, queries:].cpu().numpy()
         far[s:s + step] = d.amax(1).cpu().numpy()
         d[torch.arange(len(at), device=x.device), at] = torch.inf   # an image is not its own neighbour
@@ -221,7 +220,7 @@ def _search_device(
     return index, far
 
 # %% ../nbs/lib/neighbours.ipynb #a45a3e2f
-SPARE = 4  # candidates beyond k, in case the product misjudged the order at the end of the list
+_SPARE = 4  # candidates beyond k, in case the product misjudged the order at the end of the list
 
 
 class Neighbours(NamedTuple):
@@ -245,15 +244,15 @@ def _in_order(x: torch.Tensor, index: np.ndarray, far: np.ndarray, k: int) -> Ne
 def _exact(x: torch.Tensor, k: int, kept: np.ndarray | None = None) -> Neighbours:
     "Exact neighbours of centred features."
     search = _search_blocks if x.device.type == "cpu" else _search_device
-    with full_precision(x.device): return _in_order(x, *search(x, min(k + SPARE, len(x) - 1), kept), k)
+    with full_precision(x.device): return _in_order(x, *search(x, min(k + _SPARE, len(x) - 1), kept), k)
 
 # %% ../nbs/lib/neighbours.ipynb #e223dbbe
-SAMPLE = 4096  # images among which an approximate search looks for the farthest
+_SAMPLE = 4096  # images among which an approximate search looks for the farthest
 
 
 def _farthest(x: torch.Tensor) -> np.ndarray:
     "(N,) squared distance to the farthest of SAMPLE images."
-    some = x[torch.linspace(0, len(x) - 1, min(SAMPLE, len(x)), device=x.device).long()]
+    some = x[torch.linspace(0, len(x) - 1, min(_SAMPLE, len(x)), device=x.device).long()]
     norms = square_norms(some)
     parts = [(square_norms(a)[:, None] + norms - 2 * (a @ some.T)).amax(1) for a in x.split(BLOCK)]
     return torch.cat(parts).clamp(min=0).cpu().numpy()
@@ -301,4 +300,4 @@ def centred_neighbours(
     if not (isinstance(k, Integral) and 0 < k < len(x)): raise ValueError(f"{len(x)} images are too few for {k} neighbours each: give at least {max(k, 1) + 1}, or a smaller k (at least 1)")
     if method == "exact": return _exact(x, k, kept)
     if method != "faiss": raise ValueError(f"unknown method '{method}': expected 'exact' or 'faiss'")
-    with full_precision(x.device): return _in_order(x, *_search_faiss(x, min(k + SPARE, len(x) - 1), probes), k)
+    with full_precision(x.device): return _in_order(x, *_search_faiss(x, min(k + _SPARE, len(x) - 1), probes), k)

@@ -23,24 +23,23 @@ from .names import nearest_name
 from .standins import truth_store
 
 # %% auto #0
-__all__ = ['PETA_COLOUR_NAMES', 'PETA_COLOURS', 'PETA_OTHERS', 'PETA_NAMES', 'PETA_LEFT_OUT', 'PETA_SPELLINGS', 'PETA_FOLDERS',
-           'PETA_PLACES', 'PETA_SIGNS', 'read_peta_tree', 'read_peta_mat', 'read_peta', 'export_peta_tree',
-           'export_peta_mat']
+__all__ = ['PETA_COLOURS', 'PETA_NAMES', 'PETA_PLACES', 'PETA_SIGNS', 'read_peta_tree', 'read_peta_mat', 'read_peta',
+           'export_peta_tree', 'export_peta_mat']
 
 # %% ../nbs/lib/peta.ipynb #a480e441
-PETA_COLOUR_NAMES = ("Black", "Blue", "Brown", "Green", "Grey", "Orange", "Pink", "Purple", "Red", "White", "Yellow")
-PETA_COLOURS = {f"{place}Colour": tuple(place + c for c in PETA_COLOUR_NAMES) for place in ("upperBody", "lowerBody", "hair", "footwear")}  # for `LabelSet.grouped`
-PETA_OTHERS = {
+_PETA_COLOUR_NAMES = ("Black", "Blue", "Brown", "Green", "Grey", "Orange", "Pink", "Purple", "Red", "White", "Yellow")
+PETA_COLOURS = {f"{place}Colour": tuple(place + c for c in _PETA_COLOUR_NAMES) for place in ("upperBody", "lowerBody", "hair", "footwear")}  # for `LabelSet.grouped`
+_PETA_OTHERS = {
     "lowerBody": "Casual Formal Capri HotPants Jeans LongSkirt Shorts ShortSkirt Suits Trousers Plaid ThinStripes",
     "personal": "Less15 Less30 Less45 Less60 Larger60 Female Male",
     "upperBody": "Casual Formal Plaid Logo ThinStripes LongSleeve NoSleeve ShortSleeve Tshirt VNeck Jacket Suit Sweater ThickStripes Other",
     "hair": "Bald Long Short", "footwear": "Boots LeatherShoes Sandals Shoes Sneaker Stocking",
     "carrying": "BabyBuggy Backpack ShoppingTro Umbrella Folder LuggageCase MessengerBag PlasticBags Suitcase Other Nothing",
     "accessory": "Headphone HairBand Hat Kerchief Muffler Sunglasses Nothing"}
-PETA_NAMES = (*(c for group in PETA_COLOURS.values() for c in group), *(place + n for place, names in PETA_OTHERS.items() for n in names.split()))
-PETA_LEFT_OUT = ("accessoryFaceMask", "lowerBodyLogo", "accessoryShawl", "lowerBodyThickStripes")
-PETA_SPELLINGS = {"footwearSneakers": "footwearSneaker"}
-PETA_FOLDERS = ("3DPeS", "CAVIAR4REID", "CUHK", "GRID", "MIT", "PRID", "SARC3D", "TownCentre", "VIPeR", "i-LID")
+PETA_NAMES = (*(c for group in PETA_COLOURS.values() for c in group), *(place + n for place, names in _PETA_OTHERS.items() for n in names.split()))
+_PETA_LEFT_OUT = ("accessoryFaceMask", "lowerBodyLogo", "accessoryShawl", "lowerBodyThickStripes")
+_PETA_SPELLINGS = {"footwearSneakers": "footwearSneaker"}
+_PETA_FOLDERS = ("3DPeS", "CAVIAR4REID", "CUHK", "GRID", "MIT", "PRID", "SARC3D", "TownCentre", "VIPeR", "i-LID")
 
 # %% ../nbs/lib/peta.ipynb #a9729fc5
 def _peta_index(
@@ -48,8 +47,8 @@ def _peta_index(
     where: str, # file and line, for the error
 ) -> int: # column of PETA_NAMES; -1: one of the four left out
     "The column of an attribute; ValueError with the nearest name for an unknown one."
-    if name in PETA_LEFT_OUT: return -1
-    name = PETA_SPELLINGS.get(name, name)
+    if name in _PETA_LEFT_OUT: return -1
+    name = _PETA_SPELLINGS.get(name, name)
     if name in PETA_NAMES: return PETA_NAMES.index(name)
     meant = nearest_name(name, PETA_NAMES) or "."
     raise ValueError(f"{where}: unknown attribute {name!r}{meant} Correct the file, or fetch PETA again.")
@@ -95,7 +94,7 @@ def _peta_folder(
 def read_peta_tree(
     folder: str | Path, # 'PETA dataset', or the folder that holds it
     strict: bool = True, # images without a line, or ids without an image, are errors; else counted and left out
-    folders: Sequence[str] = PETA_FOLDERS, # the parts to read
+    folders: Sequence[str] = _PETA_FOLDERS, # the parts to read
 ) -> LabelSet: # 105 two-way attributes, partition 'authors'
     "PETA (Deng et al., 2014) from its original tree, the form that the paper's authors read; or a stand-in in its form."
     root = next((p for p in (Path(folder) / "PETA dataset", Path(folder)) if p.is_dir()), Path(folder))
@@ -172,10 +171,10 @@ def export_peta_tree(
 ) -> Path: # the folder
     "A stand-in as PETA's original tree of ten folders, marked as a stand-in."
     domain, paths, yes = _street(name, limit)
-    spoken = {v: k for k, v in PETA_SPELLINGS.items()}
-    scenes = pd.factorize(pd.Series(paths).str.extract(r"/c(\d+)_", expand=False))[0] % len(PETA_FOLDERS)
+    spoken = {v: k for k, v in _PETA_SPELLINGS.items()}
+    scenes = pd.factorize(pd.Series(paths).str.extract(r"/c(\d+)_", expand=False))[0] % len(_PETA_FOLDERS)
     with new_folder(folder) as new:
-        for s, place in enumerate(PETA_FOLDERS):
+        for s, place in enumerate(_PETA_FOLDERS):
             archive, lines = new / "PETA dataset" / place / "archive", []
             archive.mkdir(parents=True)
             for n, i in enumerate(np.flatnonzero(scenes == s), 1):

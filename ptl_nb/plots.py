@@ -21,10 +21,9 @@ from .labels import PALETTE, PARTS, colour_parts, resize_parts
 from .names import nearest_name
 
 # %% auto #0
-__all__ = ['PRESENT', 'ABSENT', 'RIGHT', 'WRONG', 'QUERY', 'SHARED', 'NEW', 'CLUSTER_VALUES', 'write_figure', 'fonts_for',
-           'picture', 'image_grid', 'blend_parts', 'part_legend', 'part_overlay', 'attribute_bars', 'proxy_labels',
-           'label_statistics', 'frame_image', 'ranking_rows', 'curves', 'distributions', 'rate_dots', 'embedding_map',
-           'score_bars', 'cluster_rounds', 'cluster_page']
+__all__ = ['RIGHT', 'WRONG', 'QUERY', 'SHARED', 'NEW', 'write_figure', 'fonts_for', 'picture', 'image_grid', 'blend_parts',
+           'part_overlay', 'proxy_labels', 'label_statistics', 'frame_image', 'ranking_rows', 'curves', 'distributions',
+           'rate_dots', 'embedding_map', 'score_bars', 'cluster_rounds', 'cluster_page']
 
 # %% ../nbs/lib/plots.ipynb #228e1b22
 def _title(
@@ -129,7 +128,7 @@ def blend_parts(
     return np.rint(alpha * colours + (1 - alpha) * image).astype(np.uint8)
 
 # %% ../nbs/lib/plots.ipynb #8db2837a
-def part_legend() -> list[Patch]: # one patch per part
+def _part_legend() -> list[Patch]: # one patch per part
     "Handles of a legend of the eight parts."
     return [Patch(color=c / 255, label=f"{i} {p}") for i, (p, c) in enumerate(zip(PARTS, PALETTE))]
 
@@ -156,11 +155,11 @@ def part_overlay(
     for i, ax in enumerate(axes):
         pair = np.concatenate([images[i], blend_parts(images[i], maps[i], alpha)], 1)
         _draw_image(ax, pair, titles[i] if titles is not None else "")
-    fig.legend(handles=part_legend(), loc="outside right center", fontsize=7)
+    fig.legend(handles=_part_legend(), loc="outside right center", fontsize=7)
     return fig
 
 # %% ../nbs/lib/plots.ipynb #d4dd4dc9
-PRESENT, ABSENT = "#2c9c4b", "#b4b4b4"  # bars of attributes that are really there, and of those that are not
+_PRESENT, _ABSENT = "#2c9c4b", "#b4b4b4"  # bars of attributes that are really there, and of those that are not
 
 def _draw_bars(
     ax: Axes,
@@ -172,7 +171,7 @@ def _draw_bars(
     "Horizontal bars of the most probable attributes, highest on top."
     order = np.argsort(-np.asarray(probabilities), kind="stable")[:top]
     p = np.asarray(probabilities)[order]
-    colours = "steelblue" if truth is None else np.where(np.asarray(truth)[order] > .5, PRESENT, ABSENT)
+    colours = "steelblue" if truth is None else np.where(np.asarray(truth)[order] > .5, _PRESENT, _ABSENT)
     ax.barh(np.arange(len(order)), p, color=colours)
     ax.set_yticks(np.arange(len(order)), [names[i] for i in order], fontsize=7)
     for y, v in enumerate(p): ax.text(v + .02, y, f"{v:.2f}", va="center", fontsize=7)
@@ -181,7 +180,7 @@ def _draw_bars(
     ax.spines[["top", "right"]].set_visible(False)
 
 # %% ../nbs/lib/plots.ipynb #9f77f5d1
-def attribute_bars(
+def _attribute_bars(
     image: np.ndarray, # (H, W, 3) uint8
     names: Sequence[str], # (A,) attributes
     probabilities: np.ndarray, # (A,) of 'yes'
@@ -217,8 +216,8 @@ def proxy_labels(
     for i, (left, right) in enumerate(zip(axes[::2], axes[1::2])):
         _draw_image(left, np.concatenate([images[i], blend_parts(images[i], maps[i])], 1))
         _draw_bars(right, names, probabilities[i], None if truth is None else truth[i], top)
-    handles = part_legend()
-    if truth is not None: handles += [Patch(color=PRESENT, label="really there"), Patch(color=ABSENT, label="not there")]
+    handles = _part_legend()
+    if truth is not None: handles += [Patch(color=_PRESENT, label="really there"), Patch(color=_ABSENT, label="not there")]
     fig.legend(handles=handles, loc="outside lower center", ncols=5, fontsize=7)
     return fig
 
@@ -465,7 +464,7 @@ def _finish_deltas(
     ax.legend(fontsize=7, loc="lower center", bbox_to_anchor=(.5, 1))
 
 # %% ../nbs/lib/plots.ipynb #a448a92b
-CLUSTER_VALUES = {"clusters_whole": "clusters", "outliers_whole": "outliers", "dropped": "images dropped", "largest_whole": "largest cluster's share",
+_CLUSTER_VALUES = {"clusters_whole": "clusters", "outliers_whole": "outliers", "dropped": "images dropped", "largest_whole": "largest cluster's share",
                   "nmi_whole": "NMI with the truth", "fm_whole": "Fowlkes-Mallows with the truth"}
 
 def cluster_rounds(
@@ -476,11 +475,11 @@ def cluster_rounds(
 ) -> Figure:
     "Clusters, outliers, collapse and agreement with the truth, one axis per value and one line per run."
     if not records: raise ValueError("no records to draw.")
-    known = [c for c in CLUSTER_VALUES if any(c in r for r in records.values())]
+    known = [c for c in _CLUSTER_VALUES if any(c in r for r in records.values())]
     fig = curves({name: r.rename(columns={"round": "iteration"}) for name, r in records.items()}, known, title, standin)
     for ax, value in zip(fig.axes, known):
         if value == "clusters_whole" and people: ax.axhline(people, color="black", ls="--", lw=.8)
-        ax.set_title(CLUSTER_VALUES[value], fontsize=9)
+        ax.set_title(_CLUSTER_VALUES[value], fontsize=9)
         ax.set(xlabel="round", ylim=(0, None))
         ax.xaxis.get_major_locator().set_params(integer=True)
     return fig

@@ -19,36 +19,35 @@ from .plots import _axes
 from .standins import STANDINS
 
 # %% auto #0
-__all__ = ['PAIRS', 'SCORES', 'COLUMNS', 'PLACES', 'read_published', 'published', 'parse_directions', 'three_best', 'mark_best',
-           'quoted_block', 'our_block', 'table5_blocks', 'published_dots', 'published_gain', 'gains_over_ssg']
+__all__ = ['published', 'parse_directions', 'table5_blocks', 'published_dots', 'gains_over_ssg']
 
 # %% ../nbs/lib/published.ipynb #1f25845a
-PAIRS = {("market", "duke"): "Market-1501 → DukeMTMC-reID", ("duke", "market"): "DukeMTMC-reID → Market-1501",
+_PAIRS = {("market", "duke"): "Market-1501 → DukeMTMC-reID", ("duke", "market"): "DukeMTMC-reID → Market-1501",
          ("cuhk03", "market"): "CUHK03 → Market-1501", ("cuhk03", "duke"): "CUHK03 → DukeMTMC-reID"}
-SCORES = {"mAP": "mAP", "rank1": "Rank-1", "rank5": "Rank-5", "rank10": "Rank-10"}
-COLUMNS = ["method", "year", "venue", "source", "target", *SCORES, "read_at", "note"]
+_SCORES = {"mAP": "mAP", "rank1": "Rank-1", "rank5": "Rank-5", "rank10": "Rank-10"}
+_COLUMNS = ["method", "year", "venue", "source", "target", *_SCORES, "read_at", "note"]
 
 # %% ../nbs/lib/published.ipynb #a650f8d9
-def read_published(
-    file: str | Path | None = None,     # CSV with `COLUMNS`; None: the one in the package
+def _read_published(
+    file: str | Path | None = None,     # CSV with `_COLUMNS`; None: the one in the package
 ) -> pd.DataFrame:                      # scores in percent, NaN where the source gives none
     "Published figures, checked; ValueError naming the file, the row and what is wrong with it."
     file = Path(str(files("ptl_nb") / "published.csv") if file is None else file)
     table = pd.read_csv(file, dtype=str, keep_default_na=False)
-    if list(table.columns) != COLUMNS: raise ValueError(f"{file.name} has the columns {', '.join(table.columns)}; it needs {', '.join(COLUMNS)}")
+    if list(table.columns) != _COLUMNS: raise ValueError(f"{file.name} has the columns {', '.join(table.columns)}; it needs {', '.join(_COLUMNS)}")
     for number, row in enumerate(table.to_dict("records"), start=2):
         wrong = _wrong_row(row)
         if wrong: raise ValueError(f"{file.name}, line {number} ({row['method'] or 'no method'}): {wrong}")
     twice = table.duplicated(["method", "source", "target"])
     if twice.any(): raise ValueError(f"{file.name}: {table[twice].method.iloc[0]} stands twice for one direction; keep one row")
-    return table.astype({"year": int}).assign(**{s: pd.to_numeric(table[s]) for s in SCORES})
+    return table.astype({"year": int}).assign(**{s: pd.to_numeric(table[s]) for s in _SCORES})
 
 # %% ../nbs/lib/published.ipynb #a0b01ffd
 def _wrong_row(row: dict[str, str]) -> str:     # a line of the file
     "What is wrong with a row; empty if nothing is."
     if not row["method"] or not row["venue"] or not re.fullmatch(r"20\d\d", row["year"]): return "needs method, venue and a year"
-    if (row["source"], row["target"]) not in PAIRS: return f"unknown direction {row['source']}>{row['target']} (known: {_known_pairs()})"
-    given = {s: row[s] for s in SCORES if row[s]}
+    if (row["source"], row["target"]) not in _PAIRS: return f"unknown direction {row['source']}>{row['target']} (known: {_known_pairs()})"
+    given = {s: row[s] for s in _SCORES if row[s]}
     if not given: return "has no score at all"
     for score, text in given.items():
         if not re.fullmatch(r"\d+(\.\d+)?", text) or not 0 <= float(text) <= 100: return f"{score} is {text!r}; give percent, 0 to 100"
@@ -59,16 +58,16 @@ def _wrong_row(row: dict[str, str]) -> str:     # a line of the file
     return ""
 
 
-def _known_pairs() -> str: return ", ".join(f"{s}>{t}" for s, t in PAIRS)
+def _known_pairs() -> str: return ", ".join(f"{s}>{t}" for s, t in _PAIRS)
 
 # %% ../nbs/lib/published.ipynb #2e18dbdb
 def published(
     source: str,        # "market", "duke" or "cuhk03"
     target: str,        # "market" or "duke"
-) -> pd.DataFrame:      # as `read_published`, by year; `quoted` is False for the rows of the PTL paper itself
+) -> pd.DataFrame:      # as `_read_published`, by year; `quoted` is False for the rows of the PTL paper itself
     "Published rows of a direction; ValueError for a direction that has none."
-    if (source, target) not in PAIRS: raise ValueError(f"no published rows for {source}>{target} (known: {_known_pairs()})")
-    table = read_published()
+    if (source, target) not in _PAIRS: raise ValueError(f"no published rows for {source}>{target} (known: {_known_pairs()})")
+    table = _read_published()
     table = table[(table.source == source) & (table.target == target)].copy()
     table["quoted"] = ~((table.venue == "ICME") & (table.year == 2020))
     return table.sort_values("year", kind="stable", ignore_index=True)
@@ -79,50 +78,50 @@ def parse_directions(directions: str) -> list[tuple[str, str]]:     # such as "m
     pairs = [tuple(p.strip() for p in d.split(">")) for d in directions.split(",")]
     meant = [tuple(STANDINS.get(name, name) for name in pair) for pair in pairs]
     for pair, known in zip(pairs, meant):
-        if known not in PAIRS: raise ValueError(f"unknown direction {'>'.join(pair)!r} (known: {_known_pairs()})")
+        if known not in _PAIRS: raise ValueError(f"unknown direction {'>'.join(pair)!r} (known: {_known_pairs()})")
     if len(set(meant)) < len(meant): raise ValueError(f"a direction is named twice in {directions!r}")
     return pairs
 
 # %% ../nbs/lib/published.ipynb #7717527b
-def three_best(values: pd.Series) -> pd.Series:     # scores, higher is better -> 1, 2, 3, and 0 for all others
+def _three_best(values: pd.Series) -> pd.Series:     # scores, higher is better -> 1, 2, 3, and 0 for all others
     "The three best of a column."
     rank = values.rank(ascending=False, method="min")
     return rank.where(rank <= 3, 0).fillna(0).astype(int)
 
 # %% ../nbs/lib/published.ipynb #96eeba0a
-PLACES = {1: ("1st", "#c62828"), 2: ("2nd", "#2e7d32"), 3: ("3rd", "#1565c0")}
+_PLACES = {1: ("1st", "#c62828"), 2: ("2nd", "#2e7d32"), 3: ("3rd", "#1565c0")}
 
 
-def mark_best(
+def _mark_best(
     shown: pd.DataFrame,        # texts of the cells; a row's name in the index
     values: pd.DataFrame,       # numbers of the columns to rank; same index, some of the same columns
     caption: str,               # above the table; says what was ranked
 ) -> Styler:
     "A table whose columns have their three best marked, by colour and in words."
     if not shown.index.equals(values.index): raise ValueError("the two tables have different rows")
-    place = values.apply(three_best).reindex(columns=shown.columns, fill_value=0)
-    words = place.map(lambda p: f" ({PLACES[p][0]})" if p else "")
-    colours = place.map(lambda p: f"background-color: {PLACES[p][1]}; color: white" if p else "")
+    place = values.apply(_three_best).reindex(columns=shown.columns, fill_value=0)
+    words = place.map(lambda p: f" ({_PLACES[p][0]})" if p else "")
+    colours = place.map(lambda p: f"background-color: {_PLACES[p][1]}; color: white" if p else "")
     marked = (shown + words).reset_index()          # a method may stand twice: quoted, and ours
     colours = colours.set_axis(marked.index).reindex(columns=marked.columns, fill_value="")
     styler = Styler(marked, uuid=re.sub(r"\W+", "-", caption), cell_ids=False).apply(lambda _: colours, axis=None)
     return styler.hide(axis="index").set_caption(caption)
 
 # %% ../nbs/lib/published.ipynb #3fd89c10
-def quoted_block(rows: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:     # of `published` -> texts, numbers
+def _quoted_block(rows: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:     # of `published` -> texts, numbers
     "Published rows for reading: where they are from, and that they are quoted."
     index = pd.Index(rows.method, name="method")
-    values = rows.rename(columns=SCORES)[list(SCORES.values())].set_axis(index)
+    values = rows.rename(columns=_SCORES)[list(_SCORES.values())].set_axis(index)
     origin = np.where(rows.quoted, "quoted: ", "the PTL paper, quoted: ") + rows.venue + " " + rows.year.astype(str)
     origin += np.where(rows.read_at == "", ", not seen in a source", "")
     as_given = lambda v: "" if pd.isna(v) else f"{v:.2f}".removesuffix("0")      # one decimal or two, as its source
     return values.map(as_given).assign(row=origin.to_numpy())[["row", *values]], values
 
 # %% ../nbs/lib/published.ipynb #eaeb0d0d
-def our_block(summary: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:     # of `Comparison.summary` -> texts, numbers
+def _our_block(summary: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:     # of `Comparison.summary` -> texts, numbers
     "Our rows for reading: mean and standard deviation over seeds; the mAP that is ranked is the trapezoid one."
     index, columns = pd.Index(summary.method, name="method"), ["mAP_trapezoid", "rank1", "rank5", "rank10"]
-    values = summary[columns].set_axis(list(SCORES.values()), axis=1).set_axis(index).round(1)      # ranked as shown
+    values = summary[columns].set_axis(list(_SCORES.values()), axis=1).set_axis(index).round(1)      # ranked as shown
     text = lambda m: [f"{v:.1f}" + ("" if pd.isna(sd) else f" ± {sd:.1f}") for v, sd in zip(summary[m], summary[f"{m}_sd"])]
     texts = pd.DataFrame({"row": [f"ours, {n} seed{'s' * (n > 1)}" for n in summary.seeds], **{c: text(m) for c, m in zip(values, columns)}, "mAP (step)": text("mAP")}, index)
     return texts, values
@@ -135,11 +134,11 @@ def table5_blocks(
     apart: bool,                # True: ours are not comparable and get a block and a ranking of their own
 ) -> list[Styler]:
     "Quoted rows and ours as one table, or as two where ours are not comparable."
-    (quoted, numbers), (ours, our_numbers) = quoted_block(rows), our_block(summary)
-    direction = PAIRS[rows.source.iloc[0], rows.target.iloc[0]]
-    if not apart: return [mark_best(pd.concat([quoted, ours]).fillna(""), pd.concat([numbers, our_numbers]), f"{title}: published rows (quoted) and ours, three best marked")]
-    return [mark_best(quoted, numbers, f"{direction}: published rows, all quoted, three best marked"),
-            mark_best(ours, our_numbers, f"{title}: ours, ranked among themselves only")]
+    (quoted, numbers), (ours, our_numbers) = _quoted_block(rows), _our_block(summary)
+    direction = _PAIRS[rows.source.iloc[0], rows.target.iloc[0]]
+    if not apart: return [_mark_best(pd.concat([quoted, ours]).fillna(""), pd.concat([numbers, our_numbers]), f"{title}: published rows (quoted) and ours, three best marked")]
+    return [_mark_best(quoted, numbers, f"{direction}: published rows, all quoted, three best marked"),
+            _mark_best(ours, our_numbers, f"{title}: ours, ranked among themselves only")]
 
 # %% ../nbs/lib/published.ipynb #eee91d44
 def _dots(ax: Axes, names: list[str], mAP, rank1, colours: list[str], title: str):
@@ -165,7 +164,7 @@ def published_dots(
     fig, (left, right) = _axes(2, 2, (4.4, .21 * max(len(rows), len(summary)) + .9), title)
     names = [f"{m}, {v} {y}" for m, v, y in zip(rows.method, rows.venue, rows.year)]
     _dots(left, names, rows.mAP, rows["rank1"], ["grey" if q else "black" for q in rows.quoted],
-          f"published, quoted: {PAIRS[rows.source.iloc[0], rows.target.iloc[0]]}\n(black: the PTL paper's own)")
+          f"published, quoted: {_PAIRS[rows.source.iloc[0], rows.target.iloc[0]]}\n(black: the PTL paper's own)")
     _dots(right, list(summary.method), summary.mAP_trapezoid, summary["rank1"], ["tab:blue"] * len(summary),
           ("ours: STAND-IN NUMBERS, not comparable" if standin else "ours") + "\n(bars: ± standard deviation of mAP over seeds)")
     right.errorbar(summary.mAP_trapezoid, range(len(summary)), xerr=summary.mAP_trapezoid_sd.fillna(0), fmt="none", color="tab:blue", lw=1)
@@ -173,11 +172,11 @@ def published_dots(
     return fig
 
 # %% ../nbs/lib/published.ipynb #85bba20b
-def published_gain(
+def _published_gain(
     rows: pd.DataFrame,         # of `published`
     better: str = "PTL+SSG",    # a method
     base: str = "SSG",          # the one it is held against
-    score: str = "mAP",         # one of `SCORES`
+    score: str = "mAP",         # one of `_SCORES`
 ) -> float:                     # points; NaN where one of them has no such score here
     "One published row minus another."
     by_method = rows.set_index("method")[score]
@@ -190,7 +189,7 @@ def gains_over_ssg(comparisons: list) -> pd.DataFrame:      # of `tables.compare
     for c in comparisons:
         if not {"PTL+SSG", "BL+SSG"} <= set(c.scores): continue
         pair, ours = (c.source.stands_for or c.source.name, c.target.stands_for or c.target.name), c.difference("PTL+SSG", "BL+SSG")
-        theirs = published_gain(published(*pair))
+        theirs = _published_gain(published(*pair))
         mark = "ours, STAND-IN NUMBERS" if c.standin else "ours"
         lines[f"{c.source.name} → {c.target.name}"] = {"published: PTL+SSG − SSG": "not known" if np.isnan(theirs) else f"{theirs:+.1f}",
                                                        f"{mark}: PTL+SSG − BL+SSG": f"{100 * ours.value:+.1f} [{100 * ours.low:+.1f}, {100 * ours.high:+.1f}]"}

@@ -17,8 +17,7 @@ from .neighbours import (
     TWO, Neighbours, centred, centred_neighbours, finite_features, row_threads, squared_distances)
 
 # %% auto #0
-__all__ = ['ALMOST_ONE', 'ROOM', 'MAX_STORED', 'reciprocal_sets', 'expanded_sets', 'gaussian_weights', 'encode', 'row_groups',
-           'min_sum', 'jaccard_similarity', 'rerank']
+__all__ = ['ROOM', 'encode', 'row_groups', 'jaccard_similarity', 'rerank']
 
 # %% ../nbs/lib/reranking.ipynb #53ae6721
 @njit(nogil=True)
@@ -33,7 +32,7 @@ def _mutual(start, stop, index, width, out, count):
                     break
 
 
-def reciprocal_sets(
+def _reciprocal_sets(
     index: np.ndarray, # (N, at least k + 1) int32 neighbours, the image itself first
     k: int,
 ) -> tuple[np.ndarray, np.ndarray]: # (N, k + 1) int32 members, nearest first, and (N,) how many of them count
@@ -65,12 +64,12 @@ def _expand(start, stop, near, near_count, half, half_count, ptr, out):
         else: ptr[i] = size
 
 # %% ../nbs/lib/reranking.ipynb #da67d4b6
-def expanded_sets(
+def _expanded_sets(
     index: np.ndarray, # (N, at least k1 + 1) int32 neighbours, the image itself first
     k1: int,
 ) -> tuple[np.ndarray, np.ndarray]: # (N + 1,) where each set starts, and all members, ascending within a set
     "Expanded k-reciprocal sets (Eq. 3)."
-    sets, sizes = (*reciprocal_sets(index, k1), *reciprocal_sets(index, round(k1 / 2))), np.zeros(len(index), np.int64)
+    sets, sizes = (*_reciprocal_sets(index, k1), *_reciprocal_sets(index, round(k1 / 2))), np.zeros(len(index), np.int64)
     with row_threads() as run:
         run(_expand, len(index), *sets, sizes, np.empty(0, np.int32))
         ptr = np.concatenate([[0], np.cumsum(sizes)])
@@ -91,10 +90,10 @@ def _known(start, stop, index, squared, ptr, members, d):
 def _narrow(entries: int) -> type: return np.int32 if entries < 2**31 else np.int64   # SciPy widens the indices to the type of the pointers
 
 
-def gaussian_weights(
+def _gaussian_weights(
     x: torch.Tensor, # (N, D)
     near: Neighbours,
-    ptr: np.ndarray, members: np.ndarray, # sets, from `expanded_sets`
+    ptr: np.ndarray, members: np.ndarray, # sets, from `_expanded_sets`
 ) -> csr_array: # (N, N) V, rows sum to one
     "Weights exp(-d) of the members of each set, d scaled by the image's farthest distance (Eq. 1, 4)."
     n, d, owner = len(near.index), np.empty(len(members), np.float32), np.repeat(np.arange(len(ptr) - 1, dtype=np.int32), np.diff(ptr))
@@ -113,7 +112,7 @@ def encode(
     k2: int = 6, # images in a local query expansion
 ) -> csr_array: # (N, N) V averaged, rows sum to one
     "K-reciprocal encoding of each image (Eq. 2-4)."
-    weights, n = gaussian_weights(x, near, *expanded_sets(near.index, k1)), len(near.index)
+    weights, n = _gaussian_weights(x, near, *_expanded_sets(near.index, k1)), len(near.index)
     starts = (np.arange(n + 1) * k2).astype(_narrow(n * k2))
     encoding = csr_array((np.full(n * k2, 1 / k2, np.float32), near.index[:, :k2].ravel(), starts), shape=(n, n)) @ weights
     encoding.sort_indices()
@@ -153,7 +152,7 @@ def _seen(total, touched):
     return n
 
 # %% ../nbs/lib/reranking.ipynb #ef43f2ec
-ALMOST_ONE = np.float32(1 - 1e-6)
+_ALMOST_ONE = np.float32(1 - 1e-6)
 
 
 @njit(nogil=True)
@@ -168,7 +167,7 @@ def _similar(start, stop, first, arrays, room, index, value, count):
             count[r] = _seen(total, touched)
         for p in range(count[r]):
             s = total[touched[p]] / (TWO - total[touched[p]])
-            index[room[r] + p], value[room[r] + p] = touched[p], np.float32(1) if s > ALMOST_ONE else s
+            index[room[r] + p], value[room[r] + p] = touched[p], np.float32(1) if s > _ALMOST_ONE else s
             total[touched[p]] = 0
 
 # %% ../nbs/lib/reranking.ipynb #b9b2cd8b
@@ -199,7 +198,7 @@ def _pack(start, stop, room, index, value, ends, out_index, out_value):
         out_value[ends[r]:ends[r + 1]] = value[room[r]:room[r] + n]
 
 # %% ../nbs/lib/reranking.ipynb #f609cbcb
-MAX_STORED = 2**28  # entries of a similarity: 2 GB
+_MAX_STORED = 2**28  # entries of a similarity: 2 GB
 
 
 def _inverted(encoding: csr_array, first: int = 0) -> tuple[np.ndarray, ...]:
@@ -208,9 +207,9 @@ def _inverted(encoding: csr_array, first: int = 0) -> tuple[np.ndarray, ...]:
     return encoding.indptr, encoding.indices, encoding.data, columns.indptr, columns.indices, columns.data
 
 
-def min_sum(
+def _min_sum(
     encoding: csr_array, # (N, N), rows sum to one
-    max_stored: int = MAX_STORED, # most entries to store, 8 bytes each
+    max_stored: int = _MAX_STORED, # most entries to store, 8 bytes each
 ) -> csr_array: # (N, N) float32 s / (2 - s), exactly symmetric
     "Jaccard similarities of the rows (Eq. 5); ValueError where they are too many to store."
     n, arrays = encoding.shape[0], _inverted(encoding)
@@ -246,12 +245,12 @@ def jaccard_similarity(
     k2: int = 6, # images in a local query expansion, at most k1
     method: str = "exact", # how neighbours are found, see `neighbours`
     probes: int = 32, # for method='faiss'
-    max_stored: int = MAX_STORED, # most entries to store, 8 bytes each
+    max_stored: int = _MAX_STORED, # most entries to store, 8 bytes each
 ) -> csr_array: # (N, N) float32 in [0, 1], exactly symmetric, 1 on the diagonal; what is not stored is 0: distance 1
     "One minus the Jaccard distance of k-reciprocal encodings (Zhong et al., 2017); ValueError for unusable features, N <= k1 or k2 > k1."
     x = centred("features", features)
     _check_k(len(x), k1, k2)
-    return min_sum(encode(x, centred_neighbours(x, k1, method, probes), k1, k2), max_stored)
+    return _min_sum(encode(x, centred_neighbours(x, k1, method, probes), k1, k2), max_stored)
 
 # %% ../nbs/lib/reranking.ipynb #2b054d39
 @njit(nogil=True)

@@ -4,9 +4,8 @@
 
 # %% auto #0
 __all__ = ['PAPER_TABLE2', 'TABLE2_METHODS', 'TABLE2_ALL', 'TABLE3_METHODS', 'TABLE4_METHODS', 'TABLE4_LABELS', 'TABLE4_ROWS',
-           'TABLE5_METHODS', 'UNASKED', 'check_domains', 'check_test', 'Experiment', 'compare', 'Comparison',
-           'result_name', 'mean_scores', 'compare_labels', 'findings', 'stored_facts', 'ssg_facts', 'stopped_early',
-           'save_comparison', 'TableSetUp', 'set_up', 'Stopwatch']
+           'TABLE5_METHODS', 'check_domains', 'Experiment', 'compare', 'Comparison', 'result_name', 'compare_labels',
+           'stopped_early', 'save_comparison', 'TableSetUp', 'set_up', 'Stopwatch']
 
 # %% ../nbs/lib/tables.ipynb #970a40e0
 import json
@@ -69,7 +68,7 @@ def check_domains(
     if source.name == target.name:
         raise ValueError(f"source and target are both named {source.name!r}; rename the folder of one")
     source.need("train")
-    if scored: check_test(target)
+    if scored: _check_test(target)
     people = int(identity_classes(source.train.pid.to_numpy()).max()) + 1
     if people < recipe.identities:
         raise ValueError(f"{source.name} has {people} training identities, a batch wants {recipe.identities}; lower `identities`")
@@ -83,7 +82,7 @@ def check_domains(
     return labelled_domains(methods, source, target)
 
 
-def check_test(domain: Domain) -> None:
+def _check_test(domain: Domain) -> None:
     "ValueError where a test set cannot be scored, by the rule of `evaluator`, or holds too few people for an interval."
     domain.need("query", "gallery")
     q, g = domain.query, domain.gallery
@@ -186,7 +185,7 @@ class Comparison:
 
     def difference(self, method: str, reference: str) -> Interval:
         "Trapezoid mAP of one method minus another's, averaged over the seeds both have; test identities resampled."
-        return bootstrap_difference(mean_scores(self.scores[method]), mean_scores(self.scores[reference]), measure="mAP_trapezoid")
+        return bootstrap_difference(_mean_scores(self.scores[method]), _mean_scores(self.scores[reference]), measure="mAP_trapezoid")
 
     def _row(self, method: str, group: pd.DataFrame, quoted: tuple) -> TableRow:
         mean = {m: group[m].mean() for m in SCORE_NAMES}
@@ -208,7 +207,7 @@ def result_name(comparison: Comparison) -> str:
     return f"{comparison.source.slug}-{comparison.target.slug}{marks}-{seeds}{rows}"
 
 
-def mean_scores(scores: dict[int, Scores]) -> Scores:
+def _mean_scores(scores: dict[int, Scores]) -> Scores:
     "Scores whose per-query values are means over seeds (what the bootstrap over identities resamples)."
     first = next(iter(scores.values()))
     means = {name: np.mean([getattr(s, name) for s in scores.values()], axis=0) for name in ("ap", "ap_trapezoid", "inp")}
@@ -231,7 +230,7 @@ def compare_labels(
                    standin_labels=any(c.standin_labels for c in found.values()))
 
 # %% ../nbs/lib/tables.ipynb #d1bae9ea
-def findings(comparison: Comparison, questions: dict[str, tuple[str, str]]) -> pd.DataFrame:      # question -> (row, the row it should beat)
+def _findings(comparison: Comparison, questions: dict[str, tuple[str, str]]) -> pd.DataFrame:      # question -> (row, the row it should beat)
     """Trapezoid mAP of a row minus another's, in points, per question: difference, 95 % interval, seeds above zero, verdict.
 
     Questions about rows that are not there are left out.
@@ -247,12 +246,12 @@ def findings(comparison: Comparison, questions: dict[str, tuple[str, str]]) -> p
     return pd.DataFrame(rows)
 
 # %% ../nbs/lib/tables.ipynb #feef6bf9
-def stored_facts(runs: dict[str, dict[int, Path]]) -> dict[str, dict[int, dict]]:
+def _stored_facts(runs: dict[str, dict[int, Path]]) -> dict[str, dict[int, dict]]:
     "What `run.json` of every run says, by row and seed."
     return {m: {s: json.loads((r / "run.json").read_text(encoding="utf-8")) for s, r in seeds.items()} for m, seeds in runs.items()}
 
 
-def ssg_facts(runs: dict[str, dict[int, dict]]) -> dict:
+def _ssg_facts(runs: dict[str, dict[int, dict]]) -> dict:
     "The recipes of a table's rows with SSG, and where a row's adaptation stopped before its last round; empty without such rows."
     rows = {m: seeds for m, seeds in runs.items() if all("stopped" in run for run in seeds.values())}
     if not rows: return {}
@@ -263,7 +262,7 @@ def ssg_facts(runs: dict[str, dict[int, dict]]) -> dict:
 
 def stopped_early(comparison: Comparison) -> pd.DataFrame:
     "One row per adaptation by clusters that did not train all its rounds, with the round that ended it; empty where all did."
-    facts, rows = ssg_facts(stored_facts(comparison.runs)), []
+    facts, rows = _ssg_facts(_stored_facts(comparison.runs)), []
     for m, seeds in facts.get("ssg_stopped", {}).items():
         for s, why in seeds.items():
             ended = f"{facts['ssg_rounds'][m][s]} of {facts['ssg'][m]['rounds']}"
@@ -273,7 +272,7 @@ def stopped_early(comparison: Comparison) -> pd.DataFrame:
 
 def save_comparison(comparison: Comparison, folder: Path, device: str = "cpu", **extra) -> list[Path]:
     "CSV of the summary, CSV by seed, JSON with recipe, data hashes, versions; returns the files."
-    stored = stored_facts(comparison.runs)
+    stored = _stored_facts(comparison.runs)
     summary, seeds, facts = (folder / f"{comparison.stem}{end}" for end in (".csv", "-seeds.csv", ".json"))
     write_csv(summary, comparison.summary().round(4))
     write_csv(seeds, comparison.by_seed().round(6))
@@ -281,7 +280,7 @@ def save_comparison(comparison: Comparison, folder: Path, device: str = "cpu", *
         "title": comparison.title, "standin": comparison.standin, "recipe": asdict(comparison.recipe),
         "precision": resolve_precision(comparison.recipe.precision, device),
         "data": {d.name: d.data_hash() for d in (comparison.source, comparison.target)},
-        "runs": {m: {s: r.name for s, r in runs.items()} for m, runs in comparison.runs.items()}, **ssg_facts(stored),
+        "runs": {m: {s: r.name for s, r in runs.items()} for m, runs in comparison.runs.items()}, **_ssg_facts(stored),
         "training_seconds": {m: {s: run["seconds"] for s, run in runs.items()} for m, runs in stored.items()},
         "training_git": sorted({run["git"] for runs in stored.values() for run in runs.values()}),
         "peak_memory_MB": peak_memory(), **environment(device), **extra})
@@ -316,14 +315,14 @@ class TableSetUp:
         return files[0]
 
     def save_findings(self, comparison: Comparison, questions: dict[str, tuple[str, str]]) -> pd.DataFrame:
-        "`findings`, kept beside the table where there are any."
-        answers = findings(comparison, questions)
+        "`_findings`, kept beside the table where there are any."
+        answers = _findings(comparison, questions)
         if len(answers): write_csv(self.folder / f"{comparison.stem}-findings.csv", answers.round(4))
         return answers.round(1)
 
 
 # parameters that a notebook may lack
-UNASKED = {"origin": "standin", "data_root": "data", "variant": "as_paper", "methods": ""}
+_UNASKED = {"origin": "standin", "data_root": "data", "variant": "as_paper", "methods": ""}
 
 # %% ../nbs/lib/tables.ipynb #206840e5
 def set_up(
@@ -336,7 +335,7 @@ def set_up(
     "Check the parameters of a table's notebook, load its domains, try its folder, and say what was asked for."
     check_parameters(namespace, numbers=("seeds", "lengths"))
     plain_warnings()
-    given = UNASKED | namespace
+    given = _UNASKED | namespace
     smoke = in_test() if given["smoke"] is None else given["smoke"]
     device, data = choose_device(given["device"]), os.path.relpath(from_root(given["data_root"]))
     loaded = {place: load_domain(place, data, given["origin"]) for place in dict.fromkeys(domains)}
