@@ -19,7 +19,7 @@ from tqdm import tqdm
 from .data import decode
 from .domain import STANDIN_MARKER, check_links, disk_spelling, read_marker
 from .label_sets import LabelSet, crop_boxes, new_folder, person_array, standin_images
-from .labels import _repeated, _threads, read_parts
+from .labels import first_repeated, image_threads, read_parts
 from .standins import truth_store
 
 # %% auto #0
@@ -120,7 +120,7 @@ def part_maps(
                              "Fetch the annotations again.") from error
 
     def fill(array: np.ndarray) -> None:
-        with _threads() as pool:
+        with image_threads() as pool:
             for i, m in enumerate(tqdm(pool.map(one, range(len(labels))), total=len(labels), desc="masks", delay=5, leave=False)): array[i] = m
 
     return person_array(labels, "parts", (len(labels), *size), fill, cache)
@@ -143,7 +143,7 @@ def _read_json(
     if absent: raise ValueError(f"{file} has no list '{absent[0]}': it is not an annotation file of COCO DensePose.")
     for picture in content["images"]: _check_picture(picture, file)
     if bad := [a for a in content["annotations"] if not isinstance(a, dict)]: raise ValueError(f"{file} has the annotation {bad[0]!r:.60}, which is no object: fetch the annotations again.")
-    if (twice := _repeated([p["id"] for p in content["images"]])) is not None: raise ValueError(f"{file} lists the image id {twice} twice: fetch the annotations again.")
+    if (twice := first_repeated([p["id"] for p in content["images"]])) is not None: raise ValueError(f"{file} lists the image id {twice} twice: fetch the annotations again.")
     return content
 
 

@@ -20,7 +20,7 @@ from .data import batches, decode
 from .gallery import GalleryIndex
 from .labels import PARTS
 from .model import PTLNet
-from .plots import QUERY, RIGHT, WRONG, _axes, _draw_image, _title, blend_parts, frame_image
+from .plots import QUERY, RIGHT, WRONG, blend_parts, draw_image, figure_title, frame_image, grid_of_axes
 from .ssg import EmbeddingHead
 
 # %% ../nbs/lib/explanation.ipynb #895ce688
@@ -35,13 +35,13 @@ def result_figure(
     if not len(table): raise ValueError("there are no answers to draw; widen the filters of the search")
     colours = {"yes": RIGHT, "no": WRONG, "?": QUERY}
     groups, columns = dict(iter(table.groupby("query"))), 1 + int(table["rank"].max())
-    fig, axes = _axes(len(queries) * columns, columns, (.95, 2.05), _title(title, index.standin or queries.standin))
+    fig, axes = grid_of_axes(len(queries) * columns, columns, (.95, 2.05), figure_title(title, index.standin or queries.standin))
     for q, (left, *rest) in enumerate(np.array(axes).reshape(-1, columns)):
         for ax in (left, *rest): ax.axis("off")
-        _draw_image(left, frame_image(decode(queries.files([q])[0], size), QUERY), f"query\n{queries.camera(queries.rows['camid'].iloc[q])}")
+        draw_image(left, frame_image(decode(queries.files([q])[0], size), QUERY), f"query\n{queries.camera(queries.rows['camid'].iloc[q])}")
         for ax, answer in zip(rest, groups[q].itertuples() if q in groups else ()):
             framed = frame_image(decode(index.root / answer.path, size), colours[answer.same])
-            _draw_image(ax, framed, f"{answer.similarity:.2f}\n{index.camera(answer.camid)}")
+            draw_image(ax, framed, f"{answer.similarity:.2f}\n{index.camera(answer.camid)}")
     return fig
 
 # %% ../nbs/lib/explanation.ipynb #288e9fcb
@@ -133,10 +133,10 @@ def match_figure(
 ) -> Figure:
     "A query above each of its answers, with activation maps and part maps beside them."
     limit = max(float(np.abs(_enlarge(m, query.shape[:2])).max()) for m in maps) or 1.0
-    fig, axes = _axes(len(gallery), 5, (2.3, 3.2) if parts else (1.7, 3.2), _title(title, standin))
+    fig, axes = grid_of_axes(len(gallery), 5, (2.3, 3.2) if parts else (1.7, 3.2), figure_title(title, standin))
     for i, ax in enumerate(axes):
         pairs = [(query, maps[0][i]), (gallery[i], maps[1][i])]
         tinted = [[blend_parts(image, p)] for image, p in ((query, parts[0]), (gallery[i], parts[1][i]))] if parts else ([], [])
         rows = [np.concatenate([image, _heat_map(image, m, limit), *more], 1) for (image, m), more in zip(pairs, tinted)]
-        _draw_image(ax, np.concatenate(rows), titles[i])
+        draw_image(ax, np.concatenate(rows), titles[i])
     return fig

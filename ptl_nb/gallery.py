@@ -26,7 +26,7 @@ from .data import MEAN, STD, decode, pixels
 from .disk import atomic_write, explain_errors, file_lock, write_csv, write_json
 from .domain import Domain
 from .evaluator import extract
-from .labels import _threads
+from .labels import image_threads
 from .mixed_precision import resolve_precision
 from .model import PTLNet
 from .own_images import parse_times, read_columns
@@ -242,7 +242,7 @@ def index_files(
     "An index of image files, in memory; ValueError naming a file that cannot be decoded."
     if not len(rows): raise ValueError("an index of no images; name at least one")
     files = [root / path for path in rows["path"]]
-    with _threads() as pool:
+    with image_threads() as pool:
         images = (np.stack([*pool.map(lambda file: decode(file, recipe.size), files[i:i + BLOCK_IMAGES])]) for i in range(0, len(files), BLOCK_IMAGES))
         return GalleryIndex(np.concatenate([*_features(net, recipe, images, device)]), full_rows(rows), model_hash(net, recipe.size), Path(root), standin)
 

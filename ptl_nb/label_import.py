@@ -22,8 +22,8 @@ from .disk import draft_folder, expand_user, file_lock
 from .domain import IMAGE_ENDINGS, SPLITS, Domain, check_links, normal_path
 from .image_files import upright_size
 from .labels import (
-    ATTRIBUTES_FILE, PARTS, PROVENANCE_FILE, Vocabulary, _first, _read_rows, _repeated, _threads, _to_number,
-    _write_part_map, check_attributes, part_file, split_attributes, write_attributes, write_provenance)
+    ATTRIBUTES_FILE, PARTS, PROVENANCE_FILE, Vocabulary, check_attributes, first_repeated, first_true, image_threads,
+    part_file, read_attribute_rows, row_numbers, split_attributes, write_attributes, write_part_map, write_provenance)
 from .names import nearest_name
 
 # %% auto #0
@@ -165,7 +165,7 @@ def _translate(
         raise ValueError(f"{file} is {theirs.shape[0]}x{theirs.shape[1]}, its image {size[0]}x{size[1]} (height x width): make the labels at the size of the images.")
     ours = table[theirs]
     if (bad := ours == _NONE).any():
-        raise ValueError(f"{file}: class {theirs[_first(bad)]} is not in the mapping, which has {', '.join(map(str, np.flatnonzero(table != _NONE)))}: it belongs to another class set.")
+        raise ValueError(f"{file}: class {theirs[first_true(bad)]} is not in the mapping, which has {', '.join(map(str, np.flatnonzero(table != _NONE)))}: it belongs to another class set.")
     return ours
 
 # %% ../nbs/lib/label_import.ipynb #4f7154dd
@@ -179,7 +179,7 @@ def _part_files(
     if not names: raise ValueError(f"{folder} holds no PNG: name the tree of part maps, PNG files of class numbers.")
     check_links(folder, names)
     stems = [_stem(name) for name in names]
-    if (twice := _repeated(stems)) is not None:
+    if (twice := first_repeated(stems)) is not None:
         first, second = [name for name, stem in zip(names, stems) if stem == twice][:2]
         raise ValueError(f"{folder} holds {first!r} and {second!r} for the same image: keep one of them.")
     paths = {_stem(p): p for s in SPLITS for p in getattr(domain, s).path}
@@ -222,10 +222,10 @@ def import_parts(
     files, others = _part_files(domain, folder)
     found = _covered(domain, wanted, list(files), others, missing, folder)
     paths = [p for p in wanted if p in files]
-    if twice := _repeated([part_file(store, p).as_posix() for p in paths]): raise ValueError(f"two images would share the part map {twice}. Rename one.")
+    if twice := first_repeated([part_file(store, p).as_posix() for p in paths]): raise ValueError(f"two images would share the part map {twice}. Rename one.")
     with _addition(store, "parts") as new:
-        one = lambda path: _write_part_map(part_file(new, path), _translate(files[path], table, domain.root / path))
-        with _threads() as pool: list(tqdm(pool.map(one, paths), total=len(paths), desc=f"part maps of {domain.name}", unit="file", delay=5, leave=False))
+        one = lambda path: write_part_map(part_file(new, path), _translate(files[path], table, domain.root / path))
+        with image_threads() as pool: list(tqdm(pool.map(one, paths), total=len(paths), desc=f"part maps of {domain.name}", unit="file", delay=5, leave=False))
         kept = mapping if isinstance(mapping, str) else {int(k): int(v) for k, v in mapping.items()}
         write_provenance(new, "parts", predicted_by, weights, len(paths), domain.standin or standin, imported_from=folder.name, mapping=kept,
                          lacking=[p for i, p in enumerate(PARTS) if i not in table], missing=len(found.missing))
@@ -239,14 +239,14 @@ def _soft(
 ) -> tuple[Vocabulary, np.ndarray | list[np.ndarray]]:
     "Vocabulary and probabilities of a table; ValueError naming image, column and value."
     if not columns or not rows: raise ValueError(f"{file} holds {len(rows)} images and {len(columns)} columns of attributes: nothing to import.")
-    table, paths = np.stack([_to_number(file, columns, row) for row in rows]), [row[0] for row in rows]
+    table, paths = np.stack([row_numbers(file, columns, row) for row in rows]), [row[0] for row in rows]
     formed = ["=" in c for c in columns]
     try: vocabulary = Vocabulary.from_columns(columns) if any(formed) else Vocabulary.two_way(columns)
     except ValueError as error: raise ValueError(f"{file}: {error} All columns have that form, or none.") from None
     if not all(formed):
         for bad, what in ((~np.isfinite(table), "is not a number"), (table < 0, "is negative"), (table > 1, "is above one")):
             if bad.any():
-                i, j = _first(bad)
+                i, j = first_true(bad)
                 raise ValueError(f"{file}: '{paths[i]}', column '{columns[j]}' is {table[i, j]}: {what}. Give 0, 1 or the probability of yes.")
         return vocabulary, np.stack([1 - table, table], 2)
     soft = split_attributes(vocabulary, table)
@@ -267,12 +267,12 @@ def import_attributes(
     "Attributes made elsewhere into a label store, checked, all or nothing."
     file, wanted = expand_user(csv), _wanted(domain, splits)
     if not file.is_file(): raise FileNotFoundError(f"{file} is not there: name the table of attributes.")
-    columns, rows = _read_rows(file)
+    columns, rows = read_attribute_rows(file)
     vocabulary, soft = _soft(file, columns, rows)
     ours = {normal_path(p): p for s in SPLITS for p in getattr(domain, s).path}
     at = {ours.get(normal_path(row[0]), row[0]): i for i, row in enumerate(rows)}
     if len(at) < len(rows):
-        twice = _repeated([normal_path(row[0]) for row in rows])
+        twice = first_repeated([normal_path(row[0]) for row in rows])
         raise ValueError(f"{file}: two rows are of the image {ours[twice]!r}, in other spellings. Keep one of them.")
     known = set(ours.values())
     others = [p for p in at if p not in known and not (domain.root / p).is_file()]

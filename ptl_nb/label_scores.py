@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from .labels import (
-    PARTS, Vocabulary, _check_classes, attribute_auc, join_attributes, one_hot, part_iou, select_attributes)
+    PARTS, Vocabulary, attribute_auc, check_part_classes, join_attributes, one_hot, part_iou, select_attributes)
 
 # %% auto #0
 __all__ = ['part_scores', 'attribute_scores', 'part_statistics', 'attribute_statistics', 'doubtful']
@@ -23,7 +23,7 @@ def _counts(
     "Pixels of each part in each image."
     maps = np.asarray(maps)
     if maps.ndim != 3 or not maps.size: raise ValueError(f"part maps of shape {maps.shape}: expected (N, H, W) with at least one image.")
-    _check_classes(maps)
+    check_part_classes(maps)
     return np.stack([np.count_nonzero(maps == k, axis=(1, 2)) for k in range(len(PARTS))], axis=1)
 
 # %% ../nbs/lib/label_scores.ipynb #d6dbd27e

@@ -23,7 +23,7 @@ from .data import cached_array, decode
 from .disk import atomic_folder
 from .domain import STANDS_FOR, check_links, disk_spelling
 from .domains import load_domain
-from .labels import Vocabulary, _first, _threads, select_attributes, split_attributes
+from .labels import Vocabulary, first_true, image_threads, select_attributes, split_attributes
 from .matfile import read_mat, whole_numbers
 from .standins import cache_dir
 
@@ -151,7 +151,7 @@ def _hash(
         for a in array if isinstance(array, list) else [array]: whole.update(b"-" if a is None else np.ascontiguousarray(a).tobytes())
     files = sorted(set(labels.paths))
     digest = lambda path: hashlib.sha256((labels.root / path).read_bytes()).digest()
-    with _threads() as pool:
+    with image_threads() as pool:
         for d in tqdm(pool.map(digest, files), total=len(files), desc=f"hashing {labels.name}", unit="file", delay=5, leave=False): whole.update(d)
     return whole.hexdigest()
 
@@ -211,7 +211,7 @@ def crops(
         return _cut_persons(file, tuple(map(int, labels.sizes[rows[0]])), boxes[rows], size)
 
     def fill(array: np.ndarray) -> None:
-        with _threads() as pool:
+        with image_threads() as pool:
             done = tqdm(pool.map(persons, files), total=len(files), desc=f"decoding {labels.name}", unit="file", delay=5, leave=False)
             for (_, rows), images in zip(files, done): array[rows] = np.stack(images)
 
@@ -277,7 +277,7 @@ def checked_values(
     if np.asarray(table).dtype.kind not in "biuf": raise ValueError(f"{file}: the data of the attributes are {np.asarray(table).dtype}, expected numbers: another version of the file.")
     table = np.asarray(table, np.float32)
     if (bad := ~np.isin(table, allowed)).any():
-        i, j = _first(bad)
+        i, j = first_true(bad)
         what = "is not a number" if np.isnan(table[i, j]) else f"is {table[i, j]:g}, expected {' or '.join(map(str, allowed))}"
         raise ValueError(f"{file}: image '{paths[i]}', attribute '{names[j]}' {what} ({int(bad.sum())} such values). Fetch the file again, or leave the attribute out.")
     return table

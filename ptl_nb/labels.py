@@ -23,10 +23,11 @@ from .disk import atomic_write, file_lock
 from .names import nearest_name
 
 # %% auto #0
-__all__ = ['PARTS', 'PALETTE', 'ATTRIBUTES_FILE', 'PROVENANCE_FILE', 'LABEL_KINDS', 'colour_parts', 'resize_parts', 'Vocabulary',
-           'join_attributes', 'split_attributes', 'check_attributes', 'part_file', 'write_parts', 'read_parts',
-           'write_attributes', 'read_attributes', 'read_provenance', 'write_provenance', 'one_hot', 'select_attributes',
-           'part_iou', 'attribute_auc']
+__all__ = ['PARTS', 'PALETTE', 'ATTRIBUTES_FILE', 'PROVENANCE_FILE', 'LABEL_KINDS', 'check_part_classes', 'colour_parts',
+           'resize_parts', 'first_repeated', 'Vocabulary', 'join_attributes', 'split_attributes', 'first_true',
+           'check_attributes', 'part_file', 'write_part_map', 'image_threads', 'write_parts', 'read_parts',
+           'write_attributes', 'read_attribute_rows', 'row_numbers', 'read_attributes', 'read_provenance',
+           'write_provenance', 'one_hot', 'select_attributes', 'part_iou', 'attribute_auc']
 
 # %% ../nbs/method/03_labels.ipynb #c9c806b8
 PARTS = ("background", "head", "torso", "upper arm", "lower arm", "upper leg", "lower leg", "foot")
@@ -35,7 +36,7 @@ PALETTE = np.array([(38, 38, 46), (245, 200, 66), (214, 69, 65), (52, 122, 200),
 PALETTE.setflags(write=False)
 
 # %% ../nbs/method/03_labels.ipynb #4e896e74
-def _check_classes(
+def check_part_classes(
     maps: np.ndarray, # classes
     what: str = "part maps", # what to call them in an error
 ):
@@ -51,7 +52,7 @@ def colour_parts(
 ) -> np.ndarray: # (..., H, W, 3) uint8 RGB
     "Part maps in the colours of PALETTE."
     maps = np.asarray(maps)
-    _check_classes(maps)
+    check_part_classes(maps)
     return PALETTE[maps]
 
 # %% ../nbs/method/03_labels.ipynb #d85323ce
@@ -106,7 +107,7 @@ def resize_parts(
     return maps[..., rows[:, None], columns]
 
 # %% ../nbs/method/03_labels.ipynb #33d8c0fb
-def _repeated(
+def first_repeated(
     names: Sequence[str],
 ) -> str | None: # None where all differ
     "The first name that appears a second time."
@@ -121,7 +122,7 @@ def _check_vocabulary(
     "ValueError for names that could not be told apart or written to a table."
     if not names or len(names) != len(classes):
         raise ValueError(f"{len(names)} attributes with {len(classes)} lists of classes: expected one list each.")
-    if twice := _repeated(names): raise ValueError(f"attribute '{twice}' appears twice in the vocabulary.")
+    if twice := first_repeated(names): raise ValueError(f"attribute '{twice}' appears twice in the vocabulary.")
     for name, kinds in zip(names, classes):
         if len(kinds) < 2 or len(set(kinds)) < len(kinds):
             raise ValueError(f"attribute '{name}' has classes {list(kinds)}: expected at least two, all different.")
@@ -201,7 +202,7 @@ def split_attributes(
     return np.stack(parts, 1) if len(set(vocabulary.sizes)) == 1 else parts
 
 # %% ../nbs/method/03_labels.ipynb #82e1a8e7
-def _first(
+def first_true(
     bad: np.ndarray, # (N, ...) bool
 ) -> tuple[int, ...]: # index of the first True
     "Where a check fails first."
@@ -221,13 +222,13 @@ def check_attributes(
                          f"expected {len(paths)} images and {len(columns)} classes.")
     for bad, what in ((~np.isfinite(table), "is not a number"), (table < 0, "is negative"), (table > 1.001, "is above one")):
         if bad.any():
-            i, j = _first(bad)
+            i, j = first_true(bad)
             raise ValueError(f"{where}: '{paths[i]}', column '{columns[j]}' is {table[i, j]}: {what}. "
                              "Give probabilities from a softmax.")
     starts = np.cumsum((0, *vocabulary.sizes[:-1]))
     sums = np.add.reduceat(table, starts, axis=1) if len(table) else np.ones((0, len(vocabulary)))
     if (bad := np.abs(sums - 1) > 1e-3).any():
-        i, j = _first(bad)
+        i, j = first_true(bad)
         raise ValueError(f"{where}: '{paths[i]}', the columns of '{vocabulary.names[j]}' sum to {sums[i, j]:.4g}, not to one. "
                          "Divide them by their sum.")
     return table
@@ -258,7 +259,7 @@ def _is_text(path: str) -> bool:
     return True
 
 
-def _write_part_map(
+def write_part_map(
     file: Path, # PNG
     parts: np.ndarray, # (H, W) classes
 ):
@@ -266,11 +267,11 @@ def _write_part_map(
     parts = np.asarray(parts)
     if parts.ndim != 2 or parts.dtype.kind not in "ui" or not parts.size:
         raise ValueError(f"part map for {file}: {parts.dtype} of shape {parts.shape}, expected integer classes (H, W).")
-    _check_classes(parts, f"part map for {file}")
+    check_part_classes(parts, f"part map for {file}")
     with atomic_write(file, sweep=False) as draft: Image.fromarray(parts.astype(np.uint8)).save(draft, format="PNG")
 
 # %% ../nbs/method/03_labels.ipynb #62416415
-def _threads() -> ThreadPoolExecutor: return ThreadPoolExecutor(min(8, 2 * (os.cpu_count() or 1)))
+def image_threads() -> ThreadPoolExecutor: return ThreadPoolExecutor(min(8, 2 * (os.cpu_count() or 1)))
 
 # %% ../nbs/method/03_labels.ipynb #24a091cf
 def write_parts(
@@ -281,10 +282,10 @@ def write_parts(
     "Part maps into a label store, one PNG per image."
     if len(paths) != len(maps): raise ValueError(f"{len(maps)} part maps for {len(paths)} images: expected one each.")
     files = [part_file(store, p) for p in _listed(paths)]
-    if twice := _repeated([f.as_posix() for f in files]):
+    if twice := first_repeated([f.as_posix() for f in files]):
         raise ValueError(f"two images would share the part map {twice}: the same path twice, "
                          "or names that differ only in their suffix. Rename one.")
-    with _threads() as pool: list(pool.map(_write_part_map, files, maps))
+    with image_threads() as pool: list(pool.map(write_part_map, files, maps))
 
 # %% ../nbs/method/03_labels.ipynb #daab15b4
 def _read_part_map(
@@ -302,7 +303,7 @@ def _read_part_map(
     if mode != "L":
         raise ValueError(f"part map {file} has mode '{mode}': expected 'L', a single channel of 8 bits. "
                          "Save class numbers, not colours.")
-    _check_classes(parts, f"part map {file}")
+    check_part_classes(parts, f"part map {file}")
     if image_size is not None and parts.shape != tuple(image_size):
         raise ValueError(f"part map {file} is {parts.shape[0]}x{parts.shape[1]}, its image {image_size[0]}x{image_size[1]} "
                          "(height x width): the labels belong to other images. Predict them again.")
@@ -322,7 +323,7 @@ def read_parts(
     sizes = [None] * len(files) if image_sizes is None else [tuple(map(int, s)) for s in image_sizes]
     if len(sizes) != len(files): raise ValueError(f"{len(sizes)} image sizes for {len(files)} images: expected one each.")
     fit = (lambda m: m) if size is None else (lambda m: resize_parts(m, size, variant))
-    with _threads() as pool: maps = list(pool.map(lambda f, s: fit(_read_part_map(f, s)), files, sizes))
+    with image_threads() as pool: maps = list(pool.map(lambda f, s: fit(_read_part_map(f, s)), files, sizes))
     for file, m in zip(files, maps):
         if m.shape != maps[0].shape:
             raise ValueError(f"part maps differ in size: {files[0]} is {maps[0].shape}, {file} is {m.shape}. Give size=(H, W).")
@@ -342,14 +343,14 @@ def write_attributes(
     table = check_attributes(vocabulary, probabilities, paths)
     if broken := [p for p in paths if not _is_text(p)]:
         raise ValueError(f"image path {broken[0]!r} is not text in UTF-8, as the table must be: rename the image.")
-    if (twice := _repeated(paths)) is not None: raise ValueError(f"image '{twice}' appears twice: give each image once.")
+    if (twice := first_repeated(paths)) is not None: raise ValueError(f"image '{twice}' appears twice: give each image once.")
     for path in paths: part_file(store, path)   # the same rules for paths as for part maps
     frame = pd.DataFrame(table, columns=vocabulary.columns)
     frame.insert(0, "path", paths)
     with atomic_write(Path(store) / ATTRIBUTES_FILE) as draft: frame.to_csv(draft, index=False, lineterminator="\n")
 
 # %% ../nbs/method/03_labels.ipynb #d0d03a29
-def _read_rows(
+def read_attribute_rows(
     file: Path, # attributes.csv
 ) -> tuple[list[str], list[list[str]]]: # columns after path, rows as text
     "An attribute table as text, every row as long as its header."
@@ -361,7 +362,7 @@ def _read_rows(
         header = [column.strip() for column in header]
     except (UnicodeDecodeError, csv.Error) as error: raise ValueError(f"{file} is not a UTF-8 table ({error}): save it as CSV in UTF-8.") from error
     if header[:1] != ["path"]: raise ValueError(f"{file}: the first column is {header[:1]}, expected 'path'.")
-    if (twice := _repeated(header)) is not None: raise ValueError(f"{file}: column '{twice}' appears twice.")
+    if (twice := first_repeated(header)) is not None: raise ValueError(f"{file}: column '{twice}' appears twice.")
     lines = [(i, row) for i, row in enumerate(rows, 2) if any(cell.strip() for cell in row)]      # not blank
     for i, row in lines:
         if len(row) != len(header):
@@ -370,12 +371,12 @@ def _read_rows(
         if not row[0].strip():
             raise ValueError(f"{file}, line {i}: the path is empty. Name the image, or drop the line.")
     rows = [[posixpath.normpath(path), *cells] for _, (path, *cells) in lines]
-    if (twice := _repeated([row[0] for row in rows])) is not None:
+    if (twice := first_repeated([row[0] for row in rows])) is not None:
         raise ValueError(f"{file}: image '{twice}' appears twice. Keep one of its rows.")
     return header[1:], rows
 
 # %% ../nbs/method/03_labels.ipynb #c3e0abee
-def _to_number(
+def row_numbers(
     file: Path, # for the error
     columns: Sequence[str], # columns after path
     row: Sequence[str], # path and values
@@ -395,10 +396,10 @@ def read_attributes(
 ) -> tuple[Vocabulary, np.ndarray | list[np.ndarray]]: # and (N, A, M) where all M_j are equal, else one (N, M_j) per attribute
     "Soft attributes of the given images from a label store, all rows of the file checked."
     file = Path(store) / ATTRIBUTES_FILE
-    columns, rows = _read_rows(file)
+    columns, rows = read_attribute_rows(file)
     try: vocabulary = Vocabulary.from_columns(columns)
     except ValueError as error: raise ValueError(f"{file}: {error}") from None
-    table = np.stack([_to_number(file, columns, row) for row in rows]) if rows else np.zeros((0, len(columns)), np.float32)
+    table = np.stack([row_numbers(file, columns, row) for row in rows]) if rows else np.zeros((0, len(columns)), np.float32)
     known = pd.Index([row[0] for row in rows])
     check_attributes(vocabulary, split_attributes(vocabulary, table), known, str(file))
     paths = _listed(paths)
@@ -481,8 +482,8 @@ def part_iou(
     if predicted.shape != truth.shape:
         raise ValueError(f"predicted parts of size {predicted.shape}, true ones of size {truth.shape}: "
                          "resize one with resize_parts.")
-    _check_classes(predicted, "predicted parts")
-    _check_classes(truth, "true parts")
+    check_part_classes(predicted, "predicted parts")
+    check_part_classes(truth, "true parts")
     k = len(PARTS)
     pairs = truth.ravel().astype(np.int64) * k + predicted.ravel().astype(np.int64)
     n = np.bincount(pairs, minlength=k * k).reshape(k, k)

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .model import _full
+from .model import at_least_fp32
 from .names import nearest_name
 
 # %% auto #0
@@ -41,7 +41,7 @@ def id_loss(
 ) -> Tensor: # scalar
     "Softmax cross entropy over the source identities, no smoothing (paper, Eq. 1)."
     _check_classes(logits, labels)
-    return F.cross_entropy(_full(logits), labels.long().to(logits.device, non_blocking=True))
+    return F.cross_entropy(at_least_fp32(logits), labels.long().to(logits.device, non_blocking=True))
 
 # %% ../nbs/method/05_losses.ipynb #4ca0c714
 def _valid_anchors(
@@ -64,7 +64,7 @@ def _hardest_pairs(
     pids: Tensor, # (B,) identities, on the same device
 ) -> tuple[Tensor, Tensor]: # (B,) index of the farthest positive, (B,) index of the nearest negative
     "Batch-hard mining; for an anchor without positive or negative the index means nothing."
-    x = _full(features)
+    x = at_least_fp32(features)
     distance = torch.cdist(x, x, compute_mode="donot_use_mm_for_euclid_dist")
     same = pids[:, None] == pids
     itself = torch.eye(len(pids), dtype=torch.bool, device=pids.device)
@@ -83,7 +83,7 @@ def batch_hard_triplet(
     if not features.is_floating_point():
         raise ValueError(f"features are {features.dtype}: expected floating point.")
     valid = _valid_anchors(pids).to(features.device, non_blocking=True)
-    x = _full(features)
+    x = at_least_fp32(features)
     positive, negative = _hardest_pairs(x, pids.to(features.device, non_blocking=True))
     d_ap = torch.linalg.vector_norm(x - x[positive], dim=1)
     d_an = torch.linalg.vector_norm(x - x[negative], dim=1)
@@ -118,7 +118,7 @@ def parsing_loss(
     "Cross entropy of part maps (paper, Eq. 4; class_balanced as in the released code's ps_loss.py)."
     _check_parts(logits, parts)
     k, target = logits.shape[1], parts.reshape(-1).long()
-    rows = _full(logits).permute(0, 2, 3, 1).reshape(-1, k)
+    rows = at_least_fp32(logits).permute(0, 2, 3, 1).reshape(-1, k)
     if not class_balanced: return F.cross_entropy(rows, target)
     counts = (target[:, None] == torch.arange(k, device=target.device)).sum(0)
     return F.cross_entropy(rows, target, weight=1 / counts.clamp(min=1).to(rows.dtype))
@@ -150,7 +150,7 @@ def _soft_cross_entropy(
     soft: Tensor, # (..., M) probabilities
 ) -> Tensor: # (...)
     "Cross entropy of each distribution with its logits."
-    log_p = F.log_softmax(_full(logits), -1)
+    log_p = F.log_softmax(at_least_fp32(logits), -1)
     return -(soft.to(log_p.dtype) * log_p).sum(-1)
 
 # %% ../nbs/method/05_losses.ipynb #677260c8

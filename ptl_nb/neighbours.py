@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from numba import njit
 
-from .evaluator import _matrix, _norms
+from .evaluator import feature_matrix, feature_norms
 
 # %% auto #0
 __all__ = ['BLOCK', 'TWO', 'row_threads', 'full_precision', 'finite_features', 'centred', 'square_norms', 'squared_from_product',
@@ -53,8 +53,8 @@ def finite_features(
     features, # (N, D) array or tensor
 ) -> torch.Tensor: # (N, D) float32, where the features lie
     "Features as a matrix; ValueError naming what does not fit, or where they are not finite."
-    x = _matrix(name, features)
-    _norms(name, x)
+    x = feature_matrix(name, features)
+    feature_norms(name, x)
     return x
 
 

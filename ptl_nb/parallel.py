@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, distributed, nn
 from torch.nn import functional as F
 
-from .model import _full
+from .model import at_least_fp32
 
 # %% ../nbs/lib/parallel.ipynb #4861d5ef
 class Ranks(NamedTuple):
@@ -136,7 +136,7 @@ class _CPUNorm(nn.modules.batchnorm._BatchNorm):
     "Batch normalisation over the rows of all processes, each of which has equally many; for CPUs, where torch has none."
     def forward(self, x: Tensor) -> Tensor:
         if not self.training: return F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps)
-        values, dims, shape = _full(x), (0, *range(2, x.ndim)), (1, -1, *[1] * (x.ndim - 2))
+        values, dims, shape = at_least_fp32(x), (0, *range(2, x.ndim)), (1, -1, *[1] * (x.ndim - 2))
         m = x.numel() // x.shape[1] * distributed.get_world_size()
         mean = _Sum.apply(values.sum(dims)) / m
         centred = values - mean.view(shape)

@@ -21,12 +21,13 @@ from .labels import PALETTE, PARTS, colour_parts, resize_parts
 from .names import nearest_name
 
 # %% auto #0
-__all__ = ['RIGHT', 'WRONG', 'QUERY', 'SHARED', 'NEW', 'write_figure', 'fonts_for', 'picture', 'image_grid', 'blend_parts',
-           'part_overlay', 'proxy_labels', 'label_statistics', 'frame_image', 'ranking_rows', 'curves', 'distributions',
-           'rate_dots', 'embedding_map', 'score_bars', 'cluster_rounds', 'cluster_page']
+__all__ = ['RIGHT', 'WRONG', 'QUERY', 'SHARED', 'NEW', 'figure_title', 'grid_of_axes', 'write_figure', 'draw_image', 'fonts_for',
+           'picture', 'image_grid', 'blend_parts', 'part_overlay', 'proxy_labels', 'label_statistics', 'frame_image',
+           'ranking_rows', 'curves', 'distributions', 'rate_dots', 'embedding_map', 'score_bars', 'cluster_rounds',
+           'cluster_page']
 
 # %% ../nbs/lib/plots.ipynb #228e1b22
-def _title(
+def figure_title(
     text: str, # what the figure shows
     standin: bool, # made with rendered people
 ) -> str:
@@ -34,7 +35,7 @@ def _title(
     return " ".join(filter(None, [text, "(rendered stand-in)" if standin else ""]))
 
 # %% ../nbs/lib/plots.ipynb #08b5fb45
-def _axes(
+def grid_of_axes(
     count: int, # axes wanted
     columns: int, # at most in a row
     cell: tuple[float, float], # width and height of one, inches
@@ -61,7 +62,7 @@ def write_figure(
     with atomic_write(file) as draft: figure.savefig(draft, dpi=dpi, format=file.suffix[1:])
 
 # %% ../nbs/lib/plots.ipynb #9be4891b
-def _draw_image(
+def draw_image(
     ax: Axes,
     image: np.ndarray, # (H, W, 3) uint8
     title: str = "", # above it
@@ -113,8 +114,8 @@ def image_grid(
     standin: bool = False, # made with rendered people
 ) -> Figure:
     "Images side by side."
-    fig, axes = _axes(len(images), columns, (1.1, 2.2), _title(title, standin))
-    for i, ax in enumerate(axes): _draw_image(ax, images[i], titles[i] if titles is not None else "")
+    fig, axes = grid_of_axes(len(images), columns, (1.1, 2.2), figure_title(title, standin))
+    for i, ax in enumerate(axes): draw_image(ax, images[i], titles[i] if titles is not None else "")
     return fig
 
 # %% ../nbs/lib/plots.ipynb #63aa9132
@@ -151,10 +152,10 @@ def part_overlay(
 ) -> Figure:
     "Each image beside itself tinted by its part map, with a legend of the parts."
     _same_length(images=images, maps=maps, titles=titles)
-    fig, axes = _axes(len(images), columns, (1.7, 1.8), _title(title, standin))
+    fig, axes = grid_of_axes(len(images), columns, (1.7, 1.8), figure_title(title, standin))
     for i, ax in enumerate(axes):
         pair = np.concatenate([images[i], blend_parts(images[i], maps[i], alpha)], 1)
-        _draw_image(ax, pair, titles[i] if titles is not None else "")
+        draw_image(ax, pair, titles[i] if titles is not None else "")
     fig.legend(handles=_part_legend(), loc="outside right center", fontsize=7)
     return fig
 
@@ -191,8 +192,8 @@ def _attribute_bars(
 ) -> Figure:
     "An image beside its most probable attributes (paper, Figure 3)."
     _same_length(names=names, probabilities=probabilities, truth=truth)
-    fig, (left, right) = _axes(2, 2, (2.2, 2.6), _title(title, standin))
-    _draw_image(left, image)
+    fig, (left, right) = grid_of_axes(2, 2, (2.2, 2.6), figure_title(title, standin))
+    draw_image(left, image)
     _draw_bars(right, names, probabilities, truth, top)
     right.set_xlabel("probability" + ("" if truth is None else " (green: really there)"), fontsize=8)
     return fig
@@ -212,9 +213,9 @@ def proxy_labels(
     "Image, part map and most probable attributes of each person (paper, Figure 3)."
     _same_length(images=images, maps=maps, probabilities=probabilities, truth=truth)
     _same_length(names=names, probabilities=np.asarray(probabilities).T)
-    fig, axes = _axes(2 * len(images), 2 * columns, (2.1, 1.9), _title(title, standin))
+    fig, axes = grid_of_axes(2 * len(images), 2 * columns, (2.1, 1.9), figure_title(title, standin))
     for i, (left, right) in enumerate(zip(axes[::2], axes[1::2])):
-        _draw_image(left, np.concatenate([images[i], blend_parts(images[i], maps[i])], 1))
+        draw_image(left, np.concatenate([images[i], blend_parts(images[i], maps[i])], 1))
         _draw_bars(right, names, probabilities[i], None if truth is None else truth[i], top)
     handles = _part_legend()
     if truth is not None: handles += [Patch(color=_PRESENT, label="really there"), Patch(color=_ABSENT, label="not there")]
@@ -232,7 +233,7 @@ def label_statistics(
     if parts is None and attributes is None: raise ValueError("nothing to draw: give statistics of parts or of attributes.")
     fig, axes = plt.subplots(1, 2, figsize=(13, 3.6), dpi=80, layout="constrained", width_ratios=(1, 5))
     plt.close(fig)
-    fig.suptitle(_title(title, standin), fontsize=10)
+    fig.suptitle(figure_title(title, standin), fontsize=10)
     if parts is not None: _pairs(axes[0], parts.index, parts["pixels"], parts["images"], "mean share of pixels", "share of images", 7)
     if attributes is not None:
         table = attributes.sort_values("probability", ascending=False)
@@ -289,13 +290,13 @@ def ranking_rows(
     "Each query with its nearest gallery images, framed green where the identity is right and red where not (or as `frames` says)."
     _same_length(queries=query_images, rankings=gallery_images, matches=matches, titles=titles, distances=distances)
     k = max(map(len, gallery_images), default=0)
-    fig, axes = _axes(len(query_images) * (k + 1), k + 1, (.85, 1.75), _title(title, standin))
+    fig, axes = grid_of_axes(len(query_images) * (k + 1), k + 1, (.85, 1.75), figure_title(title, standin))
     for q, row in enumerate(np.array(axes).reshape(-1, k + 1)):
-        _draw_image(row[0], frame_image(query_images[q], QUERY), titles[q] if titles is not None else "query")
+        draw_image(row[0], frame_image(query_images[q], QUERY), titles[q] if titles is not None else "query")
         for i, ax in enumerate(row[1:]):
             if i >= len(gallery_images[q]): ax.axis("off"); continue
             above = str(i + 1) if distances is None else f"{distances[q][i]:.2f}"
-            _draw_image(ax, frame_image(gallery_images[q][i], frames[0] if matches[q][i] else frames[1]), above)
+            draw_image(ax, frame_image(gallery_images[q][i], frames[0] if matches[q][i] else frames[1]), above)
     return fig
 
 # %% ../nbs/lib/plots.ipynb #bf624826
@@ -321,7 +322,7 @@ def curves(
     table = pd.concat([h.assign(run=name) for name, h in histories.items()], ignore_index=True)
     if values is None: values = [c for c in table.select_dtypes("number") if c not in ("iteration", "seed")]
     for column in ("iteration", *values): _one_of(column, list(table.columns), "column")
-    fig, axes = _axes(len(values), 3, (3.1, 2.3), _title(title, standin))
+    fig, axes = grid_of_axes(len(values), 3, (3.1, 2.3), figure_title(title, standin))
     for ax, value in zip(axes, values):
         sns.lineplot(table.dropna(subset=[value]), x="iteration", y=value, hue="run", hue_order=list(histories),
                      errorbar="sd", ax=ax, legend=ax is axes[0])
@@ -344,7 +345,7 @@ def distributions(
     if values is None: values = [c for c in table.select_dtypes("number") if c != by]
     for column in (by, *values): _one_of(column, list(table.columns), "column")
     groups = list(table[by].unique())
-    fig, axes = _axes(len(values), 3, (2.9, .5 * len(groups) + .6), _title(title, standin))
+    fig, axes = grid_of_axes(len(values), 3, (2.9, .5 * len(groups) + .6), figure_title(title, standin))
     for i, (ax, value) in enumerate(zip(axes, values)):
         sns.violinplot(table, x=value, y=by, hue=by, order=groups, hue_order=groups, inner="quart", cut=0, density_norm="width", linewidth=.8, legend=False, ax=ax)
         ax.set_title(value, fontsize=9)
@@ -360,7 +361,7 @@ def rate_dots(
     standin: bool = False, # made with rendered people
 ) -> Figure:
     "How frequent each attribute is in each domain."
-    fig, (ax,) = _axes(1, 1, (5.2, .22 * len(rates) + .8), _title(title, standin))
+    fig, (ax,) = grid_of_axes(1, 1, (5.2, .22 * len(rates) + .8), figure_title(title, standin))
     y = np.arange(len(rates))
     ax.hlines(y, 100 * rates.min(axis=1), 100 * rates.max(axis=1), color="lightgrey", zorder=0)
     for name in rates: ax.scatter(100 * rates[name], y, s=28, label=name)
@@ -382,7 +383,7 @@ def embedding_map(
     "Features of several domains in two dimensions, an axis per model."
     groups = np.asarray(groups)
     for name, (flat, _) in maps.items(): _same_length(**{f"points of {name}": flat, "groups": groups})
-    fig, axes = _axes(len(maps), 3, (3.2, 3.2), _title(title, standin))
+    fig, axes = grid_of_axes(len(maps), 3, (3.2, 3.2), figure_title(title, standin))
     order = np.random.default_rng(seed).permutation(len(groups))    # no domain lies on top of the other
     colours = {g: f"C{i}" for i, g in enumerate(pd.unique(groups))}
     for ax, (name, (flat, how)) in zip(axes, maps.items()):
@@ -438,7 +439,7 @@ def score_bars(
     _one_of(baseline, table["method"].tolist(), "method")
     table = table.astype({score: float, f"{score}_sd": float, paper: float})
     base, rest = table.set_index("method").loc[baseline], table[table["method"] != baseline]
-    fig, (ax,) = _axes(1, 1, (max(4, 1.1 * len(rest) + 1.5), 3.2), _title(title or f"{score}: difference to {baseline}", standin))
+    fig, (ax,) = grid_of_axes(1, 1, (max(4, 1.1 * len(rest) + 1.5), 3.2), figure_title(title or f"{score}: difference to {baseline}", standin))
     x, delta, theirs = np.arange(len(rest)), rest[score] - base[score], rest[paper] - base[paper]
     reach, meaning = _whiskers(rest, baseline, score, delta)
     _draw_deltas(ax, x - .2, delta, reach, f"ours ({baseline}: {base[score]:.1f}; whiskers: {meaning})", "tab:blue")
@@ -499,7 +500,7 @@ def cluster_page(
     counts = np.bincount(labels[labels >= 0], minlength=1)
     rows = [*np.argsort(-counts, kind="stable")[:min(clusters, np.count_nonzero(counts))], *([-1] if (labels < 0).any() else [])]
     if not rows: raise ValueError("no images to draw.")
-    fig, axes = _axes(len(rows) * columns, columns, (.8, 1.75), _title(title, standin))
+    fig, axes = grid_of_axes(len(rows) * columns, columns, (.8, 1.75), figure_title(title, standin))
     for label, row in zip(rows, np.array(axes).reshape(-1, columns)): _draw_cluster(row, images, labels, truth, label)
     return fig
 
@@ -511,5 +512,5 @@ def _draw_cluster(row: Sequence[Axes], images: np.ndarray, labels: np.ndarray, t
     known = truth is not None and label >= 0
     who = pd.Series(truth[members]).mode()[0] if known else None
     for ax in row[len(shown):]: ax.axis("off")
-    for ax, i in zip(row, shown): _draw_image(ax, frame_image(images[i], (RIGHT if truth[i] == who else WRONG) if known else QUERY))
+    for ax, i in zip(row, shown): draw_image(ax, frame_image(images[i], (RIGHT if truth[i] == who else WRONG) if known else QUERY))
     row[0].set_title(f"{'outliers' if label < 0 else f'cluster {label}'}: {len(members)}", fontsize=8, loc="left")

@@ -15,7 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from pandas.io.formats.style import Styler
 
-from .plots import _axes
+from .plots import grid_of_axes
 from .standins import STANDINS
 
 # %% auto #0
@@ -161,7 +161,7 @@ def published_dots(
     standin: bool = False,      # ours are made with rendered people: an axis of their own
 ) -> Figure:
     "Published rows by year, and ours."
-    fig, (left, right) = _axes(2, 2, (4.4, .21 * max(len(rows), len(summary)) + .9), title)
+    fig, (left, right) = grid_of_axes(2, 2, (4.4, .21 * max(len(rows), len(summary)) + .9), title)
     names = [f"{m}, {v} {y}" for m, v, y in zip(rows.method, rows.venue, rows.year)]
     _dots(left, names, rows.mAP, rows["rank1"], ["grey" if q else "black" for q in rows.quoted],
           f"published, quoted: {_PAIRS[rows.source.iloc[0], rows.target.iloc[0]]}\n(black: the PTL paper's own)")

@@ -15,7 +15,7 @@ from .domain import STANDIN_MARKER, read_marker
 from .label_sets import (
     LabelSet, authors_split, checked_values, expect_images, listed_images, mat_cells, mat_struct, new_folder,
     published_partitions, random_partitions, standin_images, two_way)
-from .labels import Vocabulary, _repeated, read_attributes
+from .labels import Vocabulary, first_repeated, read_attributes
 from .matfile import cell_texts, whole_numbers
 from .standins import truth_store
 
@@ -78,7 +78,7 @@ def read_rap(
     files = listed_images(root / "RAP_dataset", files, file)
     at = _rap_columns(rap, version, names, columns, file)
     for given in (files, [names[j] for j in at]):
-        if (twice := _repeated(given)) is not None: raise ValueError(f"{file} has {twice!r} twice: an image or attribute occurs once. Fetch the file again.")
+        if (twice := first_repeated(given)) is not None: raise ValueError(f"{file} has {twice!r} twice: an image or attribute occurs once. Fetch the file again.")
     values = checked_values(data[:, at], [names[j] for j in at], files, (0, 1, 2), file)
     yes, doubt = np.minimum(values, 1), values == 2
     splits = published_partitions(rap[form["partition"]], form["splits"], len(files), file)
