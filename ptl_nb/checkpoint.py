@@ -28,7 +28,8 @@ from .standins import CACHE, cache_dir
 Generators = list[torch.Generator]
 
 
-def save_state(path: Path, net: nn.Module, optimiser: torch.optim.Optimizer, generators: Generators, facts: dict) -> None:
+def save_state(path: Path, net: nn.Module, optimiser: torch.optim.Optimizer, generators: Generators,
+               facts: dict) -> None:
     "Everything a training goes on from, in one safetensors file, written whole; `facts` are JSON."
     tensors = {f"net.{k}": v for k, v in net.state_dict().items()}
     for p, state in optimiser.state_dict()["state"].items():
@@ -49,7 +50,8 @@ def load_state(path: Path, net: nn.Module, optimiser: torch.optim.Optimizer) -> 
             tensors = {k: file.get_tensor(k) for k in file.keys()}
         net.load_state_dict({k.removeprefix("net."): v for k, v in tensors.items() if k.startswith("net.")})
     except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise ValueError(f"{path} is not a training state of this network ({str(error)[:200]}); delete it to start anew") from error
+        raise ValueError(f"{path} is not a training state of this network "
+                         f"({str(error)[:200]}); delete it to start anew") from error
     state = optimiser.state_dict()
     for p, parameter in enumerate(p for group in optimiser.param_groups for p in group["params"]):
         own = {k.rsplit(".", 1)[1]: v for k, v in tensors.items() if k.startswith(f"optimiser.{p}.")}
@@ -70,7 +72,8 @@ _WEIGHTS = "model.safetensors"         # what is left of it
 
 def save_weights(net: nn.Module, path: Path) -> None:
     "Weights as safetensors, on the CPU, written whole."
-    with atomic_write(path) as draft: save_file({k: v.detach().cpu().contiguous() for k, v in net.state_dict().items()}, draft)
+    with atomic_write(path) as draft:
+        save_file({k: v.detach().cpu().contiguous() for k, v in net.state_dict().items()}, draft)
 
 
 def save_trained(net: nn.Module, folder: Path) -> None:
@@ -95,16 +98,21 @@ def assign_weights(net: nn.Module, run: Path, weights: dict[str, torch.Tensor], 
                          "move or delete the folder of this run, and it is made again") from error
 
 # %% ../nbs/lib/checkpoint.ipynb #6e0c1137
-EXPLODED = 1e4                              # nats, or distance of features: a loss above is none of a training that learns
+# nats, or distance of features: a loss above is none of a training that learns
+EXPLODED = 1e4
 STOPPED_FILE = "stopped_batch.safetensors"
 
 
 class LossMonitor:
-    "Iterations whose losses were not looked at yet, with what makes their batches again; keeping them does not wait for the device."
-    def __init__(self, file: Path | None = None):      # where the batch of a bad loss goes; None: a name of its own in the package's cache folder
+    """Iterations whose losses were not looked at yet, with what makes their batches again; keeping them does not
+    wait for the device."""
+    # where the batch of a bad loss goes; None: a name of its own in the package's cache folder
+    def __init__(self, file: Path | None = None):
         name = f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}.safetensors"
         self.file = file or cache_dir().parent / "stopped" / name
-        self.steps, self.drawn, self.last = [], {}, None
+        self.steps = []
+        self.drawn = {}
+        self.last = None
 
     def draw(
         self,
@@ -118,7 +126,8 @@ class LossMonitor:
         self.drawn[name] = rows, functools.partial(make, rows, generator=generator.clone_state())
         return make(rows, generator=generator, **part)
 
-    def add(self, iteration: int, lr: float, losses: dict[str, torch.Tensor]) -> None:     # from 1; detached scalars, the same names every time
+    # from 1; detached scalars, the same names every time
+    def add(self, iteration: int, lr: float, losses: dict[str, torch.Tensor]) -> None:
         "An iteration that has taken place with the batches drawn since the last one."
         self.steps.append((iteration, lr, losses, self.drawn))
         self.drawn = {}
@@ -178,9 +187,11 @@ class Checkpointer:
         self.file, self.net, self.optimiser, self.scaler = file, net, optimiser, scaler
         self.key, self.seconds, self.ranks = key, seconds, ranks
         self.torchs = [torch.default_generator]
-        if torch.device(device).type == "cuda": self.torchs.append(torch.cuda.default_generators[torch.device(device).index or 0])
+        if torch.device(device).type == "cuda":
+            self.torchs.append(torch.cuda.default_generators[torch.device(device).index or 0])
         self.monitor = LossMonitor(file and file.with_name(STOPPED_FILE))
-        self.saved, self.drawn = time.monotonic(), []
+        self.saved = time.monotonic()
+        self.drawn = []
 
     def load(self) -> dict | None:
         "What `write` was given, with network, optimiser and torch's generators in place; None where nothing was saved."
@@ -209,7 +220,8 @@ class Checkpointer:
         if self.file and self.ranks.first: self.monitor.file.unlink(missing_ok=True)
 
     def rewind(self, generators: Generators) -> None:
-        "A round's generators as they were when the state was saved; the saved states of torch's come first, then the round's."
+        """A round's generators as they were when the state was saved; the saved states of torch's come first, then
+        the round's."""
         for generator, state in zip(generators, self.drawn): generator.set_state(state)
         self.drawn = self.drawn[len(generators):]
 

@@ -32,25 +32,31 @@ def source_distance(
 ) -> np.ndarray: # (N,) float64 in [0, 1]
     "d_i of full SSG: distance to the nearest source image, divided by the largest (Eq. 7)."
     x, y = finite_features("features", features), finite_features("source_features", source_features)
-    if x.shape[1] != y.shape[1]: raise ValueError(f"features have {x.shape[1]} dimensions, source features {y.shape[1]}: they must come from one model")
-    if not len(x) or not len(y): raise ValueError(f"no distances between {len(x)} images and {len(y)} source images")
+    if x.shape[1] != y.shape[1]:
+        raise ValueError(f"features have {x.shape[1]} dimensions, source features {y.shape[1]}: "
+                         "they must come from one model")
+    if not len(x) or not len(y):
+        raise ValueError(f"no distances between {len(x)} images and {len(y)} source images")
     x, y = (x - y.mean(0).to(x.device)).contiguous(), (y - y.mean(0)).to(x.device).contiguous()
     with full_precision(x.device): nearest = np.concatenate([_nearest(a, y) for a in x.split(BLOCK)])
     d = -np.expm1(-squared_distances(x, y, np.arange(len(x), dtype=np.int32), nearest).astype(np.float64))
-    if not d.max() > 0: raise ValueError("every image coincides with a source image: give target features first, then source features")
+    if not d.max() > 0:
+        raise ValueError("every image coincides with a source image: give target features first, then source features")
     return d / d.max()
 
 
 def _nearest(a: torch.Tensor, y: torch.Tensor) -> np.ndarray:
     "(B,) row of y nearest to each row of a."
     parts = [torch.addmm(square_norms(b), a, b.T, alpha=-2).min(1) for b in y.split(8 * BLOCK)]
-    values, rows = torch.stack([p.values for p in parts]), torch.stack([p.indices + 8 * BLOCK * i for i, p in enumerate(parts)])
+    values, rows = torch.stack([p.values for p in parts]), torch.stack([p.indices + 8 * BLOCK * i
+                                                                        for i, p in enumerate(parts)])
     return rows.gather(0, values.argmin(0, keepdim=True))[0].cpu().numpy().astype(np.int32)
 
 # %% ../nbs/lib/clustering.ipynb #8502486e
 @njit(nogil=True)
 def _pairs_within(lifts, limit, stop):
-    "Pairs of ascending lifts with a sum of at most `limit`: number, sum of their sums; partners of i are i + 1..stop[i] - 1."
+    """Pairs of ascending lifts with a sum of at most `limit`: number, sum of their sums; partners of i are i +
+    1..stop[i] - 1."""
     prefix, count, total, end = 0.0, 0, 0.0, 0
     while end < len(lifts) and lifts[0] + lifts[end] <= limit:
         prefix += lifts[end]
@@ -73,24 +79,30 @@ MAX_EDGES = 2**24  # pairs within eps: about 100 bytes each until DBSCAN is thro
 
 def _share(rho: float, pairs: int) -> int:
     "Pairs that the rho rule averages; ValueError where there are none."
-    if not 0 < rho <= 1: raise ValueError(f"rho={rho}: expected a share of all pairs, such as 1.6e-3")
+    if not 0 < rho <= 1:
+        raise ValueError(f"rho={rho}: expected a share of all pairs, such as 1.6e-3")
     if (count := int(np.round(rho * pairs))) < 1:
-        raise ValueError(f"rho={rho:g} of {pairs:,} non-zero distances selects no pair: give more images, or a larger rho (from {0.5 / max(pairs, 1):.1e} on)")
+        raise ValueError(f"rho={rho:g} of {pairs:,} non-zero distances selects no pair: give more images, or a larger "
+                         f"rho (from {0.5 / max(pairs, 1):.1e} on)")
     return count
 
 
 def _check_edges(eps: float, edges: int, max_edges: int, images: int):
     if edges > max_edges:
-        raise ValueError(f"eps={eps:.6g} joins at least {edges:,} pairs of {images:,} images, more than max_edges={max_edges:,}: the features have tightened or collapsed. "
-                         "Set eps anew by the rho rule, take a smaller eps or rho, or raise max_edges (about 100 bytes a pair)")
+        raise ValueError(f"eps={eps:.6g} joins at least {edges:,} pairs of {images:,} images, more than "
+                         f"max_edges={max_edges:,}: the features have tightened or collapsed. "
+                         "Set eps anew by the rho rule, take a smaller eps or rho, "
+                         "or raise max_edges (about 100 bytes a pair)")
 
 
 def _graph(images: int, i: np.ndarray, j: np.ndarray, distance: np.ndarray, itself: np.ndarray) -> csr_array:
     "Pairs i < j both ways and each image's distance to itself, rows sorted by distance."
     from sklearn.neighbors import sort_graph_by_row_values
     every = np.arange(images, dtype=i.dtype)
-    row, column, value = np.concatenate([i, j, every]), np.concatenate([j, i, every]), np.concatenate([distance, distance, itself])
-    return sort_graph_by_row_values(coo_array((value, (row, column)), shape=(images, images)).tocsr(), copy=False, warn_when_not_sorted=False)
+    row, column, value = np.concatenate(
+        [i, j, every]), np.concatenate([j, i, every]), np.concatenate([distance, distance, itself])
+    return sort_graph_by_row_values(coo_array((value, (row, column)), shape=(images, images)).tocsr(), copy=False,
+                                    warn_when_not_sorted=False)
 
 # %% ../nbs/lib/clustering.ipynb #dc3ec13c
 class _Smallest:
@@ -103,7 +115,8 @@ class _Smallest:
         self.held += len(self.parts[-1])
         if self.held > 2 * self.most:
             self.parts = [np.partition(np.concatenate(self.parts), self.most - 1)[:self.most].copy()]
-            self.held, self.limit = self.most, self.parts[0][-1]
+            self.held = self.most
+            self.limit = self.parts[0][-1]
 
     def take(self, count: int) -> np.ndarray | None: # None where there are fewer
         return np.partition(np.concatenate(self.parts), count - 1)[:count] if count <= self.held else None
@@ -111,16 +124,20 @@ class _Smallest:
 # %% ../nbs/lib/clustering.ipynb #704cb200
 @dataclass(frozen=True, eq=False)
 class JaccardDistance:
-    "Distance (1 - w) J + w (d_i + d_j) of all pairs (Eq. 7), kept as a sparse similarity 1 - J and one number per image."
+    """Distance (1 - w) J + w (d_i + d_j) of all pairs (Eq. 7), kept as a sparse similarity 1 - J and one number per
+    image."""
     similarity: csr_array  # (N, N) from `jaccard_similarity`
     source: np.ndarray | None = None  # (N,) d_i from `source_distance`; None: Jaccard distance alone
     source_weight: float = 0.1  # w (lambda in Eq. 7), in [0, 1)
 
     def __post_init__(self):
         n = self.similarity.shape[0]
-        if self.source is not None and (self.source.shape != (n,) or not 0 <= self.source.min() <= self.source.max() < np.inf):
-            raise ValueError(f"source distances of shape {self.source.shape} for {n} images: expected ({n},) finite values, not negative")
-        if not 0 <= self.source_weight < 1: raise ValueError(f"source_weight={self.source_weight}: expected a share in [0, 1)")
+        if self.source is not None and (self.source.shape != (n,)
+                                        or not 0 <= self.source.min() <= self.source.max() < np.inf):
+            raise ValueError(f"source distances of shape {self.source.shape} for {n} images: "
+                             f"expected ({n},) finite values, not negative")
+        if not 0 <= self.source_weight < 1:
+            raise ValueError(f"source_weight={self.source_weight}: expected a share in [0, 1)")
 
     @property
     def weight(self) -> float: return 1.0 if self.source is None else 1 - self.source_weight
@@ -140,7 +157,8 @@ def _stored(distance: JaccardDistance) -> Iterator[tuple[np.ndarray, np.ndarray,
     s, lifts, weight = distance.similarity, distance.lifts, distance.weight
     for a, b in row_groups(np.diff(s.indptr), ROOM // 4):
         part = slice(s.indptr[a], s.indptr[b])
-        i, j = np.repeat(np.arange(a, b, dtype=np.int32), np.diff(s.indptr[a:b + 1])), s.indices[part]
+        i = np.repeat(np.arange(a, b, dtype=np.int32), np.diff(s.indptr[a:b + 1]))
+        j = s.indices[part]
         i, j, value = (v[j > i] for v in (i, j, s.data[part]))
         lift = lifts[i] + lifts[j]
         yield i, j, lift, weight * (1 - value.astype(np.float64)) + lift
@@ -148,8 +166,11 @@ def _stored(distance: JaccardDistance) -> Iterator[tuple[np.ndarray, np.ndarray,
 
 def _sparse_mean(distance: JaccardDistance, rho: float) -> float:
     "Mean of the smallest rho of all non-zero distances."
-    n, lifts = distance.similarity.shape[0], np.sort(distance.lifts)
-    pairs, zeros, nearest = n * (n - 1) // 2, 0, distance.weight + (lifts[0] + lifts[1])   # nearest of the pairs that are not stored
+    n = distance.similarity.shape[0]
+    lifts = np.sort(distance.lifts)
+    pairs = n * (n - 1) // 2  # nearest of the pairs that are not stored
+    zeros = 0
+    nearest = distance.weight + (lifts[0] + lifts[1])
     smallest = _Smallest(_share(rho, pairs))
     for *_, values in _stored(distance):
         zeros += int((values == 0).sum())
@@ -162,7 +183,9 @@ def _sparse_mean(distance: JaccardDistance, rho: float) -> float:
 # %% ../nbs/lib/clustering.ipynb #011d66d3
 def _mixed_mean(values: np.ndarray, stored_lifts: np.ndarray, lifts: np.ndarray, weight: float, count: int) -> float:
     "Mean of the `count` smallest of the stored values and of weight + lift for all pairs that are not stored."
-    values, stored_lifts, stop = np.sort(values), np.sort(stored_lifts), np.empty(len(lifts), np.int64)
+    values = np.sort(values)
+    stored_lifts = np.sort(stored_lifts)
+    stop = np.empty(len(lifts), np.int64)
     value_sums, lift_sums = (np.concatenate([[0], np.cumsum(v)]) for v in (values, stored_lifts))
 
     def within(limit: float) -> tuple[int, float]:
@@ -170,7 +193,8 @@ def _mixed_mean(values: np.ndarray, stored_lifts: np.ndarray, lifts: np.ndarray,
         v, b = np.searchsorted(values, weight + limit, "right"), np.searchsorted(stored_lifts, limit, "right")
         return v + pairs - b, value_sums[v] + weight * (pairs - b) + total - lift_sums[b]
 
-    low, high = -weight, 2 * lifts[-1]
+    low = -weight
+    high = 2 * lifts[-1]
     for _ in range(64):
         middle = (low + high) / 2
         if within(middle)[0] < count: low = middle
@@ -183,17 +207,22 @@ def eps_from_rho(
     distance, # a `JaccardDistance` or a `PlainDistance`
     rho: float = 1.6e-3, # share of all non-zero distances that is averaged
 ) -> float:
-    "DBSCAN's radius by SSG's rule: mean of the smallest rho of the non-zero distances i < j (Eq. 8); ValueError where that is no pair."
+    """DBSCAN's radius by SSG's rule: mean of the smallest rho of the non-zero distances i < j (Eq. 8); ValueError
+    where that is no pair."""
     return distance.mean_of_smallest(rho)
 
 # %% ../nbs/lib/clustering.ipynb #9aac01f3
 def _sparse_graph(distance: JaccardDistance, eps: float, max_edges: int) -> csr_array:
     "(N, N) float64: all pairs within eps, and the diagonal."
-    n, lifts, limit = distance.similarity.shape[0], distance.lifts, eps - distance.weight
+    n = distance.similarity.shape[0]
+    lifts = distance.lifts
+    limit = eps - distance.weight
     order = np.argsort(lifts, kind="stable")
     implicit, _ = _pairs_within(lifts[order], limit, stop := np.empty(n, np.int64))
     _check_edges(eps, implicit - (distance.similarity.nnz - n) // 2, max_edges, n)
-    kept, taken, edges = [], [], 0
+    kept = []
+    taken = []
+    edges = 0
     for i, j, lift, value in _stored(distance):
         near, double = value <= eps, lift <= limit
         kept.append((i[near], j[near], value[near]))
@@ -206,11 +235,15 @@ def _sparse_graph(distance: JaccardDistance, eps: float, max_edges: int) -> csr_
     return _graph(n, *(np.concatenate(a) for a in zip(*kept)), 2 * lifts)
 
 # %% ../nbs/lib/clustering.ipynb #6ac19fa0
-def _implicit(lifts: np.ndarray, order: np.ndarray, stop: np.ndarray, weight: float, taken: np.ndarray, room: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _implicit(lifts: np.ndarray, order: np.ndarray, stop: np.ndarray, weight: float, taken: np.ndarray,
+              room: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     "Pairs from `_pairs_within` but those whose key i * n + j is taken: i, j, distance."
-    n, partners, parts = len(lifts), stop - np.arange(len(lifts)) - 1, []
+    n = len(lifts)
+    partners = stop - np.arange(len(lifts)) - 1
+    parts = []
     for a, b in row_groups(partners):
-        first, ends = np.repeat(np.arange(a, b), partners[a:b]), np.concatenate([[0], np.cumsum(partners[a:b])])
+        first = np.repeat(np.arange(a, b), partners[a:b])
+        ends = np.concatenate([[0], np.cumsum(partners[a:b])])
         second = first + 1 + np.arange(ends[-1]) - np.repeat(ends[:-1], partners[a:b])
         i, j = order[first], order[second]
         key = np.minimum(i, j) * n + np.maximum(i, j)
@@ -228,7 +261,8 @@ def _collect(gram, i0, j0, x, norms, limit, zeros_too, squared, left, right):
     used, zeros = 0, 0
     for i in range(i0, i0 + len(gram)):
         for j in range(max(j0, i + 1), j0 + gram.shape[1]):
-            d, scale = squared_from_product(norms[i], norms[j], gram[i - i0, j - j0]), norms[i] + norms[j]
+            d = squared_from_product(norms[i], norms[j], gram[i - i0, j - j0])
+            scale = norms[i] + norms[j]
             if d < _NEAR * scale or scale == 0: d = squared_distance(x[i], x[j])
             zeros += d == 0
             if d > limit or (d == 0 and not zeros_too): continue
@@ -246,13 +280,17 @@ class PlainDistance:
         features, # (N, D) array or tensor, CPU or GPU; SSG normalises them first
         metric: str = "euclidean", # 'euclidean', or 'cosine': 1 - cos
     ):
-        if metric not in ("euclidean", "cosine"): raise ValueError(f"unknown metric '{metric}': expected 'euclidean' or 'cosine'")
+        if metric not in ("euclidean", "cosine"):
+            raise ValueError(f"unknown metric '{metric}': expected 'euclidean' or 'cosine'")
         x = finite_features("features", features)
         if metric == "cosine":
             norms = torch.linalg.vector_norm(x, dim=1, keepdim=True)
-            if not norms.all(): raise ValueError(f"{(norms == 0).sum()} features are zero, first at row {norms.argmin()}: a cosine needs a direction")
+            if not norms.all():
+                raise ValueError(f"{(norms == 0).sum()} features are zero, first at row "
+                                 f"{norms.argmin()}: a cosine needs a direction")
             x = x / norms
-        self.x, self.metric = centred("features", x), metric
+        self.x = centred("features", x)
+        self.metric = metric
         self.norms = square_norms(self.x).cpu().numpy()
 
     def of_squared(self, squared: np.ndarray) -> np.ndarray:
@@ -266,12 +304,17 @@ class PlainDistance:
 # %% ../nbs/lib/clustering.ipynb #083050a2
 def _plain_mean(distance: PlainDistance, rho: float) -> float:
     "Mean of the smallest rho of all non-zero distances, from one pass over the blocks."
-    n, host = len(distance.x), distance.x.cpu().numpy()
+    n = len(distance.x)
+    host = distance.x.cpu().numpy()
     pairs = n * (n - 1) // 2
-    smallest, zeros, nobody, squared = _Smallest(_share(rho, pairs)), 0, np.empty(0, np.int32), np.empty(BLOCK**2, np.float32)
+    smallest = _Smallest(_share(rho, pairs))
+    zeros = 0
+    nobody = np.empty(0, np.int32)
+    squared = np.empty(BLOCK**2, np.float32)
     with full_precision(distance.x.device):
         for i, j, gram in product_blocks(distance.x):
-            used, new = _collect(gram, i, j, host, distance.norms, np.float32(smallest.limit), False, squared, nobody, nobody)
+            used, new = _collect(gram, i, j, host, distance.norms, np.float32(smallest.limit), False, squared, nobody,
+                                 nobody)
             smallest.add(squared[:used])
             zeros += new
     return float(distance.of_squared(smallest.take(_share(rho, pairs - zeros))).mean())
@@ -279,8 +322,12 @@ def _plain_mean(distance: PlainDistance, rho: float) -> float:
 # %% ../nbs/lib/clustering.ipynb #764a391e
 def _plain_graph(distance: PlainDistance, eps: float, max_edges: int) -> csr_array:
     "(N, N) float64: all pairs within eps, and the diagonal."
-    n, host, edges, kept = len(distance.x), distance.x.cpu().numpy(), 0, []
-    limit = np.float32((eps**2 if distance.metric == "euclidean" else 2 * eps) * (1 + 1e-6))   # a little more, then exactly
+    n = len(distance.x)
+    host = distance.x.cpu().numpy()
+    edges = 0
+    kept = []
+    # a little more, then exactly
+    limit = np.float32((eps**2 if distance.metric == "euclidean" else 2 * eps) * (1 + 1e-6))
     squared, (left, right) = np.empty(BLOCK**2, np.float32), np.empty((2, BLOCK**2), np.int32)
     with full_precision(distance.x.device):
         for i, j, gram in product_blocks(distance.x):
@@ -301,6 +348,9 @@ def dbscan(
 ) -> np.ndarray: # (N,) int64 cluster of each image, -1: outlier
     "Clusters by DBSCAN on a sparse graph; ValueError where eps joins too many pairs to hold."
     from sklearn.cluster import DBSCAN
-    if not 0 < eps < np.inf: raise ValueError(f"eps={eps}: expected a positive radius, such as eps_from_rho gives")
-    if not (isinstance(min_samples, Integral) and min_samples >= 1): raise ValueError(f"min_samples={min_samples}: expected a whole number of images, at least 1")
-    return DBSCAN(eps=eps, min_samples=min_samples, metric="precomputed").fit_predict(distance.graph(eps, max_edges)).astype(np.int64)
+    if not 0 < eps < np.inf:
+        raise ValueError(f"eps={eps}: expected a positive radius, such as eps_from_rho gives")
+    if not (isinstance(min_samples, Integral) and min_samples >= 1):
+        raise ValueError(f"min_samples={min_samples}: expected a whole number of images, at least 1")
+    return DBSCAN(eps=eps, min_samples=min_samples,
+                  metric="precomputed").fit_predict(distance.graph(eps, max_edges)).astype(np.int64)

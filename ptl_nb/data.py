@@ -82,7 +82,8 @@ def _decode_into(
     files: list[Path],                # N of them
 ) -> None:
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        for _ in pool.map(lambda row: np.copyto(array[row], decode(files[row], array.shape[1:3])), range(len(files))): pass
+        for _ in pool.map(lambda row: np.copyto(array[row], decode(files[row], array.shape[1:3])), range(len(files))):
+            pass
 
 # %% ../nbs/method/02_data.ipynb #32d3cbbb
 def _described(value) -> str:
@@ -134,7 +135,8 @@ def identity_classes(pids: np.ndarray) -> np.ndarray:
     if pids.ndim != 1 or pids.size and pids.dtype.kind not in "iu":
         raise ValueError(f"identities are {_described(pids)}; expected (N,) integers")
     unique, classes = np.unique(pids, return_inverse=True)
-    if len(unique) < 2: raise ValueError(f"{len(unique)} identity in {len(classes)} training images; ReID needs at least two")
+    if len(unique) < 2:
+        raise ValueError(f"{len(unique)} identity in {len(classes)} training images; ReID needs at least two")
     return classes.astype(np.int64)
 
 # %% ../nbs/method/02_data.ipynb #267d58f7
@@ -157,7 +159,8 @@ def identity_epoch(
         raise ValueError(f"a batch of {identities} identities with {k} images each; both are at least 1")
     order = np.lexsort((rng.random(len(classes)), classes))          # shuffled inside each identity
     _, start, count = np.unique(classes[order], return_index=True, return_counts=True)
-    if len(start) < identities: raise ValueError(f"a batch of {identities} identities from {len(start)}; lower `identities`")
+    if len(start) < identities:
+        raise ValueError(f"a batch of {identities} identities from {len(start)}; lower `identities`")
     slot = np.where(count[:, None] >= k, np.arange(k), rng.integers(0, count[:, None], (len(count), k)))
     chosen = order[start[:, None] + slot][rng.permutation(len(start))]
     batches = len(start) // identities
@@ -168,7 +171,8 @@ def random_epoch(n: int, batch: int, rng: np.random.Generator) -> np.ndarray:
     "(n // batch, batch) indices: every image at most once, the incomplete last batch dropped."
     if batch < 1:
         raise ValueError(f"a batch of {batch} images; it has at least 1")
-    if n < batch: raise ValueError(f"{n} images do not fill one batch of {batch}; lower the batch size or add images")
+    if n < batch:
+        raise ValueError(f"{n} images do not fill one batch of {batch}; lower the batch size or add images")
     return rng.permutation(n)[: n // batch * batch].reshape(-1, batch)
 
 
@@ -300,18 +304,22 @@ def _saturation(x, f):
         for k in range(x.shape[1] // 3):
             r, g, b = x[y, 3 * k], x[y, 3 * k + 1], x[y, 3 * k + 2]
             grey = red * r + green * g + blue * b
-            x[y, 3 * k], x[y, 3 * k + 1], x[y, 3 * k + 2] = _clamp(f * r + grey), _clamp(f * g + grey), _clamp(f * b + grey)
+            x[y, 3 * k], x[y, 3 * k + 1], x[y, 3 * k
+                                            + 2] = _clamp(f * r + grey), _clamp(f * g + grey), _clamp(f * b + grey)
 
 # %% ../nbs/method/02_data.ipynb #c68f1042
 def _polynomial(function, low: float, high: float, degree: int) -> tuple[np.float32, ...]:
     "Coefficients, lowest first, of a function's interpolation in Chebyshev points."
-    return tuple(np.float32(c) for c in Chebyshev.interpolate(function, degree, [low, high]).convert(kind=Polynomial).coef)
+    return tuple(np.float32(c)
+                 for c in Chebyshev.interpolate(function, degree, [low, high]).convert(kind=Polynomial).coef)
 
 
 _LOG2 = _polynomial(lambda m: np.log2(m) / (m - 1), 2**-0.5, 2**0.5, 7)
 _EXP2 = _polynomial(np.exp2, -0.5, 0.5, 5)
 _DARKEST = np.float32(1e-4)
-_ROOT_BITS, _MANTISSA, _BIAS = np.float32(0.5**0.5).view(np.int32), np.int32(23), np.int32(127)     # of a float32
+_ROOT_BITS = np.float32(0.5**0.5).view(np.int32)  # of a float32
+_MANTISSA = np.int32(23)
+_BIAS = np.int32(127)
 
 
 @_kernel
@@ -351,12 +359,14 @@ def _blur(x, f, row, rows):
         for k in range(18): row[k], row[18 + w + k] = x[y, k % 3], x[y, w - 3 + k % 3]
         for k in range(w): row[18 + k] = x[y, k]
         for k in range(w):
-            rows[6 + y, k] = (a * row[k + 18] + b * (row[k + 15] + row[k + 21]) + c * (row[k + 12] + row[k + 24]) + d * (row[k + 9] + row[k + 27])
+            rows[6 + y, k] = (
+                a * row[k + 18] + b * (row[k + 15] + row[k + 21]) + c * (row[k + 12] + row[k + 24]) + d * (row[k + 9] + row[k + 27])
                               + e * (row[k + 6] + row[k + 30]) + g * (row[k + 3] + row[k + 33]) + i * (row[k] + row[k + 36]))
     for y in range(6): rows[y], rows[h + 6 + y] = rows[6], rows[h + 5]
     for y in range(h):
         for k in range(w):
-            x[y, k] = (a * rows[y + 6, k] + b * (rows[y + 5, k] + rows[y + 7, k]) + c * (rows[y + 4, k] + rows[y + 8, k]) + d * (rows[y + 3, k] + rows[y + 9, k])
+            x[y, k] = (
+                a * rows[y + 6, k] + b * (rows[y + 5, k] + rows[y + 7, k]) + c * (rows[y + 4, k] + rows[y + 8, k]) + d * (rows[y + 3, k] + rows[y + 9, k])
                        + e * (rows[y + 2, k] + rows[y + 10, k]) + g * (rows[y + 1, k] + rows[y + 11, k]) + i * (rows[y, k] + rows[y + 12, k]))
 
 # %% ../nbs/method/02_data.ipynb #2dfa4d80
@@ -367,7 +377,8 @@ def _read(bytes_, x, scale, shift, flip, red, row):
         if flip:
             for k in range(n): row[k + 2] = np.float32(bytes_[y, n - 1 - k])
             for k in range(n):
-                v = red[k + 2] * row[k + 4] + red[k + 1] * row[k + 2] + red[k] * row[k]      # exact: two of the three are 0
+                # exact: two of the three are 0
+                v = red[k + 2] * row[k + 4] + red[k + 1] * row[k + 2] + red[k] * row[k]
                 x[y, k] = v * scale[k] + shift[k]
         else:
             for k in range(n): x[y, k] = np.float32(bytes_[y, k]) * scale[k] + shift[k]
@@ -381,13 +392,16 @@ def _scale(x, scale, shift):
 # %% ../nbs/method/02_data.ipynb #f677bc6f
 @_kept
 def _fill(start, stop, pixels, index, flip, steps, factors, table, out):
-    "Images `start` … `stop − 1` of a batch, from (N, H, 3W) bytes to (B, H, 3W) floats; `table` is (6, 3W): scale and shift to [0, 1], to normalised, between."
+    """Images `start` … `stop − 1` of a batch, from (N, H, 3W) bytes to (B, H, 3W) floats; `table` is (6, 3W): scale
+    and shift to [0, 1], to normalised, between."""
     h, w = out.shape[1], out.shape[2]
-    row, rows = np.zeros(w + 36, np.float32), np.empty((h + 12, w), np.float32)
+    row = np.zeros(w + 36, np.float32)
+    rows = np.empty((h + 12, w), np.float32)
     red = np.zeros(w + 4, np.float32)
     red[2::3] = _ONE
     for i in range(start, stop):
-        x, plain = out[i], steps[i].max() < 0
+        x = out[i]
+        plain = steps[i].max() < 0
         first = 2 if plain else 0
         _read(pixels[index[i]], x, table[first], table[first + 1], flip[i], red, row)
         if plain: continue
@@ -413,12 +427,15 @@ def to_tensor(
     device: torch.device | str = "cpu",
 ) -> Tensor:                             # (B, 3, H, W) float32 in [0, 1], channels_last in memory
     "uint8 images as a float tensor; the (B, H, W, 3) layout is channels_last already, so nothing is copied twice."
-    return torch.from_numpy(np.require(images, requirements=["C", "W"])).to(device, non_blocking=True).permute(0, 3, 1, 2).float() / 255
+    return (
+        torch.from_numpy(np.require(images, requirements=["C", "W"])).to(device, non_blocking=True).permute(0, 3, 1, 2).float() / 255)
 
 # %% ../nbs/method/02_data.ipynb #faedf949
 def _table(w: int) -> np.ndarray:
     "(6, 3w) scale and shift of bytes to [0, 1], of bytes to normalised, of [0, 1] to normalised."
-    byte, mean, std = 1 / 255, np.array(MEAN), np.array(STD)
+    byte = 1 / 255
+    mean = np.array(MEAN)
+    std = np.array(STD)
     rows = [byte + 0 * mean, 0 * mean, byte / std, -mean / std, 1 / std, -mean / std]
     return np.tile(np.stack(rows), w).astype(np.float32)
 
@@ -426,8 +443,10 @@ def _table(w: int) -> np.ndarray:
 def _flat(images: np.ndarray, index: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     "(N, H, 3W) bytes and the rows in them that are meant; ValueError or IndexError for what cannot be."
     _check_pixels(images)
-    n, index = len(images), np.asarray(index, np.int64)
-    if len(index) and not 0 <= index.min() <= index.max() < n: raise IndexError(f"rows {index.min()} to {index.max()} of {n} images; rows count from 0")
+    n = len(images)
+    index = np.asarray(index, np.int64)
+    if len(index) and not 0 <= index.min() <= index.max() < n:
+        raise IndexError(f"rows {index.min()} to {index.max()} of {n} images; rows count from 0")
     if not images.flags.c_contiguous: images, index = np.ascontiguousarray(images[index]), np.arange(len(index))
     flat = np.asarray(images).reshape(*images.shape[:2], 3 * images.shape[2]).view()
     flat.flags.writeable = False                                # one compiled form for memory and for mapped files
@@ -450,7 +469,8 @@ def augmented_pixels(
     cuts = np.linspace(0, b, threads + 1).astype(np.int64)
     if threads == 1: _fill(0, b, *given)
     else:
-        with ThreadPoolExecutor(threads) as pool: list(pool.map(lambda start, stop: _fill(start, stop, *given), cuts[:-1], cuts[1:]))
+        with ThreadPoolExecutor(threads) as pool:
+            list(pool.map(lambda start, stop: _fill(start, stop, *given), cuts[:-1], cuts[1:]))
     return out.permute(0, 3, 1, 2)
 
 # %% ../nbs/method/02_data.ipynb #7faf0724
@@ -460,7 +480,8 @@ def on_device(x: Tensor, device: torch.device | str) -> Tensor:
     return x.to(device, non_blocking=True)
 
 
-def _prepare_batch(images: np.ndarray, index: np.ndarray, draws: Draws | None = None, device: torch.device | str = "cpu") -> Tensor:
+def _prepare_batch(images: np.ndarray, index: np.ndarray, draws: Draws | None = None,
+                   device: torch.device | str = "cpu") -> Tensor:
     "(B, 3, H, W) normalised, channels_last, on the device; made by `augmented_pixels`."
     return on_device(augmented_pixels(images, index, draws, torch.device(device).type == "cuda"), device)
 
@@ -476,12 +497,14 @@ def batch(
     augment: Augment | None = None,              # None: as they are
     generator: torch.Generator | None = None,    # for the augmentation, on the CPU
     device: torch.device | str = "cpu",
-    mine: slice = slice(None),                   # rows whose pixels are wanted; draws and labels are always those of the whole batch
+    # rows whose pixels are wanted; draws and labels are always those of the whole batch
+    mine: slice = slice(None),
 ) -> dict[str, Tensor]:    # x (B, 3, H, W); index (B,); where there are such labels, classes and camids (B,), parts (B, h, w),
                            # attributes (B, A, M); x, parts and attributes on the device
     "One batch, ready for the network; making it does not wait for a GPU."
     labels = {name: value for name, value in vars(images).items() if name != "pixels" and value is not None}
-    out = {"index": torch.from_numpy(index)} | {name: torch.from_numpy(_native(value[index])) for name, value in labels.items()}
+    out = ({"index": torch.from_numpy(index)} | {name: torch.from_numpy(_native(value[index]))
+                                                 for name, value in labels.items()})
     draws = augment.draw(len(index), generator) if augment else None
     if draws and "parts" in out: out["parts"] = _flip_some(out["parts"], draws.flip)
     out |= {name: on_device(out[name], device) for name in ("parts", "attributes") if name in out}

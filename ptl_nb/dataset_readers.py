@@ -39,7 +39,8 @@ LAYOUTS = {
                      _DIGITS + r"s\d+_\d+_\d+", "0002_c1s1_000451_03.jpg"),
     "duke": Layout("DukeMTMC-reID", "DukeMTMC-reID", ("duke", "dukemtmc", "dukemtmcreid"),
                    _DIGITS + r"_f\d+", "0001_c2_f0046182.jpg"),
-    "cuhk03": Layout("CUHK03 (new protocol, detected)", "cuhk03", ("cuhk03", "cuhk03np", "cuhk03newprotocol", "cuhk03release"),
+    "cuhk03": Layout("CUHK03 (new protocol, detected)", "cuhk03",
+                     ("cuhk03", "cuhk03np", "cuhk03newprotocol", "cuhk03release"),
                      _DIGITS.replace("[1-9]", r"\d") + r"_\d+", "0001_c1_1.png"),   # some copies count cameras from 0
 }
 
@@ -74,11 +75,14 @@ CUHK03_SPLIT, CUHK03_IMAGES = "cuhk03_new_protocol_config_detected.mat", "images
 
 def _mat_lists(path: Path) -> dict[str, np.ndarray]:
     "The six flat arrays of the split file; ValueError naming what is missing or unreadable."
-    names, content = ("filelist", "labels", "camId", "train_idx", "query_idx", "gallery_idx"), read_mat(path)
+    names = ("filelist", "labels", "camId", "train_idx", "query_idx", "gallery_idx")
+    content = read_mat(path)
     absent = [name for name in names if name not in content]
     if absent:
         raise ValueError(f"{path} has no {', '.join(absent)}: this is not the new-protocol split of CUHK03")
-    lists = {"filelist": np.array(cell_texts(content["filelist"]), dtype=object)} | {name: whole_numbers(content[name], f"{path}: {name}") for name in names[1:]}
+    lists = ({"filelist": np.array(cell_texts(content["filelist"]),
+                                   dtype=object)} | {name: whole_numbers(content[name], f"{path}: {name}")
+                                                     for name in names[1:]})
     for name in ("labels", "camId"):
         if (lists[name] < 0).any():
             raise ValueError(f"{path}: {name} holds {lists[name].min()}, counted from 0 or 1: "
@@ -92,15 +96,18 @@ def _mat_lists(path: Path) -> dict[str, np.ndarray]:
 # %% ../nbs/lib/dataset_readers.ipynb #668607ab
 def _positions(lists: dict[str, np.ndarray], split: str, path: Path) -> np.ndarray:
     "Zero-based positions of a split; ValueError where they point outside the list."
-    index, size = lists[f"{split}_idx"], len(lists["filelist"])
+    index = lists[f"{split}_idx"]
+    size = len(lists["filelist"])
     if len(index) and not (1 <= index.min() and index.max() <= size):
-        raise ValueError(f"{path}: {split}_idx runs from {index.min()} to {index.max()}, but there are images 1 to {size}: "
+        raise ValueError(f"{path}: {split}_idx runs from {index.min()} to {index.max()}, "
+                         f"but there are images 1 to {size}: "
                          "fetch the split file again")
     return index - 1
 
 
 def read_cuhk03(folder: Path, layout: Layout = LAYOUTS["cuhk03"]) -> dict[str, pd.DataFrame]:
-    "Train, query and gallery from the split file and `images_detected`; ValueError naming images that are listed but missing."
+    """Train, query and gallery from the split file and `images_detected`; ValueError naming images that are listed
+    but missing."""
     path = folder / CUHK03_SPLIT
     lists = _mat_lists(path)
     if not len(lists["filelist"]) == len(lists["labels"]) == len(lists["camId"]):
@@ -115,9 +122,11 @@ def read_cuhk03(folder: Path, layout: Layout = LAYOUTS["cuhk03"]) -> dict[str, p
         files = [there.get(stem) or by_name.get(posixpath.basename(stem)) for stem in stems]
         absent = [stem for stem, file in zip(stems, files) if file is None]
         if absent:
-            raise ValueError(f"{len(absent)} of the {len(at)} {split} images of {path} are not in {folder / CUHK03_IMAGES}, "
+            raise ValueError(f"{len(absent)} of the {len(at)} {split} images of {path} are not "
+                             f"in {folder / CUHK03_IMAGES}, "
                              f"first {absent[0]!r}: extract the images again")
-        tables[split] = image_table([f"{CUHK03_IMAGES}/{file}" for file in files], lists["labels"][at], lists["camId"][at])
+        tables[split] = image_table([f"{CUHK03_IMAGES}/{file}" for file in files], lists["labels"][at],
+                                    lists["camId"][at])
     return tables
 
 # %% ../nbs/lib/dataset_readers.ipynb #d4c728be
@@ -127,7 +136,7 @@ _DEEPEST = 4  # folders below root that a dataset may be nested in
 def _places(root: Path, layout: Layout) -> list[Path]:
     "Folders that may hold the dataset: understood names under root (stand-ins last), in them and below, then root."
     def named(parent: Path, extra: tuple[str, ...] = ()) -> list[Path]:
-        plain = lambda p: re.sub(r"[^a-z0-9]", "", p.name.lower())
+        def plain(p): return re.sub(r"[^a-z0-9]", "", p.name.lower())
         found = (p for p in parent.iterdir() if p.is_dir() and plain(p) in layout.folders + extra)
         return sorted(found, key=lambda p: ((p / STANDIN_MARKER).exists(), p.name))
 
@@ -191,7 +200,8 @@ def find_dataset(
     root: Path,  # folder that holds datasets
 ) -> tuple[Path, Callable] | None:  # its folder and the reader for it
     "Where a dataset lies, None where nothing of it does; FileNotFoundError with counts where it is half-extracted."
-    partial, places = [], _places(root, LAYOUTS[name])
+    partial = []
+    places = _places(root, LAYOUTS[name])
     for folder in places:
         for form, reader in zip(_inventory(folder, name), (read_tree, read_cuhk03)):
             if all(form.values()):
@@ -202,7 +212,8 @@ def find_dataset(
         raise FileNotFoundError(f"{LAYOUTS[name].title} is not under {root}: {other}")
     if partial:
         folder, form = max(partial, key=lambda p: sum(map(bool, p[1].values())))
-        counts = ", ".join(f"{part}: {'missing' if n is None else f'{n:,} images' if n else 'empty'}" for part, n in form.items())
+        counts = ", ".join(f"{part}: {'missing' if n is None else f'{n:,} images' if n else 'empty'}"
+                           for part, n in form.items())
         raise FileNotFoundError(f"{LAYOUTS[name].title} in {folder} is half-extracted ({counts}): "
                                 "extract the archive again")
     if place := _buried(root, LAYOUTS[name]):
@@ -212,7 +223,8 @@ def find_dataset(
 # %% ../nbs/lib/dataset_readers.ipynb #78c7d260
 def what_to_place(name: str, root: Path) -> str:
     "What to put where, for a dataset that is missing."
-    layout, parts = LAYOUTS[name], " , ".join(TREE.values()).replace(" ,", ",")
+    layout = LAYOUTS[name]
+    parts = " , ".join(TREE.values()).replace(" ,", ",")
     here = root if root.is_dir() else f"{root} (which does not exist)"
     also = f", or {CUHK03_SPLIT} and {CUHK03_IMAGES}" if name == "cuhk03" else ""
     files = root.iterdir() if root.is_dir() else ()

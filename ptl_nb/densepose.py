@@ -27,10 +27,12 @@ __all__ = ['DP_PARTS', 'PATCH_PARTS', 'GRID', 'DP_FILE', 'person_parts', 'part_m
            'export_densepose']
 
 # %% ../nbs/lib/densepose.ipynb #5ac92fc4
-_DP_MASKS = ("background", "torso", "right hand", "left hand", "left foot", "right foot", "right upper leg", "left upper leg", "right lower leg",
+_DP_MASKS = ("background", "torso", "right hand", "left hand", "left foot", "right foot", "right upper leg",
+             "left upper leg", "right lower leg",
             "left lower leg", "left upper arm", "right upper arm", "left lower arm", "right lower arm", "head")
 DP_PARTS = np.array([0, 2, 4, 4, 7, 7, 5, 5, 6, 6, 3, 3, 4, 4, 1], np.uint8)  # our class of each of DP_MASKS
-PATCH_PARTS = np.array([0, 2, 2, 4, 4, 7, 7, *[5] * 4, *[6] * 4, *[3] * 4, *[4] * 4, 1, 1], np.uint8)  # our class of patch index I = 0..24
+# our class of patch index I = 0..24
+PATCH_PARTS = np.array([0, 2, 2, 4, 4, 7, 7, *[5] * 4, *[6] * 4, *[3] * 4, *[4] * 4, 1, 1], np.uint8)
 for _table in (DP_PARTS, PATCH_PARTS): _table.setflags(write=False)
 
 
@@ -41,9 +43,11 @@ def _map_classes(
 ) -> np.ndarray: # (..., H, W) uint8 classes 0..7
     "Part maps of another class set as ours; ValueError naming a class beyond the table."
     maps = np.asarray(maps)
-    if maps.dtype.kind not in "ui": raise ValueError(f"{what} holds {maps.dtype}: expected integer classes 0..{len(table) - 1}.")
+    if maps.dtype.kind not in "ui":
+        raise ValueError(f"{what} holds {maps.dtype}: expected integer classes 0..{len(table) - 1}.")
     if maps.size and not 0 <= maps.min() <= maps.max() < len(table):
-        raise ValueError(f"{what}: classes {maps.min()}..{maps.max()}, expected 0..{len(table) - 1}: it belongs to another class set. Choose its own mapping.")
+        raise ValueError(f"{what}: classes {maps.min()}..{maps.max()}, expected 0..{len(table) - 1}: it belongs to "
+                         "another class set. Choose its own mapping.")
     return table[maps]
 
 # %% ../nbs/lib/densepose.ipynb #3a31a18f
@@ -53,13 +57,15 @@ GRID = 256  # rows and columns of a dp_mask
 def _rle_runs(
     counts: str, # COCO's compressed run-length code
 ) -> np.ndarray: # lengths of the runs, off first; a single 0 for a code that is cut off
-    "Runs of a mask: numbers in groups of 5 bits, low bits first, from the third on as the difference to the run before last."
+    """Runs of a mask: numbers in groups of 5 bits, low bits first, from the third on as the difference to the run
+    before last."""
     codes = np.frombuffer(counts.encode("ascii"), np.uint8).astype(np.int64) - 48
     last = codes & 32 == 0
     if not last[-1]: return np.zeros(1, np.int64)  # cut off inside a number
     start = np.flatnonzero(np.r_[True, last[:-1]])
     place = np.arange(len(codes)) - np.repeat(start, np.diff(np.r_[start, len(codes)]))
-    if place.max() > 3: return np.zeros(1, np.int64)  # 20 bits hold every run of 256 x 256; longer numbers overflow in the decoder, written in C
+    # 20 bits hold every run of 256 x 256; longer numbers overflow in the decoder, written in C
+    if place.max() > 3: return np.zeros(1, np.int64)
     values = np.add.reduceat((codes & 31) << 5 * place, start)
     values -= np.where(codes[last] & 16, 1 << 5 * (place[last] + 1), 0)    # the highest bit is the sign
     runs = values.copy()
@@ -85,7 +91,8 @@ def person_parts(
     if not given: return np.zeros((GRID, GRID), np.uint8)
     for i in given:
         runs = _rle_runs(masks[i - 1]["counts"])
-        if runs.min() < 0 or runs.sum() != GRID * GRID: raise ValueError(f"the runs of dp_mask {i} ({_DP_MASKS[i]}) cover {runs.sum()} of {GRID * GRID} cells")
+        if runs.min() < 0 or runs.sum() != GRID * GRID:
+            raise ValueError(f"the runs of dp_mask {i} ({_DP_MASKS[i]}) cover {runs.sum()} of {GRID * GRID} cells")
     on = rle.decode([masks[i - 1] for i in given])  # (256, 256, n)
     return DP_PARTS[(on * np.array(given, np.uint8)).max(2)]
 
@@ -108,7 +115,8 @@ def part_maps(
     cache: str | Path | None = None, # None: the package's cache folder
 ) -> np.ndarray: # (N, H, W) uint8 classes 0..7, memory-mapped read-only
     "Part map of every person at one size, by nearest neighbour, aligned with `crops`."
-    if labels.masks is None: raise ValueError(f"{labels.title} has no part masks: those of DensePose do.")
+    if labels.masks is None:
+        raise ValueError(f"{labels.title} has no part masks: those of DensePose do.")
     edges = crop_boxes(labels)
 
     def one(i: int) -> np.ndarray:
@@ -116,12 +124,15 @@ def part_maps(
         rows, columns = _grid_index(y, h, top, bottom, size[0]), _grid_index(x, w, left, right, size[1])
         try: return person_parts(labels.masks[i])[rows[:, None], columns]
         except ValueError as error:
-            raise ValueError(f"{labels.root / labels.paths[i]}, the person at {labels.boxes[i].tolist()}: a dp_mask cannot be decoded ({error}). "
+            raise ValueError(f"{labels.root / labels.paths[i]}, the person at {labels.boxes[i].tolist()}: a dp_mask "
+                             f"cannot be decoded ({error}). "
                              "Fetch the annotations again.") from error
 
     def fill(array: np.ndarray) -> None:
         with image_threads() as pool:
-            for i, m in enumerate(tqdm(pool.map(one, range(len(labels))), total=len(labels), desc="masks", delay=5, leave=False)): array[i] = m
+            for i, m in enumerate(tqdm(pool.map(one, range(len(labels))), total=len(labels), desc="masks", delay=5,
+                                       leave=False)):
+                array[i] = m
 
     return person_array(labels, "parts", (len(labels), *size), fill, cache)
 
@@ -138,12 +149,17 @@ def _read_json(
 ) -> dict:
     "An annotation file in COCO's form; ValueError where it is none."
     try: content = json.loads(file.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error: raise ValueError(f"{file} is not JSON ({error}): fetch the annotations again.") from error
-    absent = [k for k in ("images", "annotations") if not isinstance(content, dict) or not isinstance(content.get(k), list)]
-    if absent: raise ValueError(f"{file} has no list '{absent[0]}': it is not an annotation file of COCO DensePose.")
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{file} is not JSON ({error}): fetch the annotations again.") from error
+    absent = [k for k in ("images", "annotations") if not isinstance(content, dict)
+              or not isinstance(content.get(k), list)]
+    if absent:
+        raise ValueError(f"{file} has no list '{absent[0]}': it is not an annotation file of COCO DensePose.")
     for picture in content["images"]: _check_picture(picture, file)
-    if bad := [a for a in content["annotations"] if not isinstance(a, dict)]: raise ValueError(f"{file} has the annotation {bad[0]!r:.60}, which is no object: fetch the annotations again.")
-    if (twice := first_repeated([p["id"] for p in content["images"]])) is not None: raise ValueError(f"{file} lists the image id {twice} twice: fetch the annotations again.")
+    if bad := [a for a in content["annotations"] if not isinstance(a, dict)]:
+        raise ValueError(f"{file} has the annotation {bad[0]!r:.60}, which is no object: fetch the annotations again.")
+    if (twice := first_repeated([p["id"] for p in content["images"]])) is not None:
+        raise ValueError(f"{file} lists the image id {twice} twice: fetch the annotations again.")
     return content
 
 
@@ -153,12 +169,15 @@ def _check_picture(
 ):
     "ValueError for an image without what is needed of it, or with a value of another type."
     if not isinstance(picture, dict) or not {"id", "file_name", "height", "width"} <= picture.keys():
-        raise ValueError(f"{file} lists the image {picture!r:.200} without id, file_name, height or width: fetch the annotations again.")
+        raise ValueError(f"{file} lists the image {picture!r:.200} without id, file_name, height or width: "
+                         "fetch the annotations again.")
     if type(picture["id"]) is not int or not isinstance(picture["file_name"], str):
-        raise ValueError(f"{file} lists the image {picture!r:.200}: id must be a whole number, file_name text. Fetch the annotations again.")
+        raise ValueError(f"{file} lists the image {picture!r:.200}: id must be a whole number, "
+                         "file_name text. Fetch the annotations again.")
     for side in ("height", "width"):
         if type(picture[side]) is not int or not 1 <= picture[side] < 2**16:
-            raise ValueError(f"{file}, image {picture['file_name']}: {side} is {picture[side]!r:.40}, expected whole pixels. Fetch the annotations again.")
+            raise ValueError(f"{file}, image {picture['file_name']}: {side} is {picture[side]!r:.40}, expected whole "
+                             "pixels. Fetch the annotations again.")
 
 # %% ../nbs/lib/densepose.ipynb #5c7525dc
 def _check_masks(
@@ -167,36 +186,47 @@ def _check_masks(
 ):
     "ValueError naming a mask of the wrong number, size or form."
     masks = person["dp_masks"]
-    if not isinstance(masks, list): raise ValueError(f"{where}: dp_masks is {masks!r:.40}, expected a list. Fetch the annotations again.")
+    if not isinstance(masks, list):
+        raise ValueError(f"{where}: dp_masks is {masks!r:.40}, expected a list. Fetch the annotations again.")
     for name in ("id", "image_id"):
-        if type(person.get(name, 0)) is not int: raise ValueError(f"{where}: {name} is {person[name]!r:.40}, expected a whole number. Fetch the annotations again.")
+        if type(person.get(name, 0)) is not int:
+            raise ValueError(f"{where}: {name} is {person[name]!r:.40}, expected a whole number. "
+                             "Fetch the annotations again.")
     if len(masks) != len(DP_PARTS) - 1:
-        raise ValueError(f"{where} has {len(masks)} dp_masks, expected {len(DP_PARTS) - 1}, one per part: a class beyond the map. Fetch the annotations again.")
+        raise ValueError(f"{where} has {len(masks)} dp_masks, expected {len(DP_PARTS) - 1}, one per part: a class "
+                         "beyond the map. Fetch the annotations again.")
     for i, m in enumerate(masks, 1):
         if not m: continue
         size = m.get("size") if isinstance(m, dict) else None
         if size != [GRID, GRID]:
-            raise ValueError(f"{where}, dp_mask {i} ({_DP_MASKS[i]}) has size {size}, expected [{GRID}, {GRID}]. Fetch the annotations again.")
+            raise ValueError(f"{where}, dp_mask {i} ({_DP_MASKS[i]}) has size {size}, expected [{GRID}, "
+                             f"{GRID}]. Fetch the annotations again.")
         if not isinstance(m.get("counts"), str) or not re.fullmatch("[0-o]+", m["counts"]):
-            raise ValueError(f"{where}, dp_mask {i} ({_DP_MASKS[i]}) is no run-length code of COCO's: {str(m.get('counts'))[:20]!r}. Fetch the annotations again.")
+            raise ValueError(f"{where}, dp_mask {i} ({_DP_MASKS[i]}) is no run-length code of COCO's: "
+                             f"{str(m.get('counts'))[:20]!r}. Fetch the annotations again.")
 
 # %% ../nbs/lib/densepose.ipynb #311796d5
 def _persons(
     file: Path, # one of the four JSON files
 ) -> tuple[pd.DataFrame, dict]: # one row per person with masks: image, height, width, box, masks; what was counted
     "The persons of one annotation file, sorted by image."
-    content, rows = _read_json(file), []
+    content = _read_json(file)
+    rows = []
     pictures = {p["id"]: p for p in content["images"]}
     for person in content["annotations"]:
         masks = person.get("dp_masks") or []
         if isinstance(masks, list) and not any(masks): continue
         where = f"{file}, annotation {person.get('id')!r:.40}"
         _check_masks(person, where)
-        if person.get("image_id") not in pictures: raise ValueError(f"{where} is of image {person.get('image_id')}, which is not listed. Fetch the annotations again.")
+        if person.get("image_id") not in pictures:
+            raise ValueError(f"{where} is of image {person.get('image_id')}, "
+                             "which is not listed. Fetch the annotations again.")
         picture = pictures[person["image_id"]]
-        rows.append((picture["file_name"], picture["height"], picture["width"], _checked_box(person.get("bbox"), picture, where), masks, person.get("id", 0)))
+        rows.append((picture["file_name"], picture["height"], picture["width"],
+                     _checked_box(person.get("bbox"), picture, where), masks, person.get("id", 0)))
     table = pd.DataFrame(rows, columns=["path", "height", "width", "box", "masks", "id"])
-    counted = {"images listed": len(pictures), "persons": len(content["annotations"]), "persons without dp_masks": len(content["annotations"]) - len(rows)}
+    counted = {"images listed": len(pictures), "persons": len(content["annotations"]),
+               "persons without dp_masks": len(content["annotations"]) - len(rows)}
     return table.sort_values(["path", "id"], kind="stable", ignore_index=True), counted
 
 # %% ../nbs/lib/densepose.ipynb #0bef0291
@@ -205,11 +235,13 @@ def _checked_box(
     picture: dict, # its image
     where: str, # for the error
 ) -> np.ndarray: # (4,) float64
-    "The box; ValueError for one that is none or that leaves its image by more than the one pixel that rounding explains."
+    """The box; ValueError for one that is none or that leaves its image by more than the one pixel that rounding
+    explains."""
     numbers = isinstance(box, list) and len(box) == 4 and all(type(v) in (int, float) and abs(v) < 2**16 for v in box)
     x, y, w, h = map(float, box) if numbers else [np.nan] * 4
     if not (x > -1 and y > -1 and w >= 1 and h >= 1 and x + w < picture["width"] + 1 and y + h < picture["height"] + 1):
-        raise ValueError(f"{where}: bbox {str([x, y, w, h] if numbers else box)[:80]} (x, y, width, height) is outside its image {picture['file_name']} of {picture['width']}x{picture['height']} "
+        raise ValueError(f"{where}: bbox {str([x, y, w, h] if numbers else box)[:80]} (x, y, width, height) is outside "
+                         f"its image {picture['file_name']} of {picture['width']}x{picture['height']} "
                          "(width x height). Correct or remove the annotation.")
     return np.array([x, y, w, h])
 
@@ -225,11 +257,13 @@ def _image_folder(
     for folder in inner.unique():
         mine = inner == folder
         places = [root / p.format(folder) for p in _DP_IMAGES]
-        there = next((p for p in places if p.is_dir() and disk_spelling(p, [table["path"][mine.idxmax()]])[0]), places[0])
+        there = next((p for p in places if p.is_dir() and disk_spelling(p, [table["path"][mine.idxmax()]])[0]),
+                     places[0])
         names = pd.Series(disk_spelling(there, table["path"][mine].tolist()), index=table.index[mine], dtype=object)
         missing = table["path"][mine][names.isna()]
         if len(missing):
-            raise FileNotFoundError(f"{missing.nunique()} of the {table['path'][mine].nunique()} images that {file} lists are not in {there}, the first {missing.iloc[0]!r}: "
+            raise FileNotFoundError(f"{missing.nunique()} of the {table['path'][mine].nunique()} images that {file} "
+                                    f"lists are not in {there}, the first {missing.iloc[0]!r}: "
                                     f"extract COCO's {folder or 'images'} there.")
         prefix = there.relative_to(root).as_posix()
         out[mine] = names if prefix == "." else prefix + "/" + names
@@ -241,12 +275,16 @@ def read_densepose(
     splits: Sequence[str] | None = None, # of DP_SPLITS; None: all that are there
 ) -> LabelSet:
     "Persons with part masks of COCO DensePose 2014 (Güler et al., 2018), or of a stand-in in its form."
-    root, found = Path(folder), {}
+    root = Path(folder)
+    found = {}
     for split in splits or _DP_SPLITS:
-        if split not in _DP_SPLITS: raise ValueError(f"unknown split {split!r} of DensePose: one of {', '.join(_DP_SPLITS)}.")
+        if split not in _DP_SPLITS:
+            raise ValueError(f"unknown split {split!r} of DensePose: one of {', '.join(_DP_SPLITS)}.")
         places = [root / p / name.format(split) for name in _DP_FILES for p in _DP_PLACES]
         if file := next((p for p in places if p.is_file()), None): found[split] = file
-        elif splits: raise FileNotFoundError(f"{places[0]} is not there, nor in annotations/: place DensePose's annotations in {root}.")
+        elif splits:
+            raise FileNotFoundError(f"{places[0]} is not there, nor in annotations/: "
+                                    f"place DensePose's annotations in {root}.")
     if not found:
         published, others = (", ".join(name.format(s) for s in _DP_SPLITS) for name in _DP_FILES)
         raise FileNotFoundError(f"{root} holds none of {published}, nor of {others}: "
@@ -258,14 +296,19 @@ def read_densepose(
         tables.append(table.assign(path=_image_folder(root, table, file)))
         report = {k: report.get(k, 0) + v for k, v in counted.items()}
     table = pd.concat(tables, ignore_index=True)
-    if table.empty: raise ValueError(f"no person in {', '.join(map(str, found.values()))} has dp_masks: these are other annotations of COCO.")
+    if table.empty:
+        raise ValueError(f"no person in {', '.join(map(str, found.values()))} has dp_masks: "
+                         "these are other annotations of COCO.")
     check_links(root, table["path"].unique())
-    boxes, sizes = np.stack(table["box"]), table[["height", "width"]].to_numpy(np.int64)
-    return LabelSet(**({"name": "densepose"} | read_marker(root)), root=root, paths=table["path"].to_numpy(object), boxes=boxes, sizes=sizes,
+    boxes = np.stack(table["box"])
+    sizes = table[["height", "width"]].to_numpy(np.int64)
+    return LabelSet(**({"name": "densepose"} | read_marker(root)), root=root, paths=table["path"].to_numpy(object),
+                    boxes=boxes, sizes=sizes,
                     masks=table["masks"].to_numpy(object), splits={"published": starts}, report=report)
 
 # %% ../nbs/lib/densepose.ipynb #c1b93fab
-_SIDES = {1: (14, 14), 2: (1, 1), 3: (11, 10), 4: (13, 12), 5: (6, 7), 6: (8, 9), 7: (5, 4)}  # our class -> mask left of the centre, mask right of it
+# our class -> mask left of the centre, mask right of it
+_SIDES = {1: (14, 14), 2: (1, 1), 3: (11, 10), 4: (13, 12), 5: (6, 7), 6: (8, 9), 7: (5, 4)}
 
 
 def encode_parts(
@@ -274,13 +317,16 @@ def encode_parts(
     "A part map as DensePose's masks; which side is left is a convention, see above."
     rle = _run_lengths()
 
-    if GRID % parts.shape[0] or GRID % parts.shape[1]: raise ValueError(f"a part map of {parts.shape} does not divide the grid of {GRID}: it would not come back exactly.")
+    if GRID % parts.shape[0] or GRID % parts.shape[1]:
+        raise ValueError(f"a part map of {parts.shape} does not divide the grid of {GRID}: "
+                         "it would not come back exactly.")
     grid = parts.repeat(GRID // parts.shape[0], 0).repeat(GRID // parts.shape[1], 1)
     columns = np.nonzero(grid)[1]
     right = np.arange(GRID) > (columns.mean() if len(columns) else 0)
     sides = np.array([_SIDES.get(k, (0, 0)) for k in range(8)])
     mask_of = np.where(right, sides[grid, 1], sides[grid, 0])
-    out = [rle.encode(np.asfortranarray(mask_of == m).astype(np.uint8)) if (mask_of == m).any() else [] for m in range(1, 15)]
+    out = [rle.encode(np.asfortranarray(mask_of == m).astype(np.uint8)) if (mask_of == m).any() else []
+           for m in range(1, 15)]
     return [m and {"size": m["size"], "counts": m["counts"].decode("ascii")} for m in out]
 
 # %% ../nbs/lib/densepose.ipynb #a1a4defe
@@ -299,7 +345,8 @@ def _write_pictures(
         with Image.open(group[0]) as image: w, h = image.size
         if persons == 1: shutil.copyfile(group[0], folder / name)
         else: Image.fromarray(np.concatenate([decode(f, (h, w)) for f in group], 1)).save(folder / name)
-        out.append(({"id": start + 1, "file_name": name, "height": h, "width": w * len(group)}, [[i * w, 0, w, h] for i in range(len(group))]))
+        out.append(({"id": start + 1, "file_name": name, "height": h, "width": w * len(group)},
+                    [[i * w, 0, w, h] for i in range(len(group))]))
     return out
 
 # %% ../nbs/lib/densepose.ipynb #08965f93
@@ -310,7 +357,8 @@ def export_densepose(
     persons: int = 1, # side by side in an image; more than one: PNG instead of copies
 ) -> Path: # the folder
     "A stand-in as COCO DensePose 2014: nine tenths in train, every tenth person in minival; marked as a stand-in."
-    if persons < 1: raise ValueError(f"persons is {persons}: an image shows at least 1.")
+    if persons < 1:
+        raise ValueError(f"persons is {persons}: an image shows at least 1.")
     domain, paths = standin_images(name, "densepose", limit)
     minival = np.arange(len(paths)) % 10 == 9
     with new_folder(folder) as new:
@@ -318,7 +366,9 @@ def export_densepose(
             pictures = _write_pictures(domain, paths[mine], new / place, persons)
             boxes = [(image["id"], box) for image, them in pictures for box in them]
             maps = read_parts(truth_store(name), paths[mine]) if mine.any() else []
-            people = [{"id": i + 1, "image_id": image, "category_id": 1, "iscrowd": 0, "bbox": box, "dp_masks": encode_parts(m)} for i, ((image, box), m) in enumerate(zip(boxes, maps))]
-            (new / DP_FILE.format(split)).write_text(json.dumps({"images": [image for image, _ in pictures], "annotations": people}), encoding="utf-8")
+            people = [{"id": i + 1, "image_id": image, "category_id": 1, "iscrowd": 0, "bbox": box,
+                       "dp_masks": encode_parts(m)} for i, ((image, box), m) in enumerate(zip(boxes, maps))]
+            (new / DP_FILE.format(split)).write_text(json.dumps({"images": [image for image, _ in pictures],
+                                                                 "annotations": people}), encoding="utf-8")
         shutil.copyfile(domain.root / STANDIN_MARKER, new / STANDIN_MARKER)
     return Path(folder)

@@ -70,7 +70,8 @@ def model_card(
     standin: bool = False,  # rendered people or label models trained on them have a part in it
 ) -> str:
     "A model card in Markdown."
-    mark = "\n\n**Rendered stand-ins have a part in this model (see Data): its numbers are not comparable with those of real datasets.**" if standin else ""
+    mark = ("\n\n**Rendered stand-ins have a part in this model (see Data): its numbers are not comparable "
+            "with those of real datasets.**" if standin else "")
     columns = [c for c in evidence if not c.startswith("vs ")]
     parts = {
         f"Model card: {name}": (
@@ -94,7 +95,8 @@ def model_card(
             " card.\n\n```python\nfrom ptl_nb.deploy import load_deploy\nnet, told = load_deploy(\".\")\n```"
         ),
     }
-    return "\n\n".join(f"{'#' if i == 0 else '##'} {title}\n\n{text}" for i, (title, text) in enumerate(parts.items())) + "\n"
+    return ("\n\n".join(f"{'#' if i == 0 else '##'} {title}\n\n{text}"
+                        for i, (title, text) in enumerate(parts.items())) + "\n")
 
 # %% ../nbs/lib/deploy.ipynb #a3555604
 def write_card(

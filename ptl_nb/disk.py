@@ -52,8 +52,10 @@ def _refused(number: int, text: str) -> OSError:
 
 
 def _number(error: Exception) -> int | None:
-    "The error number of a disk that takes no more, None for another error; libraries in other languages give it as text."
-    number, text = getattr(error, "errno", None), str(error)
+    """The error number of a disk that takes no more, None for another error; libraries in other languages give it as
+    text."""
+    number = getattr(error, "errno", None)
+    text = str(error)
     if number is not None: return number if number in _FULL else None
     said = [n for n in _FULL if f"os error {n})" in text or os.strerror(n) in text]
     return said[0] if said else errno.ENOSPC if "requested and" in text else None
@@ -75,12 +77,15 @@ def _free(place: Path) -> str:
 
 @contextmanager
 def explain_errors(place: Path, left: str = "") -> Iterator[None]:
-    "Errors of writing at a place, as a FullDisk or an OSError that names it, says what is `left` and what to do; other errors as they are."
-    place, more = Path(place), f" ({left})" if left else ""
+    """Errors of writing at a place, as a FullDisk or an OSError that names it, says what is `left` and what to do;
+    other errors as they are."""
+    place = Path(place)
+    more = f" ({left})" if left else ""
     try: yield
     except Exception as error:
         if getattr(error, "named", False):                     # where it happened
-            if not left: raise
+            if not left:
+                raise
             raise _refused(error.errno, f"{error.strerror}{more}") from error
         if number := _number(error):
             state, remedy = _FULL[number]
@@ -90,14 +95,18 @@ def explain_errors(place: Path, left: str = "") -> Iterator[None]:
         if isinstance(error, OSError) and error.errno != errno.ENOENT and _inside(place, error):
             raise _refused(error.errno, f"cannot write {place}: {error.strerror} ({error.filename}). "
                            f"Change its rights or its name, or give another folder{more}") from error
-        if not isinstance(error, OSError) and any(sign in str(error) for sign in (f"os error {errno.EACCES})", f"os error {errno.EPERM})", os.strerror(errno.EACCES))):       # libraries in other languages
+        if not isinstance(error, OSError) and any(sign in str(error)
+                                                  for sign in (f"os error {errno.EACCES})", f"os error {errno.EPERM})",
+                                                               # libraries in other languages
+                                                               os.strerror(errno.EACCES))):
             raise _refused(errno.EACCES, f"cannot write {place}: {str(error)[:200]}. "
                            f"Change its rights, or give another folder{more}") from error
         raise
 
 # %% ../nbs/lib/disk.ipynb #08e0ea60
 def ensure_writable(folder: Path) -> Path:
-    "The folder, made where there is none, once a file could be written there; OSError naming the folder and what to do about it."
+    """The folder, made where there is none, once a file could be written there; OSError naming the folder and what
+    to do about it."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder) as file: file.write(bytes(4096)); file.flush()
@@ -165,9 +174,11 @@ def _sweep(place: Path) -> None:
 @contextmanager
 def atomic_write(
     file: Path,           # file to write; its folder is made where there is none
-    sweep: bool = True,   # remove what killed processes left of it; False in folders of thousands, which would be listed each time
+    # remove what killed processes left of it; False in folders of thousands, which would be listed each time
+    sweep: bool = True,
 ) -> Iterator[Path]:      # hidden name to write to
-    "A file that appears whole or not at all, also under several writers; FullDisk or OSError as `explain_errors` gives it."
+    """A file that appears whole or not at all, also under several writers; FullDisk or OSError as `explain_errors`
+    gives it."""
     file = Path(file)
     draft = _draft(file)
     with explain_errors(file):
@@ -217,7 +228,8 @@ def read_array(
 # %% ../nbs/lib/disk.ipynb #108c3826
 @contextmanager
 def draft_folder(folder: Path) -> Iterator[Path]:     # hidden folder beside it
-    "A folder to fill, removed at the end if it was not given another name; FullDisk or OSError as `explain_errors` gives it."
+    """A folder to fill, removed at the end if it was not given another name; FullDisk or OSError as `explain_errors`
+    gives it."""
     folder = Path(folder)
     draft = _draft(folder)
     with explain_errors(folder):
@@ -236,7 +248,8 @@ def atomic_folder(folder: Path) -> Iterator[Path]:     # hidden folder to fill
         yield draft
         try: os.rename(draft, folder)
         except OSError as error:
-            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST): raise
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                raise
 
 # %% ../nbs/lib/disk.ipynb #82c16ef1
 _NO_LOCKS = {errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP}     # errors of a disk without locks
@@ -249,8 +262,10 @@ def _lock(file: TextIO, wait: bool) -> None:
         file.seek(0)
         try: return msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
         except OSError as error:
-            if error.errno not in (errno.EACCES, errno.EDEADLK): raise
-            if not wait: raise BlockingIOError(error.errno, error.strerror) from error
+            if error.errno not in (errno.EACCES, errno.EDEADLK):
+                raise
+            if not wait:
+                raise BlockingIOError(error.errno, error.strerror) from error
         time.sleep(0.1)
 
 
@@ -264,7 +279,8 @@ def _locked(place: Path) -> TextIO:
             _lock(lock, wait=True)
     except OSError as error:
         lock.close()
-        if error.errno not in _NO_LOCKS: raise
+        if error.errno not in _NO_LOCKS:
+            raise
         raise _refused(error.errno, f"the disk of the folder {place.parent} has no file locks ({error.strerror}), "
                        f"without which two processes could make {place.name} at once. Mount it with locks "
                        "(Lustre: -o flock; NFS: with its lock service), or give a folder on another disk") from error

@@ -60,7 +60,8 @@ class Domain:
 
     @property
     def slug(self) -> str:
-        "The name as file names have it: with 8 digits of the data's hash, unless it is a known dataset's or stand-in's."
+        """The name as file names have it: with 8 digits of the data's hash, unless it is a known dataset's or
+        stand-in's."""
         return _file_name(self)
 
     def files(self, table: pd.DataFrame) -> list[Path]:
@@ -75,11 +76,13 @@ class Domain:
         "SHA-256 over the sorted rows and the bytes of their files; computed once."
         return _hash_rows(self)
     def __repr__(self) -> str:
-        return f"Domain({self.title}: {len(self.train):,} train, {len(self.query):,} query, {len(self.gallery):,} gallery)"
+        return (f"Domain({self.title}: {len(self.train):,} train, {len(self.query):,} query, "
+                f"{len(self.gallery):,} gallery)")
 
 # %% ../nbs/lib/domain.ipynb #bc0177da
 def _file_name(domain: Domain) -> str:
-    "The name of a known domain; of others a beginning of the name and 8 digits of the hash, for two folders may be called alike."
+    """The name of a known domain; of others a beginning of the name and 8 digits of the hash, for two folders may be
+    called alike."""
     known = domain.name in KNOWN and not domain.own
     return domain.name if known else f"{short_name(domain.name, 50)}-{domain.data_hash()[:8]}"
 
@@ -88,7 +91,8 @@ def _need(domain: Domain, splits: tuple[str, ...]) -> Domain:
     "`domain`, or ValueError naming the splits that are empty."
     empty = [split for split in splits if getattr(domain, split).empty]
     if empty:
-        raise ValueError(f"domain {domain.name!r} has no {' and no '.join(empty)} images, which this step needs: {domain!r}")
+        raise ValueError(f"domain {domain.name!r} has no {' and no '.join(empty)} images, "
+                         f"which this step needs: {domain!r}")
     return domain
 
 
@@ -118,7 +122,8 @@ def normal_path(path: str) -> str:
 
 
 def _entries(folder: str | Path) -> tuple[set[str], dict[str, str | None]]:
-    "Names in a folder, and the one for each spelling of `normal_path`, None where two share it; empty without a listing."
+    """Names in a folder, and the one for each spelling of `normal_path`, None where two share it; empty without a
+    listing."""
     try: there = set(os.listdir(folder))
     except OSError: return set(), {}
     keys = [(normal_path(name), name) for name in there]
@@ -167,7 +172,8 @@ def check_links(root: Path, paths: list[str]) -> None:
 
 # %% ../nbs/lib/domain.ipynb #186b3d40
 def list_images(folder: Path) -> list[str]:
-    "Sorted names of the images lying directly in `folder`; other entries are reported, links out of its parent refused."
+    """Sorted names of the images lying directly in `folder`; other entries are reported, links out of its parent
+    refused."""
     with os.scandir(folder) as entries:
         names = [(e.name, is_image(e.name) and e.is_file()) for e in entries]
     check_links(folder.parent, [f"{folder.name}/{name}" for name, image in names if image])
@@ -176,13 +182,15 @@ def list_images(folder: Path) -> list[str]:
 
 # %% ../nbs/lib/domain.ipynb #6f599e7d
 def walk_images(folder: Path) -> list[str]:
-    "Sorted relative paths of all images below `folder`; a stand-in's `truth` is not entered, hidden entries and links to folders are reported."
+    """Sorted relative paths of all images below `folder`; a stand-in's `truth` is not entered, hidden entries and
+    links to folders are reported."""
     found, others, hidden = [], [], []
     for here, folders, files in os.walk(folder, onerror=_unlisted):
         if STANDIN_MARKER in files:
             folders[:] = [f for f in folders if f != "truth"]
         inside = Path(here).relative_to(folder)
-        hidden += [(inside / f).as_posix() for f in (*folders, *files) if f.startswith(".") and (f in folders or is_image(f[1:]))]
+        hidden += [(inside / f).as_posix() for f in (*folders, *files) if f.startswith(".")
+                   and (f in folders or is_image(f[1:]))]
         folders[:] = [f for f in folders if not f.startswith(".")]
         others += [(inside / f).as_posix() for f in folders if os.path.islink(os.path.join(here, f))]
         found += [(inside / f).as_posix() for f in files if is_image(f)]
@@ -192,7 +200,8 @@ def walk_images(folder: Path) -> list[str]:
 
 
 def _unlisted(error: OSError) -> None:
-    raise ValueError(f"{error.filename} cannot be listed ({error.strerror}): make this folder readable, or move it away") from error
+    raise ValueError(f"{error.filename} cannot be listed ({error.strerror}): "
+                     "make this folder readable, or move it away") from error
 
 # %% ../nbs/lib/domain.ipynb #8f2773fe
 def image_table(paths, pids, camids, times=None) -> pd.DataFrame:
@@ -219,7 +228,8 @@ def check_tables(tables: dict[str, pd.DataFrame], source, disjoint: bool) -> Non
     for split in ("train", "gallery"):
         people = tables[split]["pid"].unique()
         if len(people) == 1 and people[0] >= 0:
-            raise ValueError(f"{source} has fewer than two identities in {split} (only pid {people[0]}): nobody to tell apart")
+            raise ValueError(f"{source} has fewer than two identities in {split} (only pid "
+                             f"{people[0]}): nobody to tell apart")
     test = pd.concat([tables["query"]["pid"], tables["gallery"]["pid"]])
     shared = sorted(set(tables["train"]["pid"][lambda p: p > 0]) & set(test[test > 0]))
     if shared:
@@ -237,11 +247,13 @@ def read_marker(*folders: Path) -> dict:
             try:
                 content = json.loads(path.read_text(encoding="utf-8"))
                 names = {key: content[key] for key in ("name", "stands_for")}
-                odd = [n for n in names.values() if not re.fullmatch(r"\w[\w.-]{0,63}", n, re.ASCII)]   # the name becomes part of file names
+                # the name becomes part of file names
+                odd = [n for n in names.values() if not re.fullmatch(r"\w[\w.-]{0,63}", n, re.ASCII)]
             except (ValueError, KeyError, TypeError, RecursionError) as error:
                 raise ValueError(f"{path} is not a stand-in's marker (it needs name and stands_for): "
                                  "export the stand-in again") from error
             if odd:
-                raise ValueError(f"{path} names {odd[0]!r}: a stand-in's name is letters, digits, - and _. Export the stand-in again")
+                raise ValueError(f"{path} names {odd[0]!r}: a stand-in's name is letters, digits, "
+                                 "- and _. Export the stand-in again")
             return names | {"standin": True}
     return {}

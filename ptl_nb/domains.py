@@ -28,7 +28,8 @@ def _load_standin(name: str) -> Domain:
     "An embedded stand-in, unpacked to the cache and read like the dataset it stands for."
     from ptl_nb.standins import unpack
 
-    folder, dataset = Path(unpack(name)), STANDS_FOR[name]
+    folder = Path(unpack(name))
+    dataset = STANDS_FOR[name]
     if not read_marker(folder):
         raise FileNotFoundError(f"{folder} has no {STANDIN_MARKER}: delete this folder, it will be unpacked again")
     if dataset not in DATASETS:
@@ -63,7 +64,8 @@ def _load_named(name: str, root: Path, origin: str) -> Domain:
     if found:
         return read_dataset(name, *found)
     if origin == "real":
-        raise FileNotFoundError(f"{what_to_place(name, root)}. Without it, origin='standin' gives the rendered stand-in {standin!r}")
+        raise FileNotFoundError(f"{what_to_place(name, root)}. Without it, "
+                                f"origin='standin' gives the rendered stand-in {standin!r}")
     if origin == "auto":
         warnings.warn(f"{LAYOUTS[name].title} is not under {root}: its RENDERED STAND-IN {standin!r} is used instead, "
                       "and no figure made with it is comparable with the paper's", stacklevel=3)
@@ -80,10 +82,12 @@ def load_domain(
     name: str | Path,  # market, duke, cuhk03; a stand-in, as in STANDS_FOR; or a path to a domain.csv or a folder
     root: str | Path = "data",  # folder that holds the real datasets
     origin: str = "auto",  # real, standin, or auto: real where found, else the stand-in, with a warning
-    camera: str = "",  # of a path: another column of the csv; or a regular expression in place of a folder's sub-folders
+    # of a path: another column of the csv; or a regular expression in place of a folder's sub-folders
+    camera: str = "",
     time: str = "",  # of a path: a column of the csv, or a regular expression, that says when an image was taken
 ) -> Domain:
-    "Load a domain; FileNotFoundError where data is missing or half-extracted, ValueError where name or content does not fit."
+    """Load a domain; FileNotFoundError where data is missing or half-extracted, ValueError where name or content
+    does not fit."""
     name, camera, time = str(name), str(camera), str(time)  # papermill makes a number of a column that is called 3
     root = expand_user(root)
     if origin not in ORIGINS:

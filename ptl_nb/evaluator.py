@@ -21,7 +21,8 @@ from numba import njit
 # %% ../nbs/method/10_evaluator.ipynb #ba3f7737
 @dataclass(frozen=True, eq=False)
 class Scores:
-    "Retrieval scores, all in [0, 1]; the arrays per query are in query order, NaN (`first_rank`: 0) where a query has no match."
+    """Retrieval scores, all in [0, 1]; the arrays per query are in query order, NaN (`first_rank`: 0) where a query
+    has no match."""
     mAP: float  # step average precision, mean over the valid queries
     mAP_trapezoid: float  # trapezoid average precision (the paper's convention)
     cmc: np.ndarray  # (min(50, gallery),) `cmc[k - 1]` is Rank-k
@@ -61,19 +62,24 @@ def _scores_from_ranks(
 ) -> Scores:
     "Every score from the ranks of the positives; raises ValueError where no query has any."
     count = np.array([len(r) for r in ranks])
-    valid, flat = count > 0, np.concatenate(ranks)
+    valid = count > 0
+    flat = np.concatenate(ranks)
     if not valid.any():
         raise ValueError(f"none of the {len(ranks)} queries has a match in the gallery from another camera: "
                          "check that query and gallery pids come from the same list and that camids differ")
-    owner, end = np.repeat(np.arange(len(ranks)), count), np.cumsum(count)
+    owner = np.repeat(np.arange(len(ranks)), count)
+    end = np.cumsum(count)
     found = np.arange(len(flat)) - np.repeat(end - count, count) + 1
-    ap, trapezoid = (np.bincount(owner, term, len(ranks)) / np.where(valid, count, np.nan) for term in precisions(flat, found))
-    first, last = np.zeros(len(ranks), np.int64), np.full(len(ranks), np.nan)
+    ap, trapezoid = (np.bincount(owner, term, len(ranks)) / np.where(valid, count, np.nan)
+                     for term in precisions(flat, found))
+    first = np.zeros(len(ranks), np.int64)
+    last = np.full(len(ranks), np.nan)
     first[valid], last[valid] = flat[(end - count)[valid]], flat[end[valid] - 1]
     length = min(50, gallery_size)
     cmc = np.bincount(first[valid & (first <= length)] - 1, minlength=length).cumsum() / valid.sum()
     inp = count / last
-    return Scores(float(ap[valid].mean()), float(trapezoid[valid].mean()), cmc, float(inp[valid].mean()), int(valid.sum()),
+    return Scores(float(ap[valid].mean()), float(trapezoid[valid].mean()), cmc, float(inp[valid].mean()),
+                  int(valid.sum()),
                   ap, trapezoid, inp, first, np.asarray(query_pids))
 
 # %% ../nbs/method/10_evaluator.ipynb #e14ef9e5
@@ -92,7 +98,8 @@ def _count(row, level):
 def _rank_rows(block, scale, start, positives, removed_start, removed, ranks):
     "Ranks of the positives of each row of `block`, which is scaled and OVERWRITTEN with NaN where removed or positive."
     for q in range(len(block)):
-        row, mine = block[q], positives[start[q]:start[q + 1]]
+        row = block[q]
+        mine = positives[start[q]:start[q + 1]]
         row *= scale
         levels = row[mine]
         row[removed[removed_start[q]:removed_start[q + 1]]] = np.nan
@@ -110,7 +117,8 @@ def _joined(lists: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
 
 def _positive_ranks(
     block: np.ndarray,  # (Q, G) float, similarities of some queries with the gallery; OVERWRITTEN
-    matches: list[tuple[np.ndarray, np.ndarray]],  # of each query: gallery indices of its positives, ascending, and of the images removed for it
+    # of each query: gallery indices of its positives, ascending, and of the images removed for it
+    matches: list[tuple[np.ndarray, np.ndarray]],
     scale: np.ndarray | None = None,  # (G,) factors of the gallery images; None: 1
 ) -> list[np.ndarray]:  # of each query: ranks of its positives among the images that were not removed, int64, ascending, from 1
     "Ranks of the positives, ties in gallery order."
@@ -144,7 +152,9 @@ def _ranks(
     scale: np.ndarray | None = None,  # see `_positive_ranks`
 ) -> list[np.ndarray]:  # of each query
     "Ranks of the positives of all queries; several threads share a block."
-    matches, ranks, threads = list(labels.matches()), [], os.cpu_count() or 1
+    matches = list(labels.matches())
+    ranks = []
+    threads = os.cpu_count() or 1
     with ThreadPoolExecutor(threads) as pool:
         for block in filter(len, blocks):       # a process may have no queries
             step = -(-len(block) // threads)
@@ -159,7 +169,8 @@ def _integers(name: str, values, expected: int) -> np.ndarray:
     array = np.asarray(values.detach().cpu() if hasattr(values, "detach") else values)
     if array.shape != (expected,):
         raise ValueError(f"{name} has shape {array.shape}, but the features or distances call for ({expected},)")
-    if array.dtype.kind not in "iu" and not (array.dtype.kind == "f" and (array == np.round(array)).all() and np.isfinite(array).all()):
+    if array.dtype.kind not in "iu" and not (array.dtype.kind == "f" and (array == np.round(array)).all()
+                                             and np.isfinite(array).all()):
         raise ValueError(f"{name} must be integers, got {array.dtype}, for example {array.ravel()[0]!r}")
     # from here on, different numbers have become one
     exact = 2.0 ** (np.finfo(array.dtype).nmant + 1) if array.dtype.kind == "f" else 2.0**63
@@ -168,7 +179,8 @@ def _integers(name: str, values, expected: int) -> np.ndarray:
         raise ValueError(f"{name} holds {array[sizes.argmax()]!r}, too large for {array.dtype} to tell one from the "
                          "next: give int64")
     if name.endswith("_pids") and (array < 0).any():
-        raise ValueError(f"{name} holds {array.min()}: negative pids mark junk or unlabelled images, drop them before scoring")
+        raise ValueError(f"{name} holds {array.min()}: negative pids mark junk or unlabelled "
+                         "images, drop them before scoring")
     return array.astype(np.int64)
 
 
@@ -210,7 +222,8 @@ def _rows(start: int, stop: int, distance) -> np.ndarray:
     block = distance[start:stop]
     if hasattr(block, "detach"): block = block.detach().cpu().to(_numpys(block.dtype))
     block = np.asarray(block)
-    if block.dtype.kind not in "biuf": raise ValueError(f"distance holds {block.dtype}: expected real numbers")
+    if block.dtype.kind not in "biuf":
+        raise ValueError(f"distance holds {block.dtype}: expected real numbers")
     kind = np.promote_types(block.dtype, np.float32)
     block = np.negative(block, dtype=np.float64 if kind == np.longdouble else kind)
     if np.isnan(block).any():
@@ -230,7 +243,8 @@ def score(
         raise ValueError(f"distance must be a (queries, gallery) matrix, got shape {tuple(distance.shape)}")
     size, gallery = distance.shape
     labels = _check_labels(size, gallery, query_pids, gallery_pids, query_camids, gallery_camids)
-    step, blind = max(1, BLOCK_BYTES // (8 * gallery)), []
+    step = max(1, BLOCK_BYTES // (8 * gallery))
+    blind = []
 
     def blocks() -> Iterator[np.ndarray]:
         for start in range(0, size, step):
@@ -252,11 +266,13 @@ def feature_matrix(name: str, features):
         try: features = np.asarray(features)
         except ValueError as error:
             raise ValueError(f"{name} are no matrix: {error}") from None
-        if features.dtype.kind not in "biuf": raise ValueError(f"{name} are {features.dtype}: expected real numbers")
+        if features.dtype.kind not in "biuf":
+            raise ValueError(f"{name} are {features.dtype}: expected real numbers")
         # torch takes no other byte order, no negative stride and nothing read-only
         features = np.require(features, np.float32, ["C", "W"])
     tensor = features.detach() if isinstance(features, torch.Tensor) else torch.as_tensor(features)
-    if tensor.is_complex(): raise ValueError(f"{name} are {tensor.dtype}: expected real numbers")
+    if tensor.is_complex():
+        raise ValueError(f"{name} are {tensor.dtype}: expected real numbers")
     if tensor.ndim != 2 or not tensor.shape[1]:
         raise ValueError(f"{name} must be (images, dimensions), got shape {tuple(tensor.shape)}")
     return tensor.float()
@@ -300,7 +316,9 @@ def _products(query, gallery, step: int) -> Iterator[np.ndarray]:
     if gallery.device.type != "cpu":
         yield from ((part.to(gallery.device) @ gallery.T).cpu().numpy() for part in query.split(step))
         return
-    a, b, buffer = query.cpu().numpy(), gallery.numpy(), np.empty((step, len(gallery)), np.float32)
+    a = query.cpu().numpy()
+    b = gallery.numpy()
+    buffer = np.empty((step, len(gallery)), np.float32)
     for start in range(0, len(a), step):
         part = a[start:start + step]
         yield np.matmul(part, b.T, out=buffer[:len(part)])     # NumPy's product, as in `neighbours`
@@ -315,7 +333,8 @@ def evaluate(
 ) -> Scores:
     "Score features by cosine similarity without ever holding the distance matrix; warns of such as are zero or alike."
     from ptl_nb.parallel import SINGLE, all_gather, shard_blocks
-    query, gallery = feature_matrix("query_features", query_features), feature_matrix("gallery_features", gallery_features)
+    query, gallery = feature_matrix("query_features",
+                                    query_features), feature_matrix("gallery_features", gallery_features)
     if query.shape[1] != gallery.shape[1]:
         raise ValueError(f"query features have {query.shape[1]} dimensions, gallery features {gallery.shape[1]}: "
                          "they must come from one model")
@@ -326,8 +345,10 @@ def evaluate(
     step = max(1, min(len(query), BLOCK_BYTES // (4 * len(gallery))))
     mine = shard_blocks(len(query), step, ranks or SINGLE)
     own = labels._replace(query_pids=labels.query_pids[mine], query_camids=labels.query_camids[mine])
-    found = [*_ranks(_products(query[mine], gallery, step), own, scale), np.zeros(0, np.int64)]     # the last: there may be no queries for this process
-    counts, flat = all_gather(np.array([len(r) for r in found[:-1]], np.int64), ranks or SINGLE), all_gather(np.concatenate(found), ranks or SINGLE)
+    # the last: there may be no queries for this process
+    found = [*_ranks(_products(query[mine], gallery, step), own, scale), np.zeros(0, np.int64)]
+    counts, flat = all_gather(np.array([len(r) for r in found[:-1]], np.int64), ranks
+                              or SINGLE), all_gather(np.concatenate(found), ranks or SINGLE)
     return _scores_from_ranks(np.split(flat, np.cumsum(counts)[:-1]), labels.query_pids, len(gallery))
 
 # %% ../nbs/method/10_evaluator.ipynb #626fa5fc
@@ -349,8 +370,10 @@ def _resample_identities(
     seed: int = 0,
 ) -> Interval:
     "Mean over the valid queries with its percentile interval, whole identities resampled."
-    if not 0 < level < 1: raise ValueError(f"level is {level}; a share of the resamples lies in (0, 1)")
-    if resamples < 1: raise ValueError(f"resamples is {resamples}; it must be at least 1")
+    if not 0 < level < 1:
+        raise ValueError(f"level is {level}; a share of the resamples lies in (0, 1)")
+    if resamples < 1:
+        raise ValueError(f"resamples is {resamples}; it must be at least 1")
     keep = ~np.isnan(values)
     people, index = np.unique(pids[keep], return_inverse=True)
     if len(people) < 2:
@@ -414,8 +437,10 @@ def extract(
     net = net.to(device, memory_format=torch.channels_last).eval()
     if not len(images) and net.reid: return np.zeros((0, net.reid.neck.num_features), np.float32)
     mine = images[shard_blocks(len(images), size, ranks or SINGLE)]
-    with torch.inference_mode(): own = [_embed(net, x, precision, device).cpu().numpy() for x in batches(mine, size, device)]
-    return all_gather(np.concatenate(own) if own else np.zeros((0, 1), np.float32), ranks or SINGLE).reshape(len(images), -1)
+    with torch.inference_mode():
+        own = [_embed(net, x, precision, device).cpu().numpy() for x in batches(mine, size, device)]
+    return all_gather(np.concatenate(own) if own else np.zeros((0, 1), np.float32), ranks
+                      or SINGLE).reshape(len(images), -1)
 
 
 def _embed(net, x, precision: str, device: str):
@@ -439,7 +464,8 @@ def reestimate_bn(
     from ptl_nb.parallel import SINGLE, broadcast_weights
     if net.reid is None:
         raise ValueError("the network has no ReID head; give one that was trained on a source")
-    if len(images) < 2: raise ValueError(f"BN^t needs at least two training images of the target, {len(images)} given")
+    if len(images) < 2:
+        raise ValueError(f"BN^t needs at least two training images of the target, {len(images)} given")
     if size < 2:
         raise ValueError(f"size is {size}; the statistics of a batch need at least 2 images")
     kinds = (torch.nn.BatchNorm1d, torch.nn.BatchNorm2d)
@@ -448,7 +474,8 @@ def reestimate_bn(
     net.to(device, memory_format=torch.channels_last).train()
     for m in layers: m.reset_running_stats()
     order = np.random.default_rng(seed).permutation(len(images))
-    whole, seen = len(images) - (len(images) % size == 1), 0             # one image alone has no variance
+    whole = len(images) - (len(images) % size == 1)  # one image alone has no variance
+    seen = 0
     with torch.no_grad():
         for x in batches(images[order[:whole if (ranks or SINGLE).first else 0]], size, device):
             seen += len(x)
@@ -469,7 +496,8 @@ def evenly_spread(
     if count < 3 or count % 2 == 0:
         raise ValueError(f"{count} queries: give an odd number of at least 3, so that worst, median and best "
                          "are among them.")
-    if count > len(order): raise ValueError(f"{count} queries wanted, but only {len(order)} have a value.")
+    if count > len(order):
+        raise ValueError(f"{count} queries wanted, but only {len(order)} have a value.")
     return order[np.linspace(0, len(order) - 1, count).round().astype(int)]
 
 # %% ../nbs/method/10_evaluator.ipynb #dbddf510

@@ -35,7 +35,8 @@ def mixing(
     return float((at[near] != at[:, None]).mean() / (1 - (counts[at] - 1) / (len(at) - 1)).mean())
 
 # %% ../nbs/lib/evidence.ipynb #e12f0c04
-_SAMPLE = 500  # images of each domain at most in what looks at all pairs: evenly spaced, so that every camera and track is in it
+# images of each domain at most in what looks at all pairs: evenly spaced, so that every camera and track is in it
+_SAMPLE = 500
 
 
 def subsample(x: np.ndarray, most: int = _SAMPLE) -> np.ndarray:
@@ -47,15 +48,18 @@ def mmd(
     a: np.ndarray,  # (M, D)
     b: np.ndarray,  # (N, D)
 ) -> float:  # 0: alike; may fall a little below
-    "Unbiased squared maximum mean discrepancy with a Gaussian kernel of median width, of at most `_SAMPLE` images each."
+    """Unbiased squared maximum mean discrepancy with a Gaussian kernel of median width, of at most `_SAMPLE` images
+    each."""
     a, b = subsample(np.asarray(a, np.float64)), subsample(np.asarray(b, np.float64))
-    if min(len(a), len(b)) < 2: raise ValueError(f"MMD of {len(a)} and {len(b)} images: it needs two of each domain")
+    if min(len(a), len(b)) < 2:
+        raise ValueError(f"MMD of {len(a)} and {len(b)} images: it needs two of each domain")
     z = np.concatenate([a, b])
     square = (z**2).sum(1)
     gap = np.maximum(square[:, None] + square - 2 * z @ z.T, 0)
     pairs = gap[np.triu_indices(len(z), 1)]
-    k, m = np.exp(-gap / max(np.median(pairs), 1e-12)), len(a)
-    within = lambda q: (q.sum() - len(q)) / (len(q) * (len(q) - 1))
+    k = np.exp(-gap / max(np.median(pairs), 1e-12))
+    m = len(a)
+    def within(q): return (q.sum() - len(q)) / (len(q) * (len(q) - 1))
     return float(within(k[:m, :m]) + within(k[m:, m:]) - 2 * k[:m, m:].mean())
 
 # %% ../nbs/lib/evidence.ipynb #6e3048c3
@@ -64,7 +68,8 @@ def coral(
     b: np.ndarray,  # (N, D)
 ) -> float:  # 0: the same covariance, 1: nothing in common
     "Squared difference of the covariances, as a share of their squares."
-    if min(len(a), len(b)) < 2: raise ValueError(f"CORAL of {len(a)} and {len(b)} images: a covariance needs two of each domain")
+    if min(len(a), len(b)) < 2:
+        raise ValueError(f"CORAL of {len(a)} and {len(b)} images: a covariance needs two of each domain")
     one, other = (np.cov(np.asarray(x, np.float64).T) for x in (a, b))
     return float(((one - other) ** 2).sum() / max((one**2).sum() + (other**2).sum(), 1e-300))
 
@@ -75,7 +80,8 @@ def project(
     seed: int = 0,
 ) -> tuple[np.ndarray, str]:  # (N, 2), what it is
     "Features in two dimensions."
-    if projection not in ("pca", "tsne"): raise ValueError(f"unknown projection {projection!r} (known: pca, tsne)")
+    if projection not in ("pca", "tsne"):
+        raise ValueError(f"unknown projection {projection!r} (known: pca, tsne)")
     if projection == "pca":
         from sklearn.decomposition import PCA
         pca = PCA(2, random_state=seed).fit(features)
@@ -90,11 +96,15 @@ def mean_differences(
     by: str,  # column of the groups
 ) -> pd.DataFrame:  # one row per pair of groups, a column per value
     "Standardised difference of the means of every two groups, the first minus the second."
-    if by not in table: raise ValueError(f"no column {by!r}{nearest_name(by, table.columns)} (known: {', '.join(map(str, table.columns))})")
+    if by not in table:
+        raise ValueError(f"no column {by!r}{nearest_name(by, table.columns)} (known: "
+                         f"{', '.join(map(str, table.columns))})")
     groups = table.groupby(by, sort=False)
-    mean, variance = groups.mean(), groups.var(ddof=0)
+    mean = groups.mean()
+    variance = groups.var(ddof=0)
     pairs = list(combinations(mean.index, 2))
-    if not pairs: raise ValueError(f"'{by}' has fewer than two groups: nothing to compare.")
+    if not pairs:
+        raise ValueError(f"'{by}' has fewer than two groups: nothing to compare.")
     a, b = ([p[i] for p in pairs] for i in (0, 1))
     with np.errstate(divide="ignore", invalid="ignore"):
         within = np.sqrt((variance.loc[a].to_numpy() + variance.loc[b].to_numpy()) / 2)
@@ -113,7 +123,7 @@ def conflicts(
     "Of the pairs of clustered images from one camera at one known moment, the share in one cluster."
     moments = own_times(times)[0].to_numpy()
     table = pd.DataFrame({"camera": camids, "time": moments, "cluster": labels}).query("cluster >= 0").dropna()
-    pairs = lambda *by: int((n := table.groupby(list(by)).size()).mul(n - 1).sum()) // 2
+    def pairs(*by): return int((n := table.groupby(list(by)).size()).mul(n - 1).sum()) // 2
     return pairs("camera", "time", "cluster") / total if (total := pairs("camera", "time")) else np.nan
 
 # %% ../nbs/lib/evidence.ipynb #9f1cc486
@@ -121,7 +131,9 @@ def cluster_quality(
     features: np.ndarray,  # (N, D) L2-normalised
     camids: np.ndarray,  # (N,)
     times: np.ndarray | None = None,  # (N,)
-    rho: float = 1.6e-3,  # see `clustering.eps_from_rho`; in a small folder as many pairs as give each image the neighbours that a cluster wants
+    # see `clustering.eps_from_rho`; in a small folder as many pairs as give each image the neighbours that a cluster
+    # wants
+    rho: float = 1.6e-3,
     min_samples: int = 4,
 ) -> tuple[dict[str, float], np.ndarray]:  # what the clusters are like, cluster of each image looked at
     "Clusters of at most `_CLUSTERED` images without any labels."
@@ -131,10 +143,12 @@ def cluster_quality(
     x, camids = subsample(np.asarray(features, np.float32), _CLUSTERED), subsample(np.asarray(camids), _CLUSTERED)
     distance = PlainDistance(x, "cosine")
     labels = dbscan(distance, eps_from_rho(distance, min(1.0, max(rho, (min_samples - 1) / (len(x) - 1)))), min_samples)
-    inside, count = labels >= 0, int(labels.max() + 1)
+    inside = labels >= 0
+    count = int(labels.max() + 1)
     cameras = pd.Series(camids[inside]).groupby(labels[inside]).nunique()
     found = {"clusters": count, "outliers": float((~inside).mean()),
-             "silhouette": float(silhouette_score(x[inside], labels[inside], metric="cosine")) if 1 < count < inside.sum() else np.nan,
+             "silhouette": float(silhouette_score(x[inside], labels[inside], metric="cosine"))
+             if 1 < count < inside.sum() else np.nan,
              "across": float((cameras > 1).mean()) if count and len(np.unique(camids)) > 1 else np.nan}
     if times is not None: found["conflicts"] = conflicts(labels, camids, subsample(np.asarray(times), _CLUSTERED))
     return found, labels
@@ -148,7 +162,8 @@ def _leave_blocks_out(
     "A value with blocks of consecutive images left out in turn, the same share of each domain."
     blocks = min(blocks, *(len(g[0]) for g in groups), blocks)
     cuts = [np.linspace(0, len(g[0]), blocks + 1).astype(int) for g in groups]
-    return np.array([value(*(tuple(np.delete(x, slice(c[b], c[b + 1]), 0) for x in g) for g, c in zip(groups, cuts))) for b in range(blocks)])
+    return np.array([value(*(tuple(np.delete(x, slice(c[b], c[b + 1]), 0) for x in g) for g, c in zip(groups, cuts)))
+                     for b in range(blocks)])
 
 
 def _jackknife(
@@ -178,17 +193,20 @@ def _measured(
     found, _ = cluster_quality(target, camids, times, rho)
     s, t = subsample(source), subsample(target)
     mixed = mixing(np.concatenate([s, t]), np.repeat([0, 1], [len(s), len(t)]), min(10, len(t) - 1))
-    return np.array([mixed, mmd(source, target), coral(source, target), *(found.get(name, np.nan) for name in list(_EVIDENCE_MEASURES)[3:])])
+    return np.array([mixed, mmd(source, target), coral(source, target),
+                     *(found.get(name, np.nan) for name in list(_EVIDENCE_MEASURES)[3:])])
 
 
 def _word(sign: int, d: Interval) -> str:
     "What a difference says; nothing where it is unknown."
     if np.isnan([d.value, d.low, d.high]).any(): return "not measured"
-    return "better" if sign * d.low > 0 and sign * d.high > 0 else "worse" if sign * d.low < 0 and sign * d.high < 0 else "no clear change"
+    return ("better" if sign * d.low > 0 and sign * d.high > 0 else "worse" if sign * d.low < 0 and sign * d.high < 0
+            else "no clear change")
 
 # %% ../nbs/lib/evidence.ipynb #d3aa201e
 def evidence(
-    features: dict[str, tuple[np.ndarray, np.ndarray]],  # by model: of the source (S, D), of the target (N, D), L2-normalised
+    # by model: of the source (S, D), of the target (N, D), L2-normalised
+    features: dict[str, tuple[np.ndarray, np.ndarray]],
     model: str,  # the one in question
     references: tuple[str, ...],  # compared with: the model before, the control
     camids: np.ndarray,  # (N,) of the target's images
@@ -197,7 +215,8 @@ def evidence(
     blocks: int = 10,
 ) -> pd.DataFrame:  # a row per measure; a column per model, and `vs <reference>`, _low, _high, _says
     "Measures without labels of all models, and what the differences to the references say."
-    if unknown := [m for m in (model, *references) if m not in features]: raise ValueError(f"no features of {', '.join(unknown)}: given are {', '.join(features)}")
+    if unknown := [m for m in (model, *references) if m not in features]:
+        raise ValueError(f"no features of {', '.join(unknown)}: given are {', '.join(features)}")
     for name, (s, t) in features.items():
         if min(len(s), len(t)) < 3:
             raise ValueError(
@@ -207,16 +226,19 @@ def evidence(
             raise ValueError(f"{name} has features that are not finite: its training has diverged, take another run")
         if bad := [len(x) for x in (camids, *([] if times is None else [times])) if len(x) != len(t)]:
             raise ValueError(f"{bad[0]} cameras or times for {len(t)} images of the target; give one for each")
-    if blocks < 2: raise ValueError(f"blocks is {blocks}; an interval needs at least 2")
+    if blocks < 2:
+        raise ValueError(f"blocks is {blocks}; an interval needs at least 2")
     extra = [subsample(np.asarray(x), _CLUSTERED) for x in (camids, *([] if times is None else [own_times(times)[0]]))]
-    both = lambda m: ((subsample(features[m][0], _CLUSTERED),), (subsample(features[m][1], _CLUSTERED), *extra))
-    taken = lambda s, t: _measured(s[0], t[0], t[1], t[2] if len(t) > 2 else None, rho)
+    def both(m): return ((subsample(features[m][0], _CLUSTERED),), (subsample(features[m][1], _CLUSTERED), *extra))
+    def taken(s, t): return _measured(s[0], t[0], t[1], t[2] if len(t) > 2 else None, rho)
     values = {m: taken(*both(m)) for m in features}
     table = pd.DataFrame(values, index=pd.Index(list(_EVIDENCE_MEASURES), name="measure"))
     parts = {m: _leave_blocks_out(taken, *both(m), blocks=blocks) for m in (model, *references)}
     for reference in references:
-        found = [_jackknife(values[model][i] - values[reference][i], parts[model][:, i] - parts[reference][:, i]) for i in range(len(_EVIDENCE_MEASURES))]
-        for place, bound in enumerate(("", "_low", "_high")): table[f"vs {reference}{bound}"] = [d[place] for d in found]
+        found = [_jackknife(values[model][i] - values[reference][i], parts[model][:, i] - parts[reference][:, i])
+                 for i in range(len(_EVIDENCE_MEASURES))]
+        for place, bound in enumerate(("", "_low", "_high")):
+            table[f"vs {reference}{bound}"] = [d[place] for d in found]
         table[f"vs {reference}_says"] = [_word(sign, d) for (sign, _), d in zip(_EVIDENCE_MEASURES.values(), found)]
     return table if times is not None else table.drop("conflicts")
 
@@ -224,7 +246,9 @@ def evidence(
 def _clause(table: pd.DataFrame, reference: str, kind: str) -> str:
     "What the measures of one kind say against one reference."
     said = table.loc[[n for n in table.index if _EVIDENCE_MEASURES[n][1] == kind]]
-    told = {word: [f"{n} {row[f'vs {reference}']:+.3f} [{row[f'vs {reference}_low']:+.3f}, {row[f'vs {reference}_high']:+.3f}]" for n, row in said.iterrows() if row[f"vs {reference}_says"] == word]
+    told = {word: [f"{n} {row[f'vs {reference}']:+.3f} [{row[f'vs {reference}_low']:+.3f}, "
+                   f"{row[f'vs {reference}_high']:+.3f}]" for n, row in said.iterrows()
+                   if row[f"vs {reference}_says"] == word]
             for word in ("better", "worse", "no clear change", "not measured")}
     told["not measured"] = [n for n in said.index if said[f"vs {reference}_says"][n] == "not measured"]
     return "; ".join(f"{word}: {', '.join(names)}" for word, names in told.items() if names)
@@ -240,19 +264,28 @@ def verdict(
     table: pd.DataFrame,  # from `evidence`
     model: str,
     references: tuple[str, ...],
-    gains: dict[str, Interval] | None = None,  # mAP (trapezoid) of the model minus that of each reference, with labelled rows; None: nothing is labelled
+    # mAP (trapezoid) of the model minus that of each reference, with labelled rows; None: nothing is labelled
+    gains: dict[str, Interval] | None = None,
     remarks: tuple[str, ...] = (),  # what else a reader must know
 ) -> list[str]:  # Markdown, one line each
     "What was measured of a model and what was not."
-    if not references: raise ValueError(f"{model} is compared with nothing; name a reference, such as the model before")
+    if not references:
+        raise ValueError(f"{model} is compared with nothing; name a reference, such as the model before")
     lines = []
     for kind, what in (("closeness", "Source and target in its features"), ("clusters", "Clusters of the target")):
         lines += [f"**{what}**, {model} against {r}: {_clause(table, r, kind)}." for r in references]
     if gains is None:
-        lines.append("**Identification was not measured**: there are no labelled query and gallery images. Domains that lie closer and clusters that are tighter are no proof that people are told apart better; label some dozens of people in two cameras to know.")
-        lines.append(f"**Whether {model} is better than {references[0]} is not shown by this run.** Look at the neighbour pages, and measure.")
+        lines.append("**Identification was not measured**: there are no labelled query and gallery images. Domains "
+                     "that lie closer and clusters that are tighter are no proof that people are told apart better; "
+                     "label some dozens of people in two cameras to know.")
+        lines.append(f"**Whether {model} is better than {references[0]} is not shown by this run.** Look at the "
+                     "neighbour pages, and measure.")
     else:
-        lines.append(f"**Identification** (mAP, trapezoid, on the labelled rows), {model}: " + "; ".join(_gain(r, d) for r, d in gains.items()) + ".")
+        lines.append(f"**Identification** (mAP, trapezoid, on the labelled rows), {model}: "
+                     + "; ".join(_gain(r, d) for r, d in gains.items()) + ".")
         won, lost = [r for r, d in gains.items() if d.low > 0], [r for r, d in gains.items() if d.high < 0]
-        lines.append(f"**{model} is " + ("; it is ".join(filter(None, [f"better than {' and '.join(won)}" if won else "", f"worse than {' and '.join(lost)}" if lost else ""])) or f"not shown to be better than {' or '.join(gains)}") + " on these rows.**")
+        lines.append(f"**{model} is "
+                     + ("; it is ".join(filter(None, [f"better than {' and '.join(won)}" if won else "",
+                                                      f"worse than {' and '.join(lost)}" if lost else ""])) or "not "
+                        f"shown to be better than {' or '.join(gains)}") + " on these rows.**")
     return lines + [f"*{r}*" for r in remarks]

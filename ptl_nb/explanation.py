@@ -32,13 +32,17 @@ def result_figure(
     title: str = "most similar images",   # of the figure
 ) -> Figure:
     "Each query with its answers: similarity and camera above them."
-    if not len(table): raise ValueError("there are no answers to draw; widen the filters of the search")
+    if not len(table):
+        raise ValueError("there are no answers to draw; widen the filters of the search")
     colours = {"yes": RIGHT, "no": WRONG, "?": QUERY}
-    groups, columns = dict(iter(table.groupby("query"))), 1 + int(table["rank"].max())
-    fig, axes = grid_of_axes(len(queries) * columns, columns, (.95, 2.05), figure_title(title, index.standin or queries.standin))
+    groups = dict(iter(table.groupby("query")))
+    columns = 1 + int(table["rank"].max())
+    fig, axes = grid_of_axes(len(queries) * columns, columns, (.95, 2.05),
+                             figure_title(title, index.standin or queries.standin))
     for q, (left, *rest) in enumerate(np.array(axes).reshape(-1, columns)):
         for ax in (left, *rest): ax.axis("off")
-        draw_image(left, frame_image(decode(queries.files([q])[0], size), QUERY), f"query\n{queries.camera(queries.rows['camid'].iloc[q])}")
+        draw_image(left, frame_image(decode(queries.files([q])[0], size), QUERY),
+                   f"query\n{queries.camera(queries.rows['camid'].iloc[q])}")
         for ax, answer in zip(rest, groups[q].itertuples() if q in groups else ()):
             framed = frame_image(decode(index.root / answer.path, size), colours[answer.same])
             draw_image(ax, framed, f"{answer.similarity:.2f}\n{index.camera(answer.camid)}")
@@ -60,10 +64,12 @@ def _spread_mean(
     other: Tensor,           # (N, J) L2-normalised embeddings of the other image
 ) -> Tensor:                 # (N, h, w)
     "What each place adds to the product of an embedding with another."
-    bn, g = head.neck, head.embed(e)[1].float()
+    bn = head.neck
+    g = head.embed(e)[1].float()
     a = bn.weight / (bn.running_var + bn.eps).sqrt()
     k = other * (g > 0) / g.norm(dim=1, keepdim=True).clamp_min(1e-12)
-    value = torch.einsum("nc,nchw->nhw", (k * a) @ head.linear.weight, e) + (k @ (bn.bias - a * bn.running_mean))[:, None, None]
+    value = (torch.einsum("nc,nchw->nhw", (k * a) @ head.linear.weight,
+                          e) + (k @ (bn.bias - a * bn.running_mean))[:, None, None])
     return value / (e.shape[2] * e.shape[3])
 
 # %% ../nbs/lib/explanation.ipynb #81ba1985
@@ -75,13 +81,16 @@ def match_maps(
     present_only: bool = False,    # leave out the channels that are not positive in both
     device: str = "cpu",
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:    # (K, h, w) on the query, (K, h, w) on the gallery images, (K,) what each sums to; fp32
-    "Where the similarity of a query with each of some gallery images comes from; each map sums to its cosine, or to the part of it that is asked for."
+    """Where the similarity of a query with each of some gallery images comes from; each map sums to its cosine, or
+    to the part of it that is asked for."""
     net = net.to(device).eval()
     e = torch.cat([net.backbone(x).float() for x in batches(np.concatenate([query[None], gallery]), 64, device)])
-    g, head = F.normalize(net.reid.embed(e)[1].float()), net.reid
+    g = F.normalize(net.reid.embed(e)[1].float())
+    head = net.reid
     q, e_query = g[:1].expand(len(gallery), -1), e[:1].expand(len(gallery), -1, -1, -1)
     shares = q * g[1:] * (((q > 0) & (g[1:] > 0)) if present_only else 1)
-    if isinstance(head, EmbeddingHead): maps = _spread_mean(e_query, head, g[1:]), _spread_mean(e[1:], head, q)     # never below 0: absent counts 0
+    # never below 0: absent counts 0
+    if isinstance(head, EmbeddingHead): maps = _spread_mean(e_query, head, g[1:]), _spread_mean(e[1:], head, q)
     else: maps = _spread_max(e_query, shares), _spread_max(e[1:], shares)
     return *(m.cpu().numpy() for m in maps), shares.sum(1).cpu().numpy()
 
@@ -96,7 +105,8 @@ def _enlarge(
     size: tuple[int, int],   # (H, W), not smaller
 ) -> np.ndarray:             # (N, H, W) with the same sums
     "Maps at the size of images; ValueError for a smaller size."
-    if size[0] < maps.shape[1] or size[1] < maps.shape[2]: raise ValueError(f"maps of {maps.shape[1:]} cannot be enlarged to {tuple(size)}")
+    if size[0] < maps.shape[1] or size[1] < maps.shape[2]:
+        raise ValueError(f"maps of {maps.shape[1:]} cannot be enlarged to {tuple(size)}")
     return np.einsum("Yy,nyx,Xx->nYX", _linear(maps.shape[1], size[0]), maps, _linear(maps.shape[2], size[1]))
 
 # %% ../nbs/lib/explanation.ipynb #ad3940dd
@@ -125,7 +135,8 @@ def _heat_map(
 def match_figure(
     query: np.ndarray,                        # (H, W, 3) uint8
     gallery: np.ndarray,                      # (K, H, W, 3) uint8
-    maps: tuple[np.ndarray, np.ndarray],      # (K, h, w) each, on the query and on the gallery images, from `match_maps`
+    # (K, h, w) each, on the query and on the gallery images, from `match_maps`
+    maps: tuple[np.ndarray, np.ndarray],
     titles: Sequence[str],                    # (K,) above each pair
     parts: tuple[np.ndarray, np.ndarray] | None = None,   # (H, W) of the query, (K, H, W) of the gallery images
     title: str = "where the similarity comes from",       # of the figure
@@ -136,7 +147,9 @@ def match_figure(
     fig, axes = grid_of_axes(len(gallery), 5, (2.3, 3.2) if parts else (1.7, 3.2), figure_title(title, standin))
     for i, ax in enumerate(axes):
         pairs = [(query, maps[0][i]), (gallery[i], maps[1][i])]
-        tinted = [[blend_parts(image, p)] for image, p in ((query, parts[0]), (gallery[i], parts[1][i]))] if parts else ([], [])
-        rows = [np.concatenate([image, _heat_map(image, m, limit), *more], 1) for (image, m), more in zip(pairs, tinted)]
+        tinted = ([[blend_parts(image, p)] for image, p in ((query, parts[0]), (gallery[i], parts[1][i]))] if parts
+                  else ([], []))
+        rows = [np.concatenate([image, _heat_map(image, m, limit), *more], 1)
+                for (image, m), more in zip(pairs, tinted)]
         draw_image(ax, np.concatenate(rows), titles[i])
     return fig

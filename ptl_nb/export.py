@@ -55,7 +55,8 @@ _OWN_FACTS = ("model", "ptl_nb", "input", "output", "backbone", "head", "weights
 
 def _test_state(net: PTLNet) -> dict[str, Tensor]:
     "The tensors that a feature depends on."
-    return {k: v.detach().cpu().contiguous() for k, v in net.state_dict().items() if k.startswith(("backbone.", "reid.")) and not k.startswith("reid.classifier.")}
+    return {k: v.detach().cpu().contiguous() for k, v in net.state_dict().items()
+            if k.startswith(("backbone.", "reid.")) and not k.startswith("reid.classifier.")}
 
 
 def write_model(
@@ -72,13 +73,19 @@ def write_model(
             f"a fact is called {taken[0]!r}, which {RECIPE_FILE} needs for itself ({', '.join(_OWN_FACTS)}); give it"
             " another name"
         )
-    state, identity = _test_state(net), model_hash(net, recipe.size)
-    with atomic_write(folder / WEIGHTS_FILE) as draft: draft.write_bytes(save(state))      # `save_file` makes a file that only its owner may read
-    how = {"height": recipe.height, "width": recipe.width, "colour": "RGB", "resize": "bilinear", "scale": "[0, 1]", "mean": MEAN, "std": STD, "layout": "N, C, H, W"}
-    told = {"model": identity, "ptl_nb": ptl_nb.__version__, "input": how, "output": {"feature": state["reid.neck.weight"].numel(), "norm": "L2", "distance": "cosine"},
+    state = _test_state(net)
+    identity = model_hash(net, recipe.size)
+    # `save_file` makes a file that only its owner may read
+    with atomic_write(folder / WEIGHTS_FILE) as draft: draft.write_bytes(save(state))
+    how = {"height": recipe.height, "width": recipe.width, "colour": "RGB", "resize": "bilinear", "scale": "[0, 1]",
+           "mean": MEAN, "std": STD, "layout": "N, C, H, W"}
+    told = {"model": identity, "ptl_nb": ptl_nb.__version__, "input": how,
+            "output": {"feature": state["reid.neck.weight"].numel(), "norm": "L2", "distance": "cosine"},
             "backbone": recipe.backbone, "head": "embedding" if "reid.linear.weight" in state else "neck",
-            "weights": {"file": WEIGHTS_FILE, "sha256": sha256(folder / WEIGHTS_FILE), "parameters": sum(v.numel() for v in state.values())},
-            "recipe": asdict(recipe) | {"weights": recipe.weights and Path(recipe.weights).name}, **facts}          # no path of this machine
+            "weights": {"file": WEIGHTS_FILE, "sha256": sha256(folder / WEIGHTS_FILE),
+                        "parameters": sum(v.numel() for v in state.values())},
+            # no path of this machine
+            "recipe": asdict(recipe) | {"weights": recipe.weights and Path(recipe.weights).name}, **facts}
     write_json(folder / RECIPE_FILE, told)
     return told
 
@@ -88,15 +95,21 @@ def read_model(
 ) -> tuple[PTLNet, Recipe]:
     "A network and its recipe; FileNotFoundError or ValueError saying what is missing or does not fit."
     folder = Path(folder)
-    if not (folder / WEIGHTS_FILE).is_file(): raise FileNotFoundError(f"{folder} holds no {WEIGHTS_FILE}: copy the whole folder of an exported model, or name that of a ReID run")
+    if not (folder / WEIGHTS_FILE).is_file():
+        raise FileNotFoundError(f"{folder} holds no {WEIGHTS_FILE}: copy the whole folder of an exported "
+                                "model, or name that of a ReID run")
     try: stored, digest = _stored_recipe(folder)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(f"the recipe of {folder} cannot be read ({error!r}); export the model again") from error
-    if digest and digest != sha256(folder / WEIGHTS_FILE): raise ValueError(f"{folder} holds other weights than its {RECIPE_FILE} was written with: {WEIGHTS_FILE} is not the file that it names; copy both from one folder")
+    if digest and digest != sha256(folder / WEIGHTS_FILE):
+        raise ValueError(f"{folder} holds other weights than its {RECIPE_FILE} was written with: {WEIGHTS_FILE} is not "
+                         "the file that it names; copy both from one folder")
     known = {f.name for f in fields(Recipe)}
     recipe = Recipe(**{k: tuple(v) if isinstance(v, list) else v for k, v in stored.items() if k in known})
     try: return _load(folder / WEIGHTS_FILE, recipe), recipe
-    except (RuntimeError, KeyError, SafetensorError) as error: raise ValueError(f"the weights in {folder} do not fit the recipe beside them ({recipe.backbone}): {str(error).splitlines()[0]}") from error
+    except (RuntimeError, KeyError, SafetensorError) as error:
+        raise ValueError(f"the weights in {folder} do not fit the recipe beside them ({recipe.backbone}): "
+                         f"{str(error).splitlines()[0]}") from error
 
 
 def _stored_recipe(folder: Path) -> tuple[dict, str | None]:
@@ -114,7 +127,8 @@ def _stored_recipe(folder: Path) -> tuple[dict, str | None]:
 def _load(file: Path, recipe: Recipe) -> PTLNet:
     "A network with one identity: its classifier means nothing."
     from safetensors.torch import load_file
-    state = {k: v for k, v in load_file(file).items() if k.startswith(("backbone.", "reid.")) and not k.startswith("reid.classifier.")}
+    state = {k: v for k, v in load_file(file).items() if k.startswith(("backbone.", "reid."))
+             and not k.startswith("reid.classifier.")}
     net = reid_net(state, recipe.backbone)
     net.load_state_dict(state | {k: v for k, v in net.state_dict().items() if k.startswith("reid.classifier.")})
     return net.eval()
@@ -127,7 +141,8 @@ class Deployed(nn.Module):
         self.net = copy.deepcopy(net).cpu().eval()
         self.net.parts = self.net.attributes = None
 
-    def forward(self, images: Tensor) -> Tensor: return self.net.embed(normalise(images.permute(0, 3, 1, 2).float() / 255))
+    def forward(self, images: Tensor) -> Tensor:
+        return self.net.embed(normalise(images.permute(0, 3, 1, 2).float() / 255))
 
 # %% ../nbs/lib/export.ipynb #e8a29184
 def require_onnx() -> None:
@@ -138,7 +153,9 @@ def require_onnx() -> None:
 def _need(module: str):
     import importlib
     try: return importlib.import_module(module)
-    except ImportError as error: raise ImportError(f"{module.split('.')[0]} is missing; install it with: pip install 'ptl_nb[export]'") from error
+    except ImportError as error:
+        raise ImportError(f"{module.split('.')[0]} is missing; install it with: "
+                          "pip install 'ptl_nb[export]'") from error
 
 
 def onnx_features(
@@ -147,8 +164,10 @@ def onnx_features(
     size: int = 64,         # images per batch
 ) -> np.ndarray:            # (N, D) float32, L2-normalised
     "Features from an exported model, on the CPU; ValueError for images of another size."
-    onnxruntime, images = _need("onnxruntime"), np.asarray(images)
-    if not Path(file).is_file(): raise FileNotFoundError(f"{file} is no file: export the model first")
+    onnxruntime = _need("onnxruntime")
+    images = np.asarray(images)
+    if not Path(file).is_file():
+        raise FileNotFoundError(f"{file} is no file: export the model first")
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     try: session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
@@ -163,7 +182,8 @@ def onnx_features(
         )
     if not len(images) or size < 1:
         raise ValueError(f"{len(images)} images in batches of {size}; give at least one of each")
-    return np.concatenate([session.run(None, {"images": np.ascontiguousarray(images[i:i + size])})[0] for i in range(0, len(images), size)])
+    return np.concatenate([session.run(None, {"images": np.ascontiguousarray(images[i:i + size])})[0]
+                           for i in range(0, len(images), size)])
 
 # %% ../nbs/lib/export.ipynb #9868de6f
 _TOLERANCE = 1e-4      # of a feature value, between the network and the exported file
@@ -176,31 +196,41 @@ def export_onnx(
     images: np.ndarray | None = None,   # (N, H, W, 3) uint8: compared on these too
     tolerance: float = _TOLERANCE,
 ) -> float:                             # largest difference of a feature value
-    "A network as an ONNX file from bytes to features; RuntimeError, and no file, where it does not agree with torch; ImportError without onnx and onnxruntime."
-    onnx, _, identity = _need("onnx"), _need("onnxruntime"), model_hash(net, size)
-    module, noise = Deployed(net).eval(), np.random.default_rng(0).integers(0, 256, (5, *size, 3), np.uint8)
+    """A network as an ONNX file from bytes to features; RuntimeError, and no file, where it does not agree with
+    torch; ImportError without onnx and onnxruntime."""
+    onnx = _need("onnx")
+    _ = _need("onnxruntime")
+    identity = model_hash(net, size)
+    module = Deployed(net).eval()
+    noise = np.random.default_rng(0).integers(0, 256, (5, *size, 3), np.uint8)
     if images is not None and not len(images): images = None
-    if images is not None and images.shape[1:] != noise.shape[1:]: raise ValueError(f"images of {images.shape[1:]} for a model of size {tuple(size)}; give them at that size")
+    if images is not None and images.shape[1:] != noise.shape[1:]:
+        raise ValueError(f"images of {images.shape[1:]} for a model of size {tuple(size)}; give them at that size")
     with atomic_write(Path(file)) as draft:
         _trace(module, torch.from_numpy(noise[:2]), draft)
         model = onnx.load(str(draft))
-        onnx.helper.set_model_props(model, {"model": identity, "input": "RGB bytes, resized bilinearly", "output": "L2-normalised features"})
+        onnx.helper.set_model_props(model, {"model": identity, "input": "RGB bytes, resized bilinearly",
+                                            "output": "L2-normalised features"})
         onnx.save(model, str(draft))
         worst = _difference(module, draft, noise, noise[:1], *([] if images is None else [images]))
-        if not worst <= tolerance: raise RuntimeError(f"the ONNX file differs from the network by {worst:.2g}, more than {tolerance:.0g}; it was not written. Try other versions of torch ({torch.__version__}) and onnxruntime")
+        if not worst <= tolerance:
+            raise RuntimeError(f"the ONNX file differs from the network by {worst:.2g}, more than {tolerance:.0g}; it "
+                               f"was not written. Try other versions of torch ({torch.__version__}) and onnxruntime")
     return worst
 
 
 def _trace(module: nn.Module, example: Tensor, file: Path) -> None:
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore", DeprecationWarning)              # of the exporter, see above
-        torch.onnx.export(module, (example,), str(file), dynamo=False, input_names=["images"], output_names=["features"],
+        torch.onnx.export(module, (example,), str(file), dynamo=False, input_names=["images"],
+                          output_names=["features"],
                           dynamic_axes={"images": {0: "batch"}, "features": {0: "batch"}})
 
 
 @torch.inference_mode()
 def _difference(module: nn.Module, file: Path, *batches: np.ndarray) -> float:
-    return max(float(np.abs(module(torch.from_numpy(np.ascontiguousarray(x))).numpy() - onnx_features(file, x)).max()) for x in batches)
+    return max(float(np.abs(module(torch.from_numpy(np.ascontiguousarray(x))).numpy() - onnx_features(file, x)).max())
+               for x in batches)
 
 # %% ../nbs/lib/export.ipynb #ee7c2e36
 SNIPPET = '''\
@@ -225,15 +255,20 @@ def export_int8(
     least: float = 0.95,       # mean cosine with the float features below which no file is left
 ) -> float:                    # mean cosine with the float features over the images
     "An ONNX file with 8-bit weights and activations; RuntimeError, and no file, where its features point elsewhere."
-    _need("onnx"), _need("onnxruntime")
+    _need("onnx")
+    _need("onnxruntime")
     if Path(file).resolve() == Path(source).resolve():
         raise ValueError(f"{file} is the file that is read; give the int8 model another name")
-    if len(images) < 2: raise ValueError(f"{len(images)} images to measure activations on; give about a hundred of the domain that the model will be used on")
+    if len(images) < 2:
+        raise ValueError(f"{len(images)} images to measure activations on; give about a hundred of the domain "
+                         "that the model will be used on")
     exact = onnx_features(source, images)
     with atomic_write(Path(file)) as draft, draft_folder(Path(file).with_suffix(".parts")) as scratch:
         _quantise(Path(source), draft, images, scratch)
         cosine = float((exact * onnx_features(draft, images)).sum(1).mean())
-        if not cosine >= least: raise RuntimeError(f"the int8 features have a mean cosine of {cosine:.3f} with the float ones, below {least}; the file was not written")
+        if not cosine >= least:
+            raise RuntimeError(f"the int8 features have a mean cosine of {cosine:.3f} with the float ones, below "
+                               f"{least}; the file was not written")
     return cosine
 
 
@@ -246,5 +281,7 @@ def _quantise(source: Path, file: Path, images: np.ndarray, scratch: Path) -> No
         def get_next(self): return next(({"images": np.ascontiguousarray(x)} for x in self.batches), None)
 
     quant_pre_process(str(source), str(scratch / "prepared.onnx"), skip_symbolic_shape=True)
-    quantization.quantize_static(str(scratch / "prepared.onnx"), str(file), Reader(), per_channel=True, op_types_to_quantize=["Conv", "Gemm", "MatMul"],
-                                 activation_type=quantization.QuantType.QUInt8, weight_type=quantization.QuantType.QInt8)
+    quantization.quantize_static(str(scratch / "prepared.onnx"), str(file), Reader(), per_channel=True,
+                                 op_types_to_quantize=["Conv", "Gemm", "MatMul"],
+                                 activation_type=quantization.QuantType.QUInt8,
+                                 weight_type=quantization.QuantType.QInt8)

@@ -39,11 +39,15 @@ def model_hash(
     size: tuple[int, int],  # (height, width) in pixels that it sees images at
 ) -> str:                   # 16 hexadecimal digits
     "What identifies the features of a network; ValueError for one without a ReID head."
-    if net.reid is None: raise ValueError("this network has no ReID head, so it has no features to search with; load a ReID run")
+    if net.reid is None:
+        raise ValueError("this network has no ReID head, so it has no features to search with; load a ReID run")
     digest = hashlib.sha256(f"{tuple(size)} {MEAN} {STD}".encode())
     for name, value in sorted(net.state_dict().items()):
-        if name.startswith(("backbone.", "reid.")) and not name.startswith("reid.classifier.") and not name.endswith("num_batches_tracked"):
-            digest.update(f"{name} {tuple(value.shape)} ".encode() + value.detach().cpu().contiguous().numpy().tobytes())
+        if name.startswith(("backbone.",
+                            "reid.")) and not name.startswith(
+            "reid.classifier.") and not name.endswith("num_batches_tracked"):
+            digest.update(f"{name} "
+                          f"{tuple(value.shape)} ".encode() + value.detach().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()[:16]
 
 # %% ../nbs/lib/gallery.ipynb #d1ead72d
@@ -63,14 +67,16 @@ def full_rows(
     table: pd.DataFrame,  # path, and any of pid, camid, time
 ) -> pd.DataFrame:        # path, pid (-1 unknown), camid (0 unknown), time (NaT or NaN unknown)
     "A table of images with all four columns; ValueError without paths, or naming a time that is none."
-    if "path" not in table: raise ValueError(f"a table of images needs a column 'path'; it has {', '.join(table.columns)}")
+    if "path" not in table:
+        raise ValueError(f"a table of images needs a column 'path'; it has {', '.join(table.columns)}")
     def number(name: str, unknown: int) -> np.ndarray:
         return _whole(table[name], name, unknown) if name in table else np.full(len(table), unknown)
 
     if (blank := table["path"].isna() | (table["path"] == "")).any():
         raise ValueError(f"row {int(blank.argmax())} of a table of images has no path ({blank.sum()} such rows)")
     times = parse_times(table["time"] if "time" in table else [None] * len(table)).to_numpy()
-    return pd.DataFrame({"path": pd.Series(list(table["path"]), dtype="str"), "pid": number("pid", -1), "camid": number("camid", 0), "time": times})
+    return pd.DataFrame({"path": pd.Series(list(table["path"]), dtype="str"), "pid": number("pid", -1),
+                         "camid": number("camid", 0), "time": times})
 
 # %% ../nbs/lib/gallery.ipynb #7deddd2a
 def read_times(
@@ -107,15 +113,20 @@ class GalleryIndex:
             raise ValueError(
                 f"features are a {type(self.features).__name__}; an index holds a NumPy array, float32 (N, D)"
             )
-        if self.features.ndim != 2 or self.features.dtype != np.float32: raise ValueError(f"features are {self.features.dtype} {self.features.shape}; an index holds float32 (N, D)")
-        if len(self.features) != len(self.rows): raise ValueError(f"{len(self.features)} features for {len(self.rows)} images; both must come from the same table")
+        if self.features.ndim != 2 or self.features.dtype != np.float32:
+            raise ValueError(f"features are {self.features.dtype} {self.features.shape}; an index holds float32 (N, D)")
+        if len(self.features) != len(self.rows):
+            raise ValueError(f"{len(self.features)} features for {len(self.rows)} images; "
+                             "both must come from the same table")
         if not isinstance(self.features, np.memmap) and not np.isfinite(self.features).all():
             raise ValueError(
                 "an index with features that are not finite would never find these images; the network has diverged,"
                 " take another run"
             )
         twice = self.places.duplicated()
-        if twice.any(): raise ValueError(f"{twice.sum()} images are listed twice, first {self.places[twice][0]!r}; an index holds an image once")
+        if twice.any():
+            raise ValueError(f"{twice.sum()} images are listed twice, first {self.places[twice][0]!r}; "
+                             "an index holds an image once")
 
     @cached_property
     def places(self) -> pd.Index: return pd.Index(self.rows["path"])       # finds the row of a path
@@ -123,25 +134,31 @@ class GalleryIndex:
     def content(self) -> str: return _content_hash(self)
     def __len__(self) -> int: return len(self.rows)
     def files(self, rows) -> list[Path]: return [self.root / path for path in self.places[np.asarray(rows, int)]]
-    def take(self, rows) -> "GalleryIndex": return replace(self, features=self.features[rows], rows=self.rows.iloc[rows].reset_index(drop=True))
-    def camera(self, camid: int) -> str: return (self.cameras or {}).get(camid) or f"camera {camid or '?'}"      # its name
+    def take(self, rows) -> "GalleryIndex":
+        return replace(self, features=self.features[rows], rows=self.rows.iloc[rows].reset_index(drop=True))
+    # its name
+    def camera(self, camid: int) -> str: return (self.cameras or {}).get(camid) or f"camera {camid or '?'}"
 
     def __repr__(self) -> str:
         known = self.rows["time"].dropna()
         when = f", {known.min()} to {known.max()}" if len(known) else ""
-        return f"GalleryIndex({len(self):,} images x {self.features.shape[1]}, {self.rows['camid'].nunique()} cameras{when}, model {self.model})"
+        return (f"GalleryIndex({len(self):,} images x {self.features.shape[1]}, {self.rows['camid'].nunique()} "
+                f"cameras{when}, model {self.model})")
 
 # %% ../nbs/lib/gallery.ipynb #7ed120a6
 INDEX_FILE = "index.json"
-BLOCK_IMAGES = 4096     # images whose features are made, hashed and written at a time: whole batches of `extract`, so that blocks change no bit
+# images whose features are made, hashed and written at a time: whole batches of `extract`, so that blocks change no bit
+BLOCK_IMAGES = 4096
 
 
 def _blocks(features: np.ndarray, rows: np.ndarray | None = None) -> Iterator[np.ndarray]:
     "Features, or some rows of them, a block at a time."
-    for i in range(0, max(1, len(features if rows is None else rows)), BLOCK_IMAGES): yield features[i:i + BLOCK_IMAGES] if rows is None else features[rows[i:i + BLOCK_IMAGES]]
+    for i in range(0, max(1, len(features if rows is None else rows)), BLOCK_IMAGES):
+        yield features[i:i + BLOCK_IMAGES] if rows is None else features[rows[i:i + BLOCK_IMAGES]]
 
 
-def _digest(model: str, rows: pd.DataFrame): return hashlib.sha256(f"{model}\0{rows.to_csv(index=False)}".encode("utf-8", "surrogateescape"))
+def _digest(model: str, rows: pd.DataFrame):
+    return hashlib.sha256(f"{model}\0{rows.to_csv(index=False)}".encode("utf-8", "surrogateescape"))
 
 
 def _content_hash(index: GalleryIndex) -> str:
@@ -161,28 +178,41 @@ def _stream(file: Path, blocks: Iterable[np.ndarray], count: int, digest) -> int
                 raise ValueError(
                     f"features of {dimensions} and of {block.shape[1]} dimensions; an index holds those of one model"
                 )
-            if not out.tell(): np.lib.format.write_array_header_1_0(out, {"descr": np.lib.format.dtype_to_descr(block.dtype), "fortran_order": False, "shape": (count, block.shape[1])})
+            if not out.tell():
+                np.lib.format.write_array_header_1_0(out, {"descr": np.lib.format.dtype_to_descr(block.dtype),
+                                                           "fortran_order": False, "shape": (count, block.shape[1])})
             out.write(block.data)
             digest.update(block)
             seen += len(block)
-    if seen != count: raise ValueError(f"{seen} features for {count} images; both must come from the same table")
+    if seen != count:
+        raise ValueError(f"{seen} features for {count} images; both must come from the same table")
     return dimensions
 
 
-def _save(folder: Path, blocks: Iterable[np.ndarray], rows: pd.DataFrame, model: str, root: Path, standin: bool, cameras: dict[int, str] | None, changed: np.ndarray | None = None) -> Path:
-    "Write an index whose features come a block at a time, or replace the one that is there, `changed` being the features of what it was made from; the folder."
-    folder, digest = Path(folder), _digest(model, rows)
+def _save(folder: Path, blocks: Iterable[np.ndarray], rows: pd.DataFrame, model: str, root: Path, standin: bool,
+          cameras: dict[int, str] | None, changed: np.ndarray | None = None) -> Path:
+    """Write an index whose features come a block at a time, or replace the one that is there, `changed` being the
+    features of what it was made from; the folder."""
+    folder = Path(folder)
+    digest = _digest(model, rows)
     with file_lock(folder / INDEX_FILE), explain_errors(folder):
-        if (file := getattr(changed, "filename", None)) and Path(file).parent.resolve() == folder.resolve() and json.loads((folder / INDEX_FILE).read_text(encoding="utf-8"))["features"] != Path(file).name:
-            raise ValueError(f"the index in {folder} was changed by somebody else since it was read; load it again, and repeat the change")
+        if (file := getattr(changed, "filename",
+                            None)) and Path(
+            file).parent.resolve() == folder.resolve() and json.loads(
+            (folder / INDEX_FILE).read_text(encoding="utf-8"))["features"] != Path(file).name:
+            raise ValueError(f"the index in {folder} was changed by somebody else since it was read; "
+                             "load it again, and repeat the change")
         new = folder / f"features-{uuid.uuid4().hex}.npy"         # its name is known when all of it has been seen
         with atomic_write(new) as draft: dimensions = _stream(draft, blocks, len(rows), digest)
         content = digest.hexdigest()[:12]
         names = {"features": f"features-{content}.npy", "rows": f"rows-{content}.csv"}
         os.replace(new, folder / names["features"])
         write_csv(folder / names["rows"], rows)
-        write_json(folder / INDEX_FILE, {"images": len(rows), "dimensions": dimensions, "model": model, "root": str(Path(root).resolve()), "standin": standin, "cameras": cameras} | names)
-        for pattern in ("features-*.npy", "rows-*.csv", ".features-*.tmp", ".rows-*.tmp"):       # of the index before, and drafts of a killed process
+        write_json(folder / INDEX_FILE,
+                   {"images": len(rows), "dimensions": dimensions, "model": model, "root": str(Path(root).resolve()),
+                    "standin": standin, "cameras": cameras} | names)
+        # of the index before, and drafts of a killed process
+        for pattern in ("features-*.npy", "rows-*.csv", ".features-*.tmp", ".rows-*.tmp"):
             for old in folder.glob(pattern): old.name in names.values() or old.unlink()
     return folder
 
@@ -197,18 +227,23 @@ def load_index(
     model: str | None = None,   # `model_hash` that it must be of; None: any, `search` checks it against the queries
     root: Path | None = None,   # where the images are now; None: where they were
 ) -> GalleryIndex:              # features memory-mapped
-    "A saved index; FileNotFoundError where there is none, ValueError where it is of another model or its files do not fit."
+    """A saved index; FileNotFoundError where there is none, ValueError where it is of another model or its files do
+    not fit."""
     folder = Path(folder)
-    if not (folder / INDEX_FILE).is_file(): raise FileNotFoundError(f"{folder} holds no {INDEX_FILE}: save an index there, or name the folder of one")
+    if not (folder / INDEX_FILE).is_file():
+        raise FileNotFoundError(f"{folder} holds no {INDEX_FILE}: save an index there, or name the folder of one")
     try:
         facts, features, rows = _read_index(folder)
-        stored, cameras = (facts["images"], facts["dimensions"]), facts.get("cameras")
+        stored = (facts["images"], facts["dimensions"])
+        cameras = facts.get("cameras")
         cameras = cameras and {int(camid): str(name) for camid, name in cameras.items()}
         origin = facts["model"], Path(root or facts["root"]), facts["standin"], cameras
     except (KeyError, TypeError, AttributeError, OSError, EOFError, ValueError, RecursionError) as error:
         raise ValueError(f"the index in {folder} cannot be read ({error!r}); build it anew") from error
     if model is not None: _same_model(origin[0], model, f"the index in {folder}")
-    if features.shape != stored: raise ValueError(f"the index in {folder} has features {features.shape}, its {INDEX_FILE} says {stored}; build it anew")
+    if features.shape != stored:
+        raise ValueError(f"the index in {folder} has features {features.shape}, "
+                         f"its {INDEX_FILE} says {stored}; build it anew")
     return GalleryIndex(features, rows, *origin)
 
 
@@ -223,12 +258,15 @@ def _read_index(
         options = dict(dtype={"path": str, "time": str}, keep_default_na=False, encoding="utf-8")
         return facts, features, full_rows(pd.read_csv(folder / Path(facts["rows"]).name, **options))
     except FileNotFoundError:
-        if facts == missing: raise
+        if facts == missing:
+            raise
     return _read_index(folder, facts)
 
 
 def _same_model(one: str, other: str, what: str) -> None:
-    if one != other: raise ValueError(f"{what} is of model {one}, not {other}: features of two models cannot be compared; build the index with the model that is asked")
+    if one != other:
+        raise ValueError(f"{what} is of model {one}, not {other}: features of two models cannot be compared; build the "
+                         "index with the model that is asked")
 
 # %% ../nbs/lib/gallery.ipynb #8b7d74bc
 def index_files(
@@ -240,18 +278,23 @@ def index_files(
     standin: bool = False,
 ) -> GalleryIndex:
     "An index of image files, in memory; ValueError naming a file that cannot be decoded."
-    if not len(rows): raise ValueError("an index of no images; name at least one")
+    if not len(rows):
+        raise ValueError("an index of no images; name at least one")
     files = [root / path for path in rows["path"]]
     with image_threads() as pool:
-        images = (np.stack([*pool.map(lambda file: decode(file, recipe.size), files[i:i + BLOCK_IMAGES])]) for i in range(0, len(files), BLOCK_IMAGES))
-        return GalleryIndex(np.concatenate([*_features(net, recipe, images, device)]), full_rows(rows), model_hash(net, recipe.size), Path(root), standin)
+        images = (np.stack([*pool.map(lambda file: decode(file, recipe.size), files[i:i + BLOCK_IMAGES])])
+                  for i in range(0, len(files), BLOCK_IMAGES))
+        return GalleryIndex(np.concatenate([*_features(net, recipe, images, device)]), full_rows(rows),
+                            model_hash(net, recipe.size), Path(root), standin)
 
 
 def _features(net: PTLNet, recipe: Recipe, images: Iterable[np.ndarray], device: str) -> Iterator[np.ndarray]:
     "Features a block at a time; ValueError where they are not finite."
     for x in images:
         features = extract(net, x, recipe.precision, device)
-        if not np.isfinite(features).all(): raise ValueError("the network gives features that are not finite: its training has diverged, take another run")
+        if not np.isfinite(features).all():
+            raise ValueError("the network gives features that are not finite: its training "
+                             "has diverged, take another run")
         yield features
 
 # %% ../nbs/lib/gallery.ipynb #70e3a19a
@@ -259,10 +302,13 @@ def build_index(
     net: PTLNet,
     recipe: Recipe,                               # its input size and precision
     domain: Domain,
-    splits: Sequence[str] | None = None,          # of train, query, gallery; None: the gallery, of unlabelled images all
-    times: pd.Series | None = None,               # time by path, as from `read_times`; images it does not name have none
+    # of train, query, gallery; None: the gallery, of unlabelled images all
+    splits: Sequence[str] | None = None,
+    # time by path, as from `read_times`; images it does not name have none
+    times: pd.Series | None = None,
     device: str = "cpu",
-    folder: Path | None = None,                   # where it is saved while it is made, and read back memory-mapped; None: in memory
+    # where it is saved while it is made, and read back memory-mapped; None: in memory
+    folder: Path | None = None,
 ) -> GalleryIndex:
     "An index of a domain's images."
     splits = splits or (("gallery",) if len(domain.gallery) else ("train",))
@@ -286,16 +332,20 @@ def add_images(
     more: GalleryIndex,
     folder: Path | None = None,     # where both are saved and read back memory-mapped; None: in memory
 ) -> GalleryIndex:
-    "Both together; ValueError naming images that are there already, or where the models differ or somebody else changed the saved index since it was read."
+    """Both together; ValueError naming images that are there already, or where the models differ or somebody else
+    changed the saved index since it was read."""
     check_comparable(more, index, "what is to be added")
     camids, cameras = common_cameras(index, more)
     rows = more.rows.assign(path=paths_from(index.root, more), camid=camids)
     double = rows["path"][index.places.get_indexer(rows["path"]) >= 0]
-    if len(double): raise ValueError(f"{len(double)} of {len(more)} images are in the index already, first {double.iloc[0]!r}; remove them first, or leave them out")
+    if len(double):
+        raise ValueError(f"{len(double)} of {len(more)} images are in the index already, first {double.iloc[0]!r}; "
+                         "remove them first, or leave them out")
     both = pd.concat(_same_times(index.rows, rows), ignore_index=True)
     facts = both, index.model, index.root, index.standin or more.standin, cameras
     if folder is None: return GalleryIndex(np.concatenate([index.features, more.features]), *facts)
-    return load_index(_save(folder, chain(_blocks(index.features), _blocks(more.features)), *facts, changed=index.features), root=index.root)
+    return load_index(_save(folder, chain(_blocks(index.features), _blocks(more.features)), *facts,
+                            changed=index.features), root=index.root)
 
 # %% ../nbs/lib/gallery.ipynb #946ca123
 def check_comparable(
@@ -321,22 +371,26 @@ def common_cameras(
 
     Cameras without a name among named ones keep their number where it is nobody's.
     """
-    if not index.cameras or not more.cameras: return more.rows["camid"], index.cameras and (more.cameras or {}) | index.cameras
+    if not index.cameras or not more.cameras:
+        return more.rows["camid"], index.cameras and (more.cameras or {}) | index.cameras
     nameless = [int(camid) for camid in more.rows["camid"].unique() if camid not in more.cameras]
     taken = {*index.cameras, *index.rows["camid"], *nameless}
     free = (n for n in count(max(index.cameras) + 1) if n not in taken)
     number = {name: camid for camid, name in index.cameras.items()}
     for name in more.cameras.values():
         if name not in number: number[name] = next(free)
-    new = {camid: next(free) if camid in index.cameras else camid for camid in nameless} | {camid: number[name] for camid, name in more.cameras.items()}
+    new = ({camid: next(free) if camid in index.cameras else camid
+            for camid in nameless} | {camid: number[name] for camid, name in more.cameras.items()})
     return more.rows["camid"].map(new), {camid: name for name, camid in number.items()}
 
 
 def _same_times(*tables: pd.DataFrame) -> list[pd.DataFrame]:
     "Tables whose times are of one kind; ValueError where known times are of two."
     kinds = {t["time"].dtype for t in tables if t["time"].notna().any()}
-    if len(kinds) > 1: raise ValueError("the times of one are dates, those of the other numbers; give both the same way")
-    return [t if not kinds or t["time"].dtype in kinds else t.assign(time=pd.Series(np.nan, t.index).astype(*kinds)) for t in tables]
+    if len(kinds) > 1:
+        raise ValueError("the times of one are dates, those of the other numbers; give both the same way")
+    return [t if not kinds or t["time"].dtype in kinds else t.assign(time=pd.Series(np.nan, t.index).astype(*kinds))
+            for t in tables]
 
 
 def paths_from(root: Path, index: GalleryIndex) -> list[str]:
@@ -351,14 +405,19 @@ def remove_images(
     paths: Sequence[str],
     folder: Path | None = None,     # where what is left is saved and read back memory-mapped; None: in memory
 ) -> GalleryIndex:
-    "The index without some images; ValueError naming paths that it does not hold, or where nothing would be left or somebody else changed the saved index since it was read."
+    """The index without some images; ValueError naming paths that it does not hold, or where nothing would be left
+    or somebody else changed the saved index since it was read."""
     at = index.places.get_indexer(pd.Index(list(paths), dtype="str"))
-    if (at < 0).any(): raise ValueError(f"{(at < 0).sum()} of {len(at)} images are not in the index, first {list(paths)[int((at < 0).argmax())]!r}")
+    if (at < 0).any():
+        raise ValueError(f"{(at < 0).sum()} of {len(at)} images are not in the index, first "
+                         f"{list(paths)[int((at < 0).argmax())]!r}")
     kept = np.setdiff1d(np.arange(len(index)), at)
-    if not len(kept): raise ValueError("nothing would be left in the index; delete its folder instead")
+    if not len(kept):
+        raise ValueError("nothing would be left in the index; delete its folder instead")
     if folder is None: return index.take(kept)
     rows = index.rows.iloc[kept].reset_index(drop=True)
-    return load_index(_save(folder, _blocks(index.features, kept), rows, index.model, index.root, index.standin, index.cameras, changed=index.features), root=index.root)
+    return load_index(_save(folder, _blocks(index.features, kept), rows, index.model, index.root, index.standin,
+                            index.cameras, changed=index.features), root=index.root)
 
 # %% ../nbs/lib/gallery.ipynb #097b0ef7
 def open_gallery(
@@ -371,7 +430,8 @@ def open_gallery(
     "The index of a gallery, loaded, or made as a run of the store; ValueError where a saved one is of another model."
     if not isinstance(gallery, Domain): return load_index(gallery, model_hash(net, recipe.size))
     when = None if times is None else hashlib.sha256(times.to_csv().encode()).hexdigest()
-    key = {"kind": "index", "model": model_hash(net, recipe.size), "precision": resolve_precision(recipe.precision, store.device), "domain": gallery.data_hash(), "times": when}
+    key = {"kind": "index", "model": model_hash(net, recipe.size),
+           "precision": resolve_precision(recipe.precision, store.device), "domain": gallery.data_hash(), "times": when}
 
     def fill(folder: Path) -> dict:
         build_index(net, recipe, gallery, None, times, store.device, folder)

@@ -20,14 +20,19 @@ from .own_images import FilesRefused, refuse_files
 
 # %% ../nbs/lib/image_files.ipynb #6f298a69
 MAX_PIXELS = 50_000_000  # of one image file; a telephone's largest picture has 48 million
-_BAD_FILE = Exception  # Pillow's decoders raise a dozen kinds for broken files: TypeError for a TIFF without a size, struct.error, zlib.error, its own for bombs
+# Pillow's decoders raise a dozen kinds for broken files: TypeError for a TIFF without a size, struct.error, zlib.error,
+# its own for bombs
+_BAD_FILE = Exception
 
 
 def _refusal(image: Image.Image) -> str:
     "Why an opened image, not yet decoded, is refused; empty if it is not."
-    if image.width * image.height > MAX_PIXELS: return f"has {image.width} x {image.height} pixels, which is no crop of a person: cut the person out"
-    if getattr(image, "n_frames", 1) > 1 and image.format != "MPO": return f"holds {image.n_frames} pictures: save the one that is meant"
-    if image.mode == "F" or image.mode == "I" and image.format != "PNG": return "has 32-bit values: save it with 8 bits a colour"
+    if image.width * image.height > MAX_PIXELS:
+        return f"has {image.width} x {image.height} pixels, which is no crop of a person: cut the person out"
+    if getattr(image, "n_frames", 1) > 1 and image.format != "MPO":
+        return f"holds {image.n_frames} pictures: save the one that is meant"
+    if image.mode == "F" or image.mode == "I" and image.format != "PNG":
+        return "has 32-bit values: save it with 8 bits a colour"
     return ""
 
 # %% ../nbs/lib/image_files.ipynb #24c93a7b
@@ -44,15 +49,21 @@ def _rgb(image: Image.Image) -> Image.Image:
 def open_rgb(
     file: Path,  # image file
 ) -> Image.Image:  # 8-bit RGB, upright
-    "One image file, decoded; FileNotFoundError where there is none, ValueError naming a file that cannot be used and what to do."
+    """One image file, decoded; FileNotFoundError where there is none, ValueError naming a file that cannot be used
+    and what to do."""
     try:
         with Image.open(file) as image:
-            if why := _refusal(image): raise ValueError(f"the image {file} {why}")
+            if why := _refusal(image):
+                raise ValueError(f"the image {file} {why}")
             return _rgb(ImageOps.exif_transpose(image))
-    except FileNotFoundError: raise FileNotFoundError(f"no image {file}; extract the data set again, or take the image out of its table") from None
+    except FileNotFoundError:
+        raise FileNotFoundError(f"no image {file}; extract the data set again, "
+                                "or take the image out of its table") from None
     except _BAD_FILE as error:
-        if str(error).startswith("the image"): raise
-        raise ValueError(f"cannot decode the image {file}: {error}; replace the file or take it out of the data set") from error
+        if str(error).startswith("the image"):
+            raise
+        raise ValueError(f"cannot decode the image {file}: {error}; replace the file or "
+                         "take it out of the data set") from error
 
 
 def upright_size(file: Path) -> tuple[int, int]:
@@ -69,20 +80,26 @@ def _look(file: Path) -> dict:
     "What one file is: height, width, mode, remark, fault."
     try:
         with Image.open(file) as image:
-            if why := _refusal(image): return {"height": image.height, "width": image.width, "mode": image.mode, "remark": "", "fault": why}
+            if why := _refusal(image):
+                return {"height": image.height, "width": image.width, "mode": image.mode, "remark": "", "fault": why}
             mode, kind = image.mode, image.format
             transparent = mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info
             orientation = image.getexif().get(0x0112, 1)
             upright = _rgb(ImageOps.exif_transpose(image))
     except _BAD_FILE as error:
-        return {"height": 0, "width": 0, "mode": "", "remark": "", "fault": f"cannot be decoded ({_plain(error, file)}): replace it or take it out"}
+        return {"height": 0, "width": 0, "mode": "", "remark": "",
+                "fault": f"cannot be decoded ({_plain(error, file)}): replace it or take it out"}
     deep, (w, h) = mode.startswith("I"), upright.size
-    said = {"16 bits made 8": deep, "transparent: put on black": transparent, "turned upright": orientation not in (0, 1), "first of several pictures": kind == "MPO",
-            f"{mode} made RGB": not (deep or transparent) and mode != "RGB", f"narrower than {_SMALL} pixels": w < _SMALL, "wider than high": w > _LYING * h}
-    return {"height": h, "width": w, "mode": mode, "remark": "; ".join(s for s, true in said.items() if true), "fault": ""}
+    said = {"16 bits made 8": deep, "transparent: put on black": transparent,
+            "turned upright": orientation not in (0, 1), "first of several pictures": kind == "MPO",
+            f"{mode} made RGB": not (deep or transparent) and mode != "RGB",
+            f"narrower than {_SMALL} pixels": w < _SMALL, "wider than high": w > _LYING * h}
+    return {"height": h, "width": w, "mode": mode, "remark": "; ".join(s for s, true in said.items() if true),
+            "fault": ""}
 
 
-def _plain(error: Exception, file: Path) -> str: return str(error).replace(f" {str(file)!r}", "").strip() or type(error).__name__
+def _plain(error: Exception, file: Path) -> str:
+    return str(error).replace(f" {str(file)!r}", "").strip() or type(error).__name__
 
 # %% ../nbs/lib/image_files.ipynb #a8d3a874
 def _look_all(root: Path, paths: list[str]) -> pd.DataFrame:
@@ -107,13 +124,15 @@ def load_checked(
     *arguments,
     **options,
 ) -> tuple[Domain, pd.DataFrame]:  # the domain, its files as `examine` sees them
-    "A domain whose images can all be used; ValueError naming all files that cannot, by their names, their kind or their content."
+    """A domain whose images can all be used; ValueError naming all files that cannot, by their names, their kind or
+    their content."""
     try: domain = load_domain(name, *arguments, **options)
     except FilesRefused as error:
         seen = dict(zip(error.rest, _look_all(error.root, error.rest).fault))
         bad, good = {path: why for path, why in seen.items() if why}, [path for path, why in seen.items() if not why]
         if error.faults: refuse_files(error.root, error.faults | bad, good)
-        raise FilesRefused(str(error) + "".join(f"\n  {path!r} {why}" for path, why in bad.items()), error.root, good) from None
+        raise FilesRefused(str(error) + "".join(f"\n  {path!r} {why}" for path, why in bad.items()), error.root,
+                           good) from None
     report = examine(domain)
     bad = report[report.fault != ""]
     refuse_files(domain.root, dict(zip(bad.path, bad.fault)), report.path[report.fault == ""].tolist())

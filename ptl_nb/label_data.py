@@ -30,7 +30,8 @@ _LABEL_DATA = {  # dataset: stand-in, folders it may lie in, reader, writer, a f
                   [f"{inner}*densepose_*2014*.json" for inner in ("", "*/", "*/*/")]),
     "peta": ("street", PETA_PLACES, read_peta, export_peta_tree, PETA_SIGNS),
     "peta-mat": ("street", PETA_PLACES, partial(read_peta, first="mat"), export_peta_mat, PETA_SIGNS[::-1]),
-    "rap": ("mall", ("rap", "RAP", "rap2"), read_rap, export_rap, ("RAP_annotation/RAP_annotation.mat", "RAP_annotation.mat")),
+    "rap": ("mall", ("rap", "RAP", "rap2"), read_rap, export_rap,
+            ("RAP_annotation/RAP_annotation.mat", "RAP_annotation.mat")),
 }
 _EXPORTED = 1  # version of the forms written into the cache
 
@@ -51,11 +52,15 @@ def load_labels(
     origin: str = "auto", # real, standin, or auto: real where found, else the stand-in, with a warning
     **options, # of the reader
 ) -> LabelSet:
-    "A public label dataset, or its stand-in read through the same form; FileNotFoundError where it is asked for as real and is not there."
-    if origin not in ORIGINS: raise ValueError(f"unknown origin {origin!r}: one of {', '.join(ORIGINS)}.")
+    """A public label dataset, or its stand-in read through the same form; FileNotFoundError where it is asked for as
+    real and is not there."""
+    if origin not in ORIGINS:
+        raise ValueError(f"unknown origin {origin!r}: one of {', '.join(ORIGINS)}.")
     dataset, by_standin = _dataset(name)
     standin, folders, reader, writer, signs = _LABEL_DATA[dataset]
-    if by_standin and origin == "real": raise ValueError(f"{name!r} is a rendered stand-in for {dataset}, there is no real one: leave origin at 'auto', or name the dataset.")
+    if by_standin and origin == "real":
+        raise ValueError(f"{name!r} is a rendered stand-in for {dataset}, there is no real one: leave origin at "
+                         "'auto', or name the dataset.")
     places = [expand_user(root) / f for f in folders]
     real = not by_standin and origin != "standin"
     found = next((p for sign in signs for p in places if p.is_dir() and any(p.glob(sign))), None) if real else None
@@ -64,7 +69,8 @@ def load_labels(
         raise FileNotFoundError(f"{name} is not under {root}: place it in {' or '.join(map(str, places))} "
                                 f"(looked for {' or '.join(signs)}).")
     if origin == "auto" and not by_standin:
-        warnings.warn(f"{name} is not under {root}: its RENDERED STAND-IN {standin!r} is used instead, and no figure made with it is comparable with the paper's", stacklevel=2)
+        warnings.warn(f"{name} is not under {root}: its RENDERED STAND-IN {standin!r} is used instead, and no figure "
+                      "made with it is comparable with the paper's", stacklevel=2)
     folder = cache_dir().parent / "label_data" / f"{truth_store(standin).parent.name}-{dataset}-{_EXPORTED}"
     return reader(make_once(folder, lambda: writer(folder)), **options)
 
@@ -75,6 +81,8 @@ def images(
     cache: str | Path | None = None, # None: the package's cache folder
 ) -> Images: # pixels with parts or attributes
     "Persons ready for `labellers.train_parser` or `labellers.train_attributes`."
-    if isinstance(labels.attributes, list): raise ValueError(f"{labels.title} has attributes of different M_j; `Images` takes equal ones. Train without `grouped`.")
+    if isinstance(labels.attributes, list):
+        raise ValueError(f"{labels.title} has attributes of different M_j; `Images` takes equal "
+                         "ones. Train without `grouped`.")
     parts = None if labels.masks is None else np.array(part_maps(labels, size, cache))
     return Images(np.array(crops(labels, size, cache)), parts=parts, attributes=labels.attributes)

@@ -31,7 +31,8 @@ __all__ = ['mapping_table', 'Coverage', 'import_parts', 'import_attributes']
 
 # %% ../nbs/lib/label_import.ipynb #e9258949
 def _garments(
-    head: Sequence[int] = (), torso: Sequence[int] = (), lower_arm: Sequence[int] = (), upper_leg: Sequence[int] = (), lower_leg: Sequence[int] = (), foot: Sequence[int] = (),
+    head: Sequence[int] = (), torso: Sequence[int] = (), lower_arm: Sequence[int] = (), upper_leg: Sequence[int] = (),
+    lower_leg: Sequence[int] = (), foot: Sequence[int] = (),
     background: Sequence[int] = (0,),
 ) -> dict[int, int]:
     "A mapping from lists of class numbers."
@@ -66,14 +67,19 @@ def mapping_table(
     "A mapping as a lookup table; ValueError for an unknown name or for classes that are none."
     if isinstance(mapping, str):
         if mapping not in _MAPPINGS:
-            raise ValueError(f"unknown mapping {mapping!r}{nearest_name(mapping, _MAPPINGS)} (known: {', '.join(_MAPPINGS)}; "
+            raise ValueError(f"unknown mapping {mapping!r}{nearest_name(mapping, _MAPPINGS)} "
+                             f"(known: {', '.join(_MAPPINGS)}; "
                              "or give a dictionary, their class -> ours)")
         mapping = _MAPPINGS[mapping]
-    if not isinstance(mapping, Mapping): raise ValueError(f"mapping is {mapping!r:.40}: give a name of {', '.join(_MAPPINGS)}, or a dictionary, their class -> ours.")
+    if not isinstance(mapping, Mapping):
+        raise ValueError(f"mapping is {mapping!r:.40}: give a name of {', '.join(_MAPPINGS)}, "
+                         "or a dictionary, their class -> ours.")
     table = np.full(256, _NONE, np.uint8)
     for theirs, ours in mapping.items():
-        if not all(isinstance(c, (int, np.integer)) for c in (theirs, ours)) or theirs not in range(256) or ours not in range(len(PARTS)):
-            raise ValueError(f"mapping {theirs!r} -> {ours!r}: expected a class 0..255 and one of ours, 0..{len(PARTS) - 1} ({', '.join(PARTS)}).")
+        if not all(isinstance(c, (int, np.integer))
+                   for c in (theirs, ours)) or theirs not in range(256) or ours not in range(len(PARTS)):
+            raise ValueError(f"mapping {theirs!r} -> {ours!r}: expected a class 0..255 and one of ours, "
+                             f"0..{len(PARTS) - 1} ({', '.join(PARTS)}).")
         table[theirs] = ours
     return table
 
@@ -86,8 +92,9 @@ class Coverage:
     foreign: tuple[str, ...] # labels of no image of the domain
 
     def __repr__(self) -> str:
-        few = lambda names: f" ({', '.join(names[:3])}{', ...' if len(names) > 3 else ''})" if names else ""
-        return f"Coverage({self.labelled:,} images labelled, {len(self.missing):,} missing{few(self.missing)}, {len(self.foreign):,} foreign{few(self.foreign)})"
+        def few(names): return f" ({', '.join(names[:3])}{', ...' if len(names) > 3 else ''})" if names else ""
+        return (f"Coverage({self.labelled:,} images labelled, {len(self.missing):,} missing{few(self.missing)}, "
+                f"{len(self.foreign):,} foreign{few(self.foreign)})")
 
 # %% ../nbs/lib/label_import.ipynb #6fbc3a4d
 def _wanted(
@@ -95,7 +102,8 @@ def _wanted(
     splits: Sequence[str], # of train, query, gallery
 ) -> list[str]: # image paths
     "The images that are to have labels."
-    if not splits or (unknown := [s for s in splits if s not in SPLITS]): raise ValueError(f"splits are {list(splits)}: name some of {', '.join(SPLITS)}.")
+    if not splits or (unknown := [s for s in splits if s not in SPLITS]):
+        raise ValueError(f"splits are {list(splits)}: name some of {', '.join(SPLITS)}.")
     domain.need(*splits)
     return [p for s in splits for p in getattr(domain, s).path]
 
@@ -109,11 +117,13 @@ def _covered(
     source: Path, # for the error
 ) -> Coverage:
     "Coverage, or ValueError as `missing` says."
-    if missing not in ("error", "report"): raise ValueError(f"missing is {missing!r}: 'error' or 'report'.")
+    if missing not in ("error", "report"):
+        raise ValueError(f"missing is {missing!r}: 'error' or 'report'.")
     there = set(have)
     found = Coverage(sum(p in there for p in wanted), tuple(p for p in wanted if p not in there), tuple(sorted(others)))
     if not found.labelled:
-        raise ValueError(f"{source} holds no label for any of the {len(wanted)} images of {domain.title}, such as {wanted[0]!r}"
+        raise ValueError(f"{source} holds no label for any of the {len(wanted)} images of "
+                         f"{domain.title}, such as {wanted[0]!r}"
                          f"{f'; it holds {found.foreign[0]!r}: are these the labels of another domain?' if found.foreign else '.'} Paths must be relative to {domain.root.name}/.")
     if missing == "error" and (found.missing or found.foreign):
         what = f"lacks {len(found.missing)} of the {len(wanted)} images of {domain.title}, the first {found.missing[0]!r}" if found.missing else \
@@ -130,7 +140,9 @@ def _addition(
     "A temporary store whose labels move into `store` when all went well; ValueError where it has such labels already."
     store = Path(store)
     with file_lock(store), draft_folder(store) as new:
-        if (store / what).exists(): raise ValueError(f"{store / what} is there already and is not overwritten: name another store, or move it away.")
+        if (store / what).exists():
+            raise ValueError(f"{store / what} is there already and is not overwritten: "
+                             "name another store, or move it away.")
         if (store / PROVENANCE_FILE).is_file(): shutil.copyfile(store / PROVENANCE_FILE, new / PROVENANCE_FILE)
         yield new
         _move(new, store, what)
@@ -159,13 +171,18 @@ def _translate(
     try:
         with Image.open(file) as image: mode, theirs = image.mode, np.asarray(image)
         size = upright_size(image_file)
-    except Exception as error: raise ValueError(f"{file} or its image {image_file} cannot be decoded ({error}): make it again.") from error
-    if mode not in ("L", "P"): raise ValueError(f"{file} has mode '{mode}': expected class numbers in one channel of 8 bits ('L' or 'P'). Save the classes, not their colours.")
+    except Exception as error:
+        raise ValueError(f"{file} or its image {image_file} cannot be decoded ({error}): make it again.") from error
+    if mode not in ("L", "P"):
+        raise ValueError(f"{file} has mode '{mode}': expected class numbers in one channel of 8 bits ('L' or 'P'). "
+                         "Save the classes, not their colours.")
     if theirs.shape != size:
-        raise ValueError(f"{file} is {theirs.shape[0]}x{theirs.shape[1]}, its image {size[0]}x{size[1]} (height x width): make the labels at the size of the images.")
+        raise ValueError(f"{file} is {theirs.shape[0]}x{theirs.shape[1]}, its image {size[0]}x{size[1]} (height x "
+                         "width): make the labels at the size of the images.")
     ours = table[theirs]
     if (bad := ours == _NONE).any():
-        raise ValueError(f"{file}: class {theirs[first_true(bad)]} is not in the mapping, which has {', '.join(map(str, np.flatnonzero(table != _NONE)))}: it belongs to another class set.")
+        raise ValueError(f"{file}: class {theirs[first_true(bad)]} is not in the mapping, which has "
+                         f"{', '.join(map(str, np.flatnonzero(table != _NONE)))}: it belongs to another class set.")
     return ours
 
 # %% ../nbs/lib/label_import.ipynb #4f7154dd
@@ -174,9 +191,11 @@ def _part_files(
     folder: Path, # tree of part maps
 ) -> tuple[dict[str, Path], list[str]]: # image path -> its part map, files of no image
     "Which part map is whose."
-    if not folder.is_dir(): raise FileNotFoundError(f"{folder} is not a folder: name the tree of part maps.")
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{folder} is not a folder: name the tree of part maps.")
     names = [f.relative_to(folder).as_posix() for f in sorted(folder.rglob("*")) if _is_part_map(f)]
-    if not names: raise ValueError(f"{folder} holds no PNG: name the tree of part maps, PNG files of class numbers.")
+    if not names:
+        raise ValueError(f"{folder} holds no PNG: name the tree of part maps, PNG files of class numbers.")
     check_links(folder, names)
     stems = [_stem(name) for name in names]
     if (twice := first_repeated(stems)) is not None:
@@ -218,16 +237,22 @@ def import_parts(
     standin: bool = False, # made by a model that was trained on stand-ins
 ) -> Coverage:
     "Part maps made elsewhere into a label store, translated and checked, all or nothing."
-    folder, table, wanted = expand_user(folder), mapping_table(mapping), _wanted(domain, splits)
+    folder = expand_user(folder)
+    table = mapping_table(mapping)
+    wanted = _wanted(domain, splits)
     files, others = _part_files(domain, folder)
     found = _covered(domain, wanted, list(files), others, missing, folder)
     paths = [p for p in wanted if p in files]
-    if twice := first_repeated([part_file(store, p).as_posix() for p in paths]): raise ValueError(f"two images would share the part map {twice}. Rename one.")
+    if twice := first_repeated([part_file(store, p).as_posix() for p in paths]):
+        raise ValueError(f"two images would share the part map {twice}. Rename one.")
     with _addition(store, "parts") as new:
-        one = lambda path: write_part_map(part_file(new, path), _translate(files[path], table, domain.root / path))
-        with image_threads() as pool: list(tqdm(pool.map(one, paths), total=len(paths), desc=f"part maps of {domain.name}", unit="file", delay=5, leave=False))
+        def one(path): return write_part_map(part_file(new, path), _translate(files[path], table, domain.root / path))
+        with image_threads() as pool:
+            list(tqdm(pool.map(one, paths), total=len(paths), desc=f"part maps of {domain.name}", unit="file", delay=5,
+                      leave=False))
         kept = mapping if isinstance(mapping, str) else {int(k): int(v) for k, v in mapping.items()}
-        write_provenance(new, "parts", predicted_by, weights, len(paths), domain.standin or standin, imported_from=folder.name, mapping=kept,
+        write_provenance(new, "parts", predicted_by, weights, len(paths), domain.standin or standin,
+                         imported_from=folder.name, mapping=kept,
                          lacking=[p for i, p in enumerate(PARTS) if i not in table], missing=len(found.missing))
     return found
 
@@ -238,16 +263,21 @@ def _soft(
     rows: list[list[str]], # path and values, as text
 ) -> tuple[Vocabulary, np.ndarray | list[np.ndarray]]:
     "Vocabulary and probabilities of a table; ValueError naming image, column and value."
-    if not columns or not rows: raise ValueError(f"{file} holds {len(rows)} images and {len(columns)} columns of attributes: nothing to import.")
-    table, paths = np.stack([row_numbers(file, columns, row) for row in rows]), [row[0] for row in rows]
+    if not columns or not rows:
+        raise ValueError(f"{file} holds {len(rows)} images and {len(columns)} columns of "
+                         "attributes: nothing to import.")
+    table = np.stack([row_numbers(file, columns, row) for row in rows])
+    paths = [row[0] for row in rows]
     formed = ["=" in c for c in columns]
     try: vocabulary = Vocabulary.from_columns(columns) if any(formed) else Vocabulary.two_way(columns)
     except ValueError as error: raise ValueError(f"{file}: {error} All columns have that form, or none.") from None
     if not all(formed):
-        for bad, what in ((~np.isfinite(table), "is not a number"), (table < 0, "is negative"), (table > 1, "is above one")):
+        for bad, what in ((~np.isfinite(table), "is not a number"), (table < 0, "is negative"),
+                          (table > 1, "is above one")):
             if bad.any():
                 i, j = first_true(bad)
-                raise ValueError(f"{file}: '{paths[i]}', column '{columns[j]}' is {table[i, j]}: {what}. Give 0, 1 or the probability of yes.")
+                raise ValueError(f"{file}: '{paths[i]}', column '{columns[j]}' is {table[i, j]}: {what}. Give 0, "
+                                 "1 or the probability of yes.")
         return vocabulary, np.stack([1 - table, table], 2)
     soft = split_attributes(vocabulary, table)
     check_attributes(vocabulary, soft, paths, str(file))
@@ -265,8 +295,10 @@ def import_attributes(
     standin: bool = False, # made by a model that was trained on stand-ins
 ) -> Coverage:
     "Attributes made elsewhere into a label store, checked, all or nothing."
-    file, wanted = expand_user(csv), _wanted(domain, splits)
-    if not file.is_file(): raise FileNotFoundError(f"{file} is not there: name the table of attributes.")
+    file = expand_user(csv)
+    wanted = _wanted(domain, splits)
+    if not file.is_file():
+        raise FileNotFoundError(f"{file} is not there: name the table of attributes.")
     columns, rows = read_attribute_rows(file)
     vocabulary, soft = _soft(file, columns, rows)
     ours = {normal_path(p): p for s in SPLITS for p in getattr(domain, s).path}
@@ -281,5 +313,6 @@ def import_attributes(
     chosen = np.array([at[p] for p in paths])
     with _addition(store, ATTRIBUTES_FILE) as new:
         write_attributes(new, paths, vocabulary, [s[chosen] for s in soft] if isinstance(soft, list) else soft[chosen])
-        write_provenance(new, "attributes", predicted_by, weights, len(paths), domain.standin or standin, vocabulary.columns, imported_from=file.name, missing=len(found.missing))
+        write_provenance(new, "attributes", predicted_by, weights, len(paths), domain.standin or standin,
+                         vocabulary.columns, imported_from=file.name, missing=len(found.missing))
     return found

@@ -58,14 +58,16 @@ def label_sources(root: str | Path = "data", origin: str = "auto", attributes: s
     `origin` as in `load_domain`, but 'real' falls back too, with a warning.
     """
     origin = "auto" if origin == "real" else origin
-    return LabelSources(load_labels("densepose", root, origin).split("train"), load_labels(attributes, root, origin).varying())
+    return LabelSources(load_labels("densepose", root, origin).split("train"),
+                        load_labels(attributes, root, origin).varying())
 
 # %% ../nbs/lib/label_runs.ipynb #b310c2f5
 def _label_recipe_key(recipe: Recipe, kind: str, device: str) -> dict:     # kind: "parser" or "attribute"
     "The fields of a recipe that the weights of a label model depend on."
     also = ["weights"] if kind == "parser" else ["backbone", "weights", "weight_decay"]
     if kind == "attribute" and recipe.attribute_weight_parts: also += ["parsing_hidden", "parser_batch"]
-    return {k: v for k, v in resolved(recipe, device).items() if k.startswith(kind) or k in (*also, "precision", "device")}
+    return {k: v for k, v in resolved(recipe, device).items() if k.startswith(kind)
+            or k in (*also, "precision", "device")}
 
 
 @dataclass(frozen=True)
@@ -78,12 +80,14 @@ class ParserRun(Run):
     def name(self) -> str: return f"parser {self.sources.parts.name}"
 
     def key(self, device: str) -> dict:
-        return {"kind": "parser", "code": code_hash("labellers"), "recipe": _label_recipe_key(self.recipe, "parser", device),
+        return {"kind": "parser", "code": code_hash("labellers"),
+                "recipe": _label_recipe_key(self.recipe, "parser", device),
                 "learned": self.sources.parts.data_hash()}
 
     def fill(self, store: Store, folder: Path) -> dict:
         parsed = images(self.sources.parts, (self.recipe.parser_height, self.recipe.parser_input_width))
-        session = Session(store.device, state=folder / STATE_FILE, progress=store.bar(f"parser on {self.sources.parts.name}"))
+        session = Session(store.device, state=folder / STATE_FILE,
+                          progress=store.bar(f"parser on {self.sources.parts.name}"))
         save_trained(train_parser(parsed, self.recipe, session=session), folder)
         return {"standin": self.sources.parts.standin}
 
@@ -97,7 +101,8 @@ def load_parser(run: Path, recipe: Recipe) -> torch.nn.Module:
 # %% ../nbs/lib/label_runs.ipynb #dd27739a
 @dataclass(frozen=True)
 class AttributeRun(Run):
-    "The attribute model: model.safetensors, vocabulary.json, and in held_out/ its predictions on images that it was not trained on."
+    """The attribute model: model.safetensors, vocabulary.json, and in held_out/ its predictions on images that it
+    was not trained on."""
     recipe: Recipe
     sources: LabelSources
 
@@ -106,18 +111,23 @@ class AttributeRun(Run):
 
     def key(self, device: str) -> dict:
         parses = bool(self.recipe.attribute_weight_parts)
-        return {"kind": "attribute model", "code": code_hash("labellers"), "recipe": _label_recipe_key(self.recipe, "attribute", device),
-                "learned": self.sources.attributes.data_hash(), "parsed": self.sources.parts.data_hash() if parses else None}
+        return {"kind": "attribute model", "code": code_hash("labellers"),
+                "recipe": _label_recipe_key(self.recipe, "attribute", device),
+                "learned": self.sources.attributes.data_hash(), "parsed": self.sources.parts.data_hash() if parses
+                else None}
 
     def fill(self, store: Store, folder: Path) -> dict:
         described, recipe = self.sources.attributes, self.recipe
         size = recipe.attribute_height, recipe.attribute_width
-        learn, parsed = images(described, size), images(self.sources.parts, size) if recipe.attribute_weight_parts else None
-        session = Session(store.device, state=folder / STATE_FILE, progress=store.bar(f"attributes on {described.name}"))
+        learn = images(described, size)
+        parsed = images(self.sources.parts, size) if recipe.attribute_weight_parts else None
+        session = Session(store.device, state=folder / STATE_FILE,
+                          progress=store.bar(f"attributes on {described.name}"))
         model, held_out = train_attributes(learn, recipe, parsed, session=session)
         predicted = predict_attributes(model, learn.pixels[held_out], recipe, store.device)
         write_json(folder / "vocabulary.json", {"columns": described.vocabulary.columns})
-        write_attributes(folder / "held_out", [f"{row:06d}" for row in held_out], described.vocabulary, predicted)     # rows of the label data
+        # rows of the label data
+        write_attributes(folder / "held_out", [f"{row:06d}" for row in held_out], described.vocabulary, predicted)
         save_trained(model, folder)
         return {"standin": self.sources.standin}
 
@@ -130,7 +140,8 @@ def load_attribute_model(run: Path, recipe: Recipe) -> tuple[PTLNet, Vocabulary]
     return model.eval(), vocabulary
 
 # %% ../nbs/lib/label_runs.ipynb #aa15e055
-CHUNK = 512     # images labelled between two safe points; a multiple of the prediction batch, so that an interruption changes no batch
+# images labelled between two safe points; a multiple of the prediction batch, so that an interruption changes no batch
+CHUNK = 512
 
 
 @dataclass(frozen=True)
@@ -146,7 +157,8 @@ class LabelRun(Run):
     @property
     def name(self) -> str: return f"labels {self.domain.name}"
     @property
-    def models(self) -> dict[str, Run]: return {"parts": ParserRun(self.recipe, self.sources), "attributes": AttributeRun(self.recipe, self.sources)}
+    def models(self) -> dict[str, Run]:
+        return {"parts": ParserRun(self.recipe, self.sources), "attributes": AttributeRun(self.recipe, self.sources)}
     def needs(self) -> list[Run]: return list(self.models.values())
 
     def key(self, device: str) -> dict:
@@ -166,15 +178,20 @@ class LabelRun(Run):
 
 # %% ../nbs/lib/label_runs.ipynb #3b498325
 def _label_chunks(store: Store, run: LabelRun, parser, model, folder: Path) -> tuple[list[str], np.ndarray]:
-    "Part maps of all images into `folder`, and their paths and soft attributes; chunks that an earlier try finished are read back."
+    """Part maps of all images into `folder`, and their paths and soft attributes; chunks that an earlier try
+    finished are read back."""
     recipe, domain = run.recipe, run.domain
     sizes = (recipe.parser_height, recipe.parser_input_width), (recipe.attribute_height, recipe.attribute_width)
-    table, soft = pd.concat([getattr(domain, s) for s in run.splits]), []
-    arrays = [{size: pixels(domain, s, size) for size in sizes} for s in run.splits]      # one decode where both sizes are the same
+    table = pd.concat([getattr(domain, s) for s in run.splits])
+    soft = []
+    # one decode where both sizes are the same
+    arrays = [{size: pixels(domain, s, size) for size in sizes} for s in run.splits]
     todo = [(a, s, start) for a, s in zip(arrays, run.splits) for start in range(0, len(a[sizes[0]]), CHUNK)]
-    with tqdm(total=len(table), desc=f"labelling {domain.name}", unit="img", disable=not store.progress, mininterval=5, ncols=100) as bar:
+    with tqdm(total=len(table), desc=f"labelling {domain.name}", unit="img", disable=not store.progress, mininterval=5,
+              ncols=100) as bar:
         for array, split, start in todo:
-            rows, done = slice(start, start + CHUNK), folder / "chunks" / f"{split}-{start}.npy"
+            rows = slice(start, start + CHUNK)
+            done = folder / "chunks" / f"{split}-{start}.npy"
             if not done.exists():
                 part = getattr(domain, split)[rows]
                 maps = predict_parts(parser, np.array(array[sizes[0]][rows]), recipe, store.device)
@@ -203,26 +220,34 @@ def label_quality(
     domain: Domain,
     size: tuple[int, int] = (128, 64),
 ) -> tuple[pd.Series, pd.DataFrame]:    # IoU per part and mean; AUC per attribute
-    "How good predicted labels are, where truth is known; attributes that the truth does not know are left out, ValueError where it knows none."
+    """How good predicted labels are, where truth is known; attributes that the truth does not know are left out,
+    ValueError where it knows none."""
     paths = domain.train.path
     iou = part_iou(read_parts(predicted, paths, size), read_parts(true, paths, size))
     (vocabulary, p), (full, t) = read_attributes(predicted, paths), read_attributes(true, paths)
     known = dict(zip(full.names, full.classes))
     names = [n for n, classes in zip(vocabulary.names, vocabulary.classes) if known.get(n) == classes]
-    if not names: raise ValueError(f"none of the attributes {', '.join(vocabulary.names[:3])} ... is in the truth of {domain.title}; there is nothing to measure with")
+    if not names:
+        raise ValueError(f"none of the attributes {', '.join(vocabulary.names[:3])} ... is in the truth of "
+                         f"{domain.title}; there is nothing to measure with")
     both, p = select_attributes(vocabulary, p, names)
     return iou, attribute_auc(both, p, select_attributes(full, t, names)[1])
 
 # %% ../nbs/lib/label_runs.ipynb #48a59d90
 def labels_hash(folder: Path, paths, kinds: tuple[str, ...] = LABEL_KINDS) -> str:
-    "12 hexadecimal digits of some kinds of labels of some images in a label store; FileNotFoundError naming a label that is not there."
+    """12 hexadecimal digits of some kinds of labels of some images in a label store; FileNotFoundError naming a
+    label that is not there."""
     paths, kinds = tuple(paths), tuple(kinds)
-    places = [*([folder / ATTRIBUTES_FILE] if "attributes" in kinds else []), *(folder / "parts" / p for p in {p.rpartition("/")[0] for p in paths} if "parts" in kinds)]
+    places = [*([folder / ATTRIBUTES_FILE] if "attributes" in kinds else []),
+              *(folder / "parts" / p for p in {p.rpartition("/")[0] for p in paths} if "parts" in kinds)]
     try: return _labels_digest(folder, paths, kinds, tuple(place.stat().st_mtime_ns for place in places))
-    except FileNotFoundError as error: raise FileNotFoundError(f"{error.filename} is not there, but the labels in {folder} should have it; move or delete this folder and make the labels again") from error
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"{error.filename} is not there, but the labels in {folder} should have it; move or "
+                                "delete this folder and make the labels again") from error
 
 
-@lru_cache(maxsize=64)      # `written` says when files of the store last came or went: a store that changed is read again
+# `written` says when files of the store last came or went: a store that changed is read again
+@lru_cache(maxsize=64)
 def _labels_digest(folder: Path, paths: tuple[str, ...], kinds: tuple[str, ...], written: tuple[int, ...]) -> str:
     digest = hashlib.sha256((folder / ATTRIBUTES_FILE).read_bytes() if "attributes" in kinds else b"")
     for path in paths if "parts" in kinds else (): digest.update(part_file(folder, path).read_bytes())
@@ -231,7 +256,8 @@ def _labels_digest(folder: Path, paths: tuple[str, ...], kinds: tuple[str, ...],
 # %% ../nbs/lib/label_runs.ipynb #b8bfd859
 @dataclass(frozen=True)
 class ImportedLabels(Run):
-    "Labels made elsewhere, checked and translated once: a label store with the kinds given; run.json counts what is missing or foreign."
+    """Labels made elsewhere, checked and translated once: a label store with the kinds given; run.json counts what
+    is missing or foreign."""
     domain: Domain
     parts_from: str | Path = ""            # tree of part maps; empty: none
     attributes_from: str | Path = ""       # CSV of attributes; empty: none
@@ -264,7 +290,8 @@ class ImportedLabels(Run):
     def _content(self) -> str:
         "SHA-256 over the names and bytes of all files."
         content = hashlib.sha256()
-        maps = sorted(p for p in Path(self.parts_from).rglob("*") if p.suffix.lower() == ".png") if self.parts_from else []
+        maps = (sorted(p for p in Path(self.parts_from).rglob("*") if p.suffix.lower() == ".png") if self.parts_from
+                else [])
         for file in (*maps, *([Path(self.attributes_from)] if self.attributes_from else ())):
             if not file.is_file(): continue
             named = file.relative_to(self.parts_from) if file in maps else file.name
@@ -284,9 +311,11 @@ class JoinedLabels(Run):
     @property
     def taken(self) -> dict[str, Path]:
         places = {"parts": "parts", "attributes": ATTRIBUTES_FILE}
-        return {kind: self.imported if (self.imported / places[kind]).exists() else self.predicted for kind in LABEL_KINDS}
+        return {kind: self.imported if (self.imported / places[kind]).exists() else self.predicted
+                for kind in LABEL_KINDS}
 
-    def key(self, device: str) -> dict: return {"kind": "joined labels"} | {kind: origin.name for kind, origin in self.taken.items()}
+    def key(self, device: str) -> dict:
+        return {"kind": "joined labels"} | {kind: origin.name for kind, origin in self.taken.items()}
 
     def fill(self, store: Store, folder: Path) -> dict:
         taken = self.taken
@@ -300,8 +329,10 @@ def labelled_paths(labels: Path, domain: Domain, splits: tuple[str, ...] = ("tra
     "By kind of label, the images of some splits that have one."
     paths = [p for s in splits for p in getattr(domain, s).path]
     table = labels / ATTRIBUTES_FILE
-    rows = set(pd.read_csv(table, usecols=["path"], dtype=str, keep_default_na=False).path) if table.is_file() else set()
-    return {"parts": [p for p in paths if part_file(labels, p).is_file()], "attributes": [p for p in paths if p in rows]}
+    rows = (set(pd.read_csv(table, usecols=["path"], dtype=str, keep_default_na=False).path) if table.is_file()
+            else set())
+    return {"parts": [p for p in paths if part_file(labels, p).is_file()],
+            "attributes": [p for p in paths if p in rows]}
 
 # %% ../nbs/lib/label_runs.ipynb #ff5c5498
 def oracle_labels(
@@ -310,7 +341,8 @@ def oracle_labels(
     truth,                # name -> label store folder of a domain
 ) -> Run:                 # a label store
     "The true part maps and attributes of a stand-in's training images; for rows named `oracle labels` only."
-    true, paths = truth(domain.name), domain.train.path
+    true = truth(domain.name)
+    paths = domain.train.path
     vocabulary, _ = read_attributes(like, paths)
 
     def write(folder: Path) -> None:
@@ -319,7 +351,8 @@ def oracle_labels(
         for kind, classes in (("parts", PARTS), ("attributes", vocabulary.columns)):
             write_provenance(folder, kind, "the renderer: oracle labels", "truth", len(paths), True, classes)
 
-    key = {"kind": "oracle labels", "domain": domain.data_hash(), "truth": labels_hash(true, paths), "attributes": vocabulary.columns}
+    key = {"kind": "oracle labels", "domain": domain.data_hash(), "truth": labels_hash(true, paths),
+           "attributes": vocabulary.columns}
     return FunctionRun(f"oracle labels {domain.name}", key, write)
 
 
@@ -334,7 +367,8 @@ def one_hot_labels(
         vocabulary, soft = read_attributes(like, paths)
         write_attributes(folder, paths, vocabulary, one_hot(soft))
         origin = read_provenance(like)["attributes"]
-        write_provenance(folder, "attributes", f"one-hot of {origin['predicted_by']}", origin["weights"], len(paths), origin["standin"],
+        write_provenance(folder, "attributes", f"one-hot of {origin['predicted_by']}", origin["weights"], len(paths),
+                         origin["standin"],
                          vocabulary.columns)
 
     key = {"kind": "one-hot labels", "of": labels_hash(like, paths, ("attributes",)), "domain": domain.data_hash()}

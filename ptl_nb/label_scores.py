@@ -22,7 +22,8 @@ def _counts(
 ) -> np.ndarray: # (N, 8) int64
     "Pixels of each part in each image."
     maps = np.asarray(maps)
-    if maps.ndim != 3 or not maps.size: raise ValueError(f"part maps of shape {maps.shape}: expected (N, H, W) with at least one image.")
+    if maps.ndim != 3 or not maps.size:
+        raise ValueError(f"part maps of shape {maps.shape}: expected (N, H, W) with at least one image.")
     check_part_classes(maps)
     return np.stack([np.count_nonzero(maps == k, axis=(1, 2)) for k in range(len(PARTS))], axis=1)
 
@@ -38,7 +39,8 @@ def part_scores(
     found = np.rint(np.nan_to_num(each / (1 + each)) * (true + guessed))
     accuracy = np.where(true > 0, found / np.maximum(true, 1), np.nan)
     table = pd.DataFrame({"pixels": true, "accuracy": accuracy, "IoU": each}, index=pd.Index(PARTS, name="part"))
-    return pd.Series({"pixel accuracy": found.sum() / true.sum(), "mean accuracy": np.nanmean(accuracy), "mean IoU": iou["mean"]}), table
+    return pd.Series({"pixel accuracy": found.sum() / true.sum(), "mean accuracy": np.nanmean(accuracy),
+                      "mean IoU": iou["mean"]}), table
 
 # %% ../nbs/lib/label_scores.ipynb #d642e4fe
 def _binary(
@@ -48,7 +50,8 @@ def _binary(
     "The most probable classes as yes and no."
     hard = join_attributes(one_hot(probabilities)) > 0.5
     if hard.shape[1] != len(vocabulary.columns) or not len(hard):
-        raise ValueError(f"attributes are a table of {hard.shape}, the vocabulary has {len(vocabulary.columns)} classes: expected at least one image and a column per class.")
+        raise ValueError(f"attributes are a table of {hard.shape}, the vocabulary has {len(vocabulary.columns)} "
+                         "classes: expected at least one image and a column per class.")
     return hard[:, _rows(vocabulary).column]
 
 
@@ -58,7 +61,8 @@ def _rows(
     "What the scores and statistics have a row for: the second class of two-way attributes, each class of the others."
     rows = [(n, k, j) for j, (n, kinds) in enumerate(zip(vocabulary.names, vocabulary.classes)) for k in kinds]
     table = pd.DataFrame(rows, columns=["attribute", "class", "at"]).reset_index(names="column")
-    first_of_two = table["class"].eq([vocabulary.classes[j][0] for j in table["at"]]) & table["at"].map(lambda j: vocabulary.sizes[j] == 2)
+    first_of_two = (table["class"].eq([vocabulary.classes[j][0]
+                                       for j in table["at"]]) & table["at"].map(lambda j: vocabulary.sizes[j] == 2))
     return table[~first_of_two].reset_index(drop=True)
 
 # %% ../nbs/lib/label_scores.ipynb #ea5edae8
@@ -98,7 +102,8 @@ def _instance_based(
     if not len(y): return dict.fromkeys(("accuracy", "precision", "recall", "F1"), np.nan) | {"images": 0}
     both, either = (f & y).sum(1), (f | y).sum(1)
     precision, recall = (both / np.maximum(f.sum(1), 1)).mean(), (both / y.sum(1)).mean()
-    return {"accuracy": (both / either).mean(), "precision": precision, "recall": recall, "F1": 2 * precision * recall / ((precision + recall) or 1), "images": len(y)}
+    return {"accuracy": (both / either).mean(), "precision": precision, "recall": recall,
+            "F1": 2 * precision * recall / ((precision + recall) or 1), "images": len(y)}
 
 # %% ../nbs/lib/label_scores.ipynb #cb40036c
 def attribute_scores(
@@ -108,17 +113,22 @@ def attribute_scores(
     known: np.ndarray | None = None, # (N, A) bool, False where annotators were unsure; None: all known
 ) -> tuple[pd.Series, pd.DataFrame]: # scores over all and what they count; per attribute positives, images, auc, tpr, tnr, mA (NaN where undefined)
     "The scores of pedestrian attribute recognition; all in [0, 1]."
-    f, y, rows = _binary(vocabulary, probabilities), _binary(vocabulary, truth), _rows(vocabulary)
+    f = _binary(vocabulary, probabilities)
+    y = _binary(vocabulary, truth)
+    rows = _rows(vocabulary)
     known = None if known is None else np.asarray(known)
     if known is not None and not np.isin(known, (0, 1)).all():
         raise ValueError("known holds other values than yes and no.")
     known = None if known is None else known.astype(bool)
-    if known is not None and np.shape(known) != (len(y), len(vocabulary)): raise ValueError(f"known has shape {np.shape(known)}, expected {(len(y), len(vocabulary))}: images and attributes.")
+    if known is not None and np.shape(known) != (len(y), len(vocabulary)):
+        raise ValueError(f"known has shape {np.shape(known)}, expected "
+                         f"{(len(y), len(vocabulary))}: images and attributes.")
     table = _areas(vocabulary, probabilities, truth, known)
     counted = np.ones_like(y) if known is None else np.asarray(known, bool)[:, rows["at"]]
     tpr, tnr = _label_based(f, y, counted)
     table = table.assign(tpr=tpr, tnr=tnr, mA=(tpr + tnr) / 2)
-    overall = {"mA": table.mA.mean(), **_instance_based(f, y, counted), "AUC": table.auc.mean(), "attributes": table.mA.count()}
+    overall = {"mA": table.mA.mean(), **_instance_based(f, y, counted), "AUC": table.auc.mean(),
+               "attributes": table.mA.count()}
     return pd.Series(overall), table
 
 # %% ../nbs/lib/label_scores.ipynb #1e7c27a8
@@ -127,7 +137,8 @@ def part_statistics(
 ) -> pd.DataFrame: # per part: mean share of the pixels, share of the images in which it occurs
     "How much of the images each part takes."
     counts = _counts(maps)
-    return pd.DataFrame({"pixels": (counts / counts.sum(1, keepdims=True)).mean(0), "images": (counts > 0).mean(0)}, index=pd.Index(PARTS, name="part"))
+    return pd.DataFrame({"pixels": (counts / counts.sum(1, keepdims=True)).mean(0), "images": (counts > 0).mean(0)},
+                        index=pd.Index(PARTS, name="part"))
 
 # %% ../nbs/lib/label_scores.ipynb #f68fa8d7
 def attribute_statistics(
@@ -136,10 +147,13 @@ def attribute_statistics(
 ) -> pd.DataFrame: # attribute, class, mean probability, share of the images above one half, mean confidence of the attribute
     "How probable each attribute is (two-way) or each of its classes (multi-class), and how sure that is."
     table, rows = join_attributes(probabilities), _rows(vocabulary)
-    if table.shape[1] != len(vocabulary.columns) or not len(table): raise ValueError(f"attributes are a table of {table.shape}, the vocabulary has {len(vocabulary.columns)} classes.")
+    if table.shape[1] != len(vocabulary.columns) or not len(table):
+        raise ValueError(f"attributes are a table of {table.shape}, the vocabulary has "
+                         f"{len(vocabulary.columns)} classes.")
     chosen = table[:, rows.column]
     confidence = _confidence(vocabulary, table).mean(0)[rows["at"]]
-    return rows[["attribute", "class"]].assign(probability=chosen.mean(0), above_half=(chosen > 0.5).mean(0), confidence=confidence)
+    return rows[["attribute", "class"]].assign(probability=chosen.mean(0), above_half=(chosen > 0.5).mean(0),
+                                               confidence=confidence)
 
 
 def _confidence(
@@ -147,7 +161,8 @@ def _confidence(
     table: np.ndarray, # (N, sum of M_j)
 ) -> np.ndarray: # (N, A)
     "The probability of the most probable class; ValueError for NaN."
-    if np.isnan(table).any(): raise ValueError("a probability is NaN: predict these labels again.")
+    if np.isnan(table).any():
+        raise ValueError("a probability is NaN: predict these labels again.")
     return np.maximum.reduceat(table, np.cumsum((0, *vocabulary.sizes[:-1])), axis=1)
 
 # %% ../nbs/lib/label_scores.ipynb #4c9fd926
@@ -169,10 +184,12 @@ def _measures(
     if maps is not None:
         counts = _counts(maps)
         there = counts > 0
-        columns |= {"person": 1 - counts[:, 0] / counts.sum(1), "parts": there[:, 1:].sum(1), "head": there[:, 1], "torso": there[:, 2]}
+        columns |= {"person": 1 - counts[:, 0] / counts.sum(1), "parts": there[:, 1:].sum(1), "head": there[:, 1],
+                    "torso": there[:, 2]}
     if probabilities is not None and vocabulary is None:
         raise ValueError("probabilities without their vocabulary: give both.")
-    if probabilities is not None: columns["confidence"] = _confidence(vocabulary, join_attributes(probabilities)).mean(1)
+    if probabilities is not None:
+        columns["confidence"] = _confidence(vocabulary, join_attributes(probabilities)).mean(1)
     return pd.DataFrame(columns)
 
 # %% ../nbs/lib/label_scores.ipynb #2d5bdbde
@@ -180,20 +197,31 @@ def doubtful(
     paths: Sequence[str], # (N,) images
     maps: np.ndarray | None = None, # (N, H, W) part maps; None: without their measures
     vocabulary: Vocabulary | None = None, # of the probabilities
-    probabilities: np.ndarray | Sequence[np.ndarray] | None = None, # (N, A, M), or one (N, M_j) per attribute; None: without confidence
+    # (N, A, M), or one (N, M_j) per attribute; None: without confidence
+    probabilities: np.ndarray | Sequence[np.ndarray] | None = None,
     person: float = 0.1, # share of the pixels
     parts: int = 4, # of the seven body parts
     unsure: float = 0.02, # share of the images
 ) -> pd.DataFrame: # path, reason, severity and the measures, worst first; one row per doubtful image
     "Images whose labels look empty or unsure; thresholds are the least that is not doubtful."
-    if not 0 <= person <= 1 or not 0 <= parts <= len(PARTS) - 1 or not 0 <= unsure <= 1: raise ValueError(f"thresholds person={person}, parts={parts}, unsure={unsure}: shares lie in 0..1, parts in 0..{len(PARTS) - 1}.")
-    table, short, said = _measures(vocabulary, maps, probabilities), {}, {}
-    if isinstance(paths, str): raise ValueError(f"paths is {paths!r}: give a list of paths.")
-    if len(table) != len(paths) or not len(table): raise ValueError(f"labels of {len(table)} images for {len(paths)} paths: give part maps or probabilities, one of each per image.")
+    if not 0 <= person <= 1 or not 0 <= parts <= len(PARTS) - 1 or not 0 <= unsure <= 1:
+        raise ValueError(f"thresholds person={person}, parts={parts}, unsure={unsure}: shares lie in 0..1, "
+                         f"parts in 0..{len(PARTS) - 1}.")
+    table = _measures(vocabulary, maps, probabilities)
+    short = {}
+    said = {}
+    if isinstance(paths, str):
+        raise ValueError(f"paths is {paths!r}: give a list of paths.")
+    if len(table) != len(paths) or not len(table):
+        raise ValueError(f"labels of {len(table)} images for {len(paths)} paths: "
+                         "give part maps or probabilities, one of each per image.")
     if maps is not None:
-        short |= {"person": _shortfall(table.person, person), "parts": _shortfall(table.parts, parts), "core": _shortfall(table["head"] * 1 + table.torso, 2)}
-        said |= {"person": table.person.map("person {:.0%} of the image".format), "parts": table.parts.map("{} parts".format),
-                 "core": np.select([~table["head"] & ~table.torso, ~table.torso], ["no head, no torso", "no torso"], "no head")}
+        short |= {"person": _shortfall(table.person, person), "parts": _shortfall(table.parts, parts),
+                  "core": _shortfall(table["head"] * 1 + table.torso, 2)}
+        said |= {"person": table.person.map("person {:.0%} of the image".format),
+                 "parts": table.parts.map("{} parts".format),
+                 "core": np.select([~table["head"] & ~table.torso, ~table.torso], ["no head, no torso", "no torso"],
+                                   "no head")}
     if probabilities is not None:
         short["confidence"] = _shortfall(table.confidence, np.quantile(table.confidence, unsure))
         said["confidence"] = table.confidence.map("attributes unsure ({:.2f})".format)
@@ -202,5 +230,8 @@ def doubtful(
     at = np.flatnonzero(low.any(1))
     reasons = ["; ".join(words[mask]) for words, mask in zip(said.to_numpy()[at], low[at])]
     listed = table.drop(columns=["head", "torso"], errors="ignore").iloc[at]
-    out = pd.concat([pd.DataFrame({"path": pd.Series(np.asarray(paths, object)[at], dtype="str"), "reason": pd.Series(reasons, dtype="str"), "severity": short.sum(axis=1).to_numpy()[at]}), listed.reset_index(drop=True)], axis=1)
+    out = pd.concat([pd.DataFrame({"path": pd.Series(np.asarray(paths, object)[at], dtype="str"),
+                                   "reason": pd.Series(reasons, dtype="str"),
+                                   "severity": short.sum(axis=1).to_numpy()[at]}), listed.reset_index(drop=True)],
+                    axis=1)
     return out.sort_values(["severity", "path"], ascending=[False, True], ignore_index=True)

@@ -51,10 +51,13 @@ class LabelSet:
     stands_for: str | None = None
 
     def __len__(self) -> int: return len(self.paths)
-    def __repr__(self) -> str: return f"LabelSet({self.title}: {len(self):,} persons, {'parts' if self.vocabulary is None else f'{len(self.vocabulary)} attributes'})"
+    def __repr__(self) -> str:
+        return (f"LabelSet({self.title}: {len(self):,} persons, "
+                f"{'parts' if self.vocabulary is None else f'{len(self.vocabulary)} attributes'})")
 
     @property
-    def title(self) -> str: return f"{self.name} (rendered stand-in for {self.stands_for})" if self.standin else self.name
+    def title(self) -> str:
+        return f"{self.name} (rendered stand-in for {self.stands_for})" if self.standin else self.name
 
     def take(self, rows) -> LabelSet: return _take(self, rows)
     def split(self, *names: str, of: str | None = None) -> LabelSet: return _take(self, _split_rows(self, names, of))
@@ -65,7 +68,8 @@ class LabelSet:
     def data_hash(self) -> str: return _hash(self)
 
 # %% ../nbs/lib/label_sets.ipynb #aa7832d2
-def _cut(values, rows): return None if values is None else [v[rows] for v in values] if isinstance(values, list) else values[rows]
+def _cut(values, rows):
+    return None if values is None else [v[rows] for v in values] if isinstance(values, list) else values[rows]
 
 
 def _take(
@@ -88,7 +92,8 @@ def _split_rows(
         raise ValueError(f"{labels.title} has no partition {partition!r}; it has {', '.join(labels.splits) or 'none'}.")
     splits = labels.splits[partition]
     if not names or (unknown := [n for n in names if n not in splits]):
-        raise ValueError(f"partition {partition!r} of {labels.title} has the splits {', '.join(splits)}, asked for {unknown if names else 'none'}.")
+        raise ValueError(f"partition {partition!r} of {labels.title} has the splits {', '.join(splits)}, asked for "
+                         f"{unknown if names else 'none'}.")
     return np.concatenate([splits[n] for n in names])
 
 # %% ../nbs/lib/label_sets.ipynb #23c65719
@@ -99,14 +104,17 @@ def _select(
     "Fewer attributes; ValueError with the nearest name for an unknown one."
     vocabulary, attributes = select_attributes(labels.vocabulary, labels.attributes, names)
     at = [labels.vocabulary.names.index(n) for n in names]
-    return replace(labels, vocabulary=vocabulary, attributes=attributes, known=None if labels.known is None else labels.known[:, at])
+    return replace(labels, vocabulary=vocabulary, attributes=attributes, known=None if labels.known is None
+                   else labels.known[:, at])
 
 
 def _constant(
     labels: LabelSet,
 ) -> list[str]: # attributes of which all persons have the same class
-    "Attributes that nothing can be learned about here: they stay in the vocabulary, so that it is the dataset's own, and are named here."
-    if labels.vocabulary is None: raise ValueError(f"{labels.title} has part masks, no attributes: name PETA or RAP.")
+    """Attributes that nothing can be learned about here: they stay in the vocabulary, so that it is the dataset's
+    own, and are named here."""
+    if labels.vocabulary is None:
+        raise ValueError(f"{labels.title} has part masks, no attributes: name PETA or RAP.")
     each = labels.attributes if isinstance(labels.attributes, list) else np.moveaxis(labels.attributes, 1, 0)
     return [n for n, a in zip(labels.vocabulary.names, each) if len(a) and (a.max(0) == a.min(0)).all()]
 
@@ -124,7 +132,8 @@ def _grouped(
     "Two-way attributes joined into multi-class ones."
     members = [m for group in groups.values() for m in group]
     rest = labels.select([n for n in labels.vocabulary.names if n not in members])
-    parts, classes = [rest.attributes[:, j] for j in range(len(rest.vocabulary))], list(rest.vocabulary.classes)
+    parts = [rest.attributes[:, j] for j in range(len(rest.vocabulary))]
+    classes = list(rest.vocabulary.classes)
     known = [] if labels.known is None else [rest.known]
     for group in groups.values():
         chosen = labels.select(group)
@@ -135,7 +144,8 @@ def _grouped(
         if labels.known is not None: known.append(chosen.known.all(1, keepdims=True))
     vocabulary = Vocabulary((*rest.vocabulary.names, *groups), tuple(classes))
     attributes = split_attributes(vocabulary, np.concatenate(parts, axis=1))
-    return replace(labels, vocabulary=vocabulary, attributes=attributes, known=np.concatenate(known, 1) if known else None)
+    return replace(labels, vocabulary=vocabulary, attributes=attributes, known=np.concatenate(known, 1) if known
+                   else None)
 
 # %% ../nbs/lib/label_sets.ipynb #35cfcec4
 @lru_cache(maxsize=32)  # by object: a LabelSet never changes
@@ -143,16 +153,20 @@ def _hash(
     labels: LabelSet,
 ) -> str: # SHA-256 hex
     "Hash of the persons, their labels and the bytes of their images."
-    whole, arrays = hashlib.sha256(), (labels.boxes, labels.attributes, labels.known)
+    whole = hashlib.sha256()
+    arrays = (labels.boxes, labels.attributes, labels.known)
     columns = None if labels.vocabulary is None else labels.vocabulary.columns
     masks = None if labels.masks is None else labels.masks.tolist()
     whole.update(json.dumps([list(labels.paths), columns, masks]).encode())
     for array in arrays:
-        for a in array if isinstance(array, list) else [array]: whole.update(b"-" if a is None else np.ascontiguousarray(a).tobytes())
+        for a in array if isinstance(array, list) else [array]:
+            whole.update(b"-" if a is None else np.ascontiguousarray(a).tobytes())
     files = sorted(set(labels.paths))
-    digest = lambda path: hashlib.sha256((labels.root / path).read_bytes()).digest()
+    def digest(path): return hashlib.sha256((labels.root / path).read_bytes()).digest()
     with image_threads() as pool:
-        for d in tqdm(pool.map(digest, files), total=len(files), desc=f"hashing {labels.name}", unit="file", delay=5, leave=False): whole.update(d)
+        for d in tqdm(pool.map(digest, files), total=len(files), desc=f"hashing {labels.name}", unit="file", delay=5,
+                      leave=False):
+            whole.update(d)
     return whole.hexdigest()
 
 # %% ../nbs/lib/label_sets.ipynb #8ad04f16
@@ -177,9 +191,10 @@ def _cut_persons(
     whole = decode(file, annotated)
     with Image.open(file) as image: real = image.height, image.width
     if real != annotated:
-        raise ValueError(f"{file} is {real[0]}x{real[1]}, its annotation says {annotated[0]}x{annotated[1]} (height x width): "
+        raise ValueError(f"{file} is {real[0]}x{real[1]}, its annotation says "
+                         f"{annotated[0]}x{annotated[1]} (height x width): "
                          "the boxes belong to another copy of the image. Extract the original images again.")
-    resized = lambda l, t, r, b: Image.fromarray(whole[t:b, l:r]).resize(size[::-1], Image.Resampling.BILINEAR)
+    def resized(l, t, r, b): return Image.fromarray(whole[t:b, l:r]).resize(size[::-1], Image.Resampling.BILINEAR)
     return [np.asarray(resized(*box)) for box in boxes]
 
 # %% ../nbs/lib/label_sets.ipynb #e106f2d3
@@ -191,7 +206,8 @@ def person_array(
     cache: str | Path | None, # None: the package's cache folder
 ) -> np.ndarray: # uint8, memory-mapped read-only
     "An array with a row per person, made once ever as `data.cached_array` makes it."
-    if min(shape[1:3]) < 1: raise ValueError(f"size is {shape[1:3]}: height and width are at least 1 pixel.")
+    if min(shape[1:3]) < 1:
+        raise ValueError(f"size is {shape[1:3]}: height and width are at least 1 pixel.")
     folder = cache or cache_dir().parent / "label_data"
     return cached_array(folder, f"{labels.name}-{what}", f"{labels.data_hash()} {what} {shape}", shape, fill)
 
@@ -201,7 +217,8 @@ def crops(
     size: tuple[int, int], # (height, width) in pixels
     cache: str | Path | None = None, # None: the package's cache folder
 ) -> np.ndarray: # (N, H, W, 3) uint8 RGB, memory-mapped read-only
-    "Every person at one size, each image decoded once ever; ValueError naming an image that is broken or of another size than annotated."
+    """Every person at one size, each image decoded once ever; ValueError naming an image that is broken or of
+    another size than annotated."""
     files = list(pd.Series(labels.paths).groupby(labels.paths).indices.items())
     boxes = None if labels.boxes is None else crop_boxes(labels)
 
@@ -212,7 +229,8 @@ def crops(
 
     def fill(array: np.ndarray) -> None:
         with image_threads() as pool:
-            done = tqdm(pool.map(persons, files), total=len(files), desc=f"decoding {labels.name}", unit="file", delay=5, leave=False)
+            done = tqdm(pool.map(persons, files), total=len(files), desc=f"decoding {labels.name}", unit="file",
+                        delay=5, leave=False)
             for (_, rows), images in zip(files, done): array[rows] = np.stack(images)
 
     return person_array(labels, "crops", (len(labels), *size, 3), fill, cache)
@@ -239,10 +257,12 @@ def mat_struct(
     variable: str, # name of the structure
 ) -> np.void: # its fields, in order, with dtype.names
     "The one structure of a MATLAB file; errors name the file and what is in it."
-    if not file.is_file(): raise FileNotFoundError(f"{file} is not there: place the annotation file of the dataset in this folder.")
+    if not file.is_file():
+        raise FileNotFoundError(f"{file} is not there: place the annotation file of the dataset in this folder.")
     content = read_mat(file)
     if variable not in content or content[variable].dtype.names is None or content[variable].size != 1:
-        raise ValueError(f"{file} has no structure '{variable}' (it has {', '.join(content) or 'nothing'}): it is another file or another version of it.")
+        raise ValueError(f"{file} has no structure '{variable}' (it has {', '.join(content) or 'nothing'}): it is "
+                         "another file or another version of it.")
     return content[variable].ravel()[0]
 
 
@@ -258,10 +278,13 @@ def published_partitions(
     for n, cell in enumerate(np.asarray(cells).ravel()):
         cell = np.asarray(cell).ravel()
         if cell.dtype.names is None or len(cell) != 1 or len(cell.dtype.names) != len(names):
-            raise ValueError(f"{file}: partition {n} is not a structure of {', '.join(names)}: another version of the file.")
+            raise ValueError(f"{file}: partition {n} is not a structure of {', '.join(names)}: "
+                             "another version of the file.")
         rows = {s: whole_numbers(v, f"{file}: split {s!r} of partition {n}") - 1 for s, v in zip(names, cell[0])}
         if bad := next((s for s, r in rows.items() if len(r) and not 0 <= r.min() <= r.max() < count), None):
-            raise ValueError(f"{file}: split {bad!r} of partition {n} holds rows {rows[bad].min() + 1}..{rows[bad].max() + 1}, the table has 1..{count}. Fetch the file again.")
+            raise ValueError(f"{file}: split {bad!r} of partition {n} holds rows "
+                             f"{rows[bad].min() + 1}..{rows[bad].max() + 1}, the table has "
+                             f"1..{count}. Fetch the file again.")
         out[str(n)] = rows
     return out
 
@@ -274,12 +297,16 @@ def checked_values(
     file: Path, # for the error
 ) -> np.ndarray: # (N, A) float32
     "Checked values; ValueError naming image, attribute and value."
-    if np.asarray(table).dtype.kind not in "biuf": raise ValueError(f"{file}: the data of the attributes are {np.asarray(table).dtype}, expected numbers: another version of the file.")
+    if np.asarray(table).dtype.kind not in "biuf":
+        raise ValueError(f"{file}: the data of the attributes are {np.asarray(table).dtype}, expected numbers: "
+                         "another version of the file.")
     table = np.asarray(table, np.float32)
     if (bad := ~np.isin(table, allowed)).any():
         i, j = first_true(bad)
-        what = "is not a number" if np.isnan(table[i, j]) else f"is {table[i, j]:g}, expected {' or '.join(map(str, allowed))}"
-        raise ValueError(f"{file}: image '{paths[i]}', attribute '{names[j]}' {what} ({int(bad.sum())} such values). Fetch the file again, or leave the attribute out.")
+        what = ("is not a number" if np.isnan(table[i, j]) else f"is {table[i, j]:g}, expected "
+                f"{' or '.join(map(str, allowed))}")
+        raise ValueError(f"{file}: image '{paths[i]}', attribute '{names[j]}' {what} ({int(bad.sum())} such values). "
+                         "Fetch the file again, or leave the attribute out.")
     return table
 
 # %% ../nbs/lib/label_sets.ipynb #e57595df
@@ -322,7 +349,8 @@ def expect_images(
 ):
     "Warn about a real file with another number of images than published."
     if count != published and not standin:
-        warnings.warn(f"{file} lists {count:,} images, {published:,} were published: part of the dataset, or another version of it", stacklevel=3)
+        warnings.warn(f"{file} lists {count:,} images, {published:,} were published: "
+                      "part of the dataset, or another version of it", stacklevel=3)
 
 # %% ../nbs/lib/label_sets.ipynb #65174096
 @contextmanager
@@ -331,7 +359,8 @@ def new_folder(
 ) -> Iterator[Path]: # temporary folder beside it
     "A folder that appears whole or not at all; ValueError where there is something already."
     target = Path(folder)
-    if target.exists() and (not target.is_dir() or any(target.iterdir())): raise ValueError(f"{target} exists and is not empty: name another folder, or remove it first.")
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise ValueError(f"{target} exists and is not empty: name another folder, or remove it first.")
     with atomic_folder(target) as new: yield new
 
 
@@ -341,8 +370,11 @@ def standin_images(
     limit: int | None, # images, evenly spread; None: all
 ): # domain, paths
     "A label stand-in and the images of it to write."
-    if STANDS_FOR.get(name) != stands_for: raise ValueError(f"{name!r} is no stand-in for {stands_for}: {next(s for s, d in STANDS_FOR.items() if d == stands_for)!r} is.")
-    if limit is not None and limit < 1: raise ValueError(f"limit is {limit}: write at least 1 image.")
+    if STANDS_FOR.get(name) != stands_for:
+        raise ValueError(f"{name!r} is no stand-in for {stands_for}: "
+                         f"{next(s for s, d in STANDS_FOR.items() if d == stands_for)!r} is.")
+    if limit is not None and limit < 1:
+        raise ValueError(f"limit is {limit}: write at least 1 image.")
     domain = load_domain(name)
     paths = domain.train.path.to_numpy(object)
     return domain, paths if limit is None else paths[np.linspace(0, len(paths) - 1, min(limit, len(paths))).astype(int)]

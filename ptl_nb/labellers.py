@@ -40,7 +40,8 @@ class Parser(nn.Module):
         self.classifier = nn.Conv2d(width, parts, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        size, skips = x.shape[2:], []
+        size = x.shape[2:]
+        skips = []
         for level in self.down: skips.append(x := level(x))
         for level, skip in zip(self.up, skips[-2::-1]):
             x = level(torch.cat([F.interpolate(x, size=skip.shape[2:], mode="nearest"), skip], 1))
@@ -63,7 +64,8 @@ def parser_network(recipe: Recipe, start: bool = True) -> nn.Module:   # start=F
     if recipe.parser == "unet": return Parser(width=recipe.parser_width)
     from torchvision.models import list_models, segmentation
     known = [n for n in list_models(module=segmentation) if "resnet" in n]
-    if recipe.parser not in known: raise ValueError(f"unknown parser {recipe.parser!r} (known: unet, {', '.join(known)})")
+    if recipe.parser not in known:
+        raise ValueError(f"unknown parser {recipe.parser!r} (known: unet, {', '.join(known)})")
     return SegmentationParser(recipe.parser, recipe.weights if start else None)
 
 # %% ../nbs/method/08_labellers.ipynb #8dbc296b
@@ -80,7 +82,8 @@ def train_parser(
     net = parser_network(recipe)
     streams = [_Labelled("parts", images, recipe.parser_batch, lambda b: parsing_loss(net(b["x"]), b["parts"]))]
 
-    def schedule(optimiser): return torch.optim.lr_scheduler.OneCycleLR(optimiser, recipe.parser_lr, total_steps=recipe.parser_iterations)
+    def schedule(optimiser):
+        return torch.optim.lr_scheduler.OneCycleLR(optimiser, recipe.parser_lr, total_steps=recipe.parser_iterations)
 
     fit(net, None, recipe, LabelModel(
         "parser", streams, recipe.parser_iterations,
@@ -125,7 +128,8 @@ def train_attributes(
 
     streams = [_Labelled("attributes", images, recipe.attribute_batch, attributes, rows=chosen)]
     if parses: streams.append(_parsing(net, parsed, recipe))
-    iterations, milestones = recipe.attribute_epochs * epoch, [e * epoch for e in recipe.attribute_milestones]
+    iterations = recipe.attribute_epochs * epoch
+    milestones = [e * epoch for e in recipe.attribute_milestones]
     fit(net, None, recipe, LabelModel(
         "attributes", streams, iterations, functools.partial(_two_speeds, net, recipe),
         lambda optimiser: torch.optim.lr_scheduler.MultiStepLR(optimiser, milestones)), None, seed, session)

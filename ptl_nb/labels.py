@@ -41,9 +41,11 @@ def check_part_classes(
     what: str = "part maps", # what to call them in an error
 ):
     "ValueError for classes that PARTS does not have, or that are no whole numbers."
-    if maps.dtype.kind not in "ui": raise ValueError(f"{what} of {maps.dtype}, expected integer classes.")
+    if maps.dtype.kind not in "ui":
+        raise ValueError(f"{what} of {maps.dtype}, expected integer classes.")
     if maps.size and not 0 <= maps.min() <= maps.max() < len(PARTS):
-        raise ValueError(f"{what}: classes {maps.min()}..{maps.max()}, expected 0..{len(PARTS) - 1} ({', '.join(PARTS)}). "
+        raise ValueError(f"{what}: classes {maps.min()}..{maps.max()}, "
+                         f"expected 0..{len(PARTS) - 1} ({', '.join(PARTS)}). "
                          "Map other class sets to these first.")
 
 # %% ../nbs/method/03_labels.ipynb #5d0b3ee2
@@ -90,19 +92,22 @@ def _resize_bilinear(
 def resize_parts(
     maps: np.ndarray, # (..., H, W) integer classes
     size: tuple[int, int], # target (H, W)
-    variant: str = "as_paper", # as_paper: nearest neighbour; as_code: bilinear on the class numbers, as the released code does
+    # as_paper: nearest neighbour; as_code: bilinear on the class numbers, as the released code does
+    variant: str = "as_paper",
 ) -> np.ndarray: # (..., *size) uint8
     "Part maps at another size (paper, section 3.2; released code, transform.py: resize)."
     maps = np.asarray(maps)
     if maps.ndim < 2 or maps.dtype.kind not in "ui":
         raise ValueError(f"part maps of shape {maps.shape}, {maps.dtype}: expected integer classes (..., H, W).")
     if min(size) < 1 or min(maps.shape[-2:]) < 1:
-        raise ValueError(f"cannot resize part maps of size {maps.shape[-2:]} to {tuple(size)}: sizes are (H, W), at least 1.")
+        raise ValueError(f"cannot resize part maps of size {maps.shape[-2:]} to {tuple(size)}: "
+                         "sizes are (H, W), at least 1.")
     if maps.dtype != np.uint8 and (maps.min() < 0 or maps.max() > 255):
         raise ValueError(f"part maps hold classes {maps.min()}..{maps.max()}: expected 0..255.")
     maps = maps.astype(np.uint8, copy=False)
     if variant == "as_code": return _resize_bilinear(maps, size)
-    if variant != "as_paper": raise ValueError(f"unknown variant '{variant}': expected 'as_paper' or 'as_code'.")
+    if variant != "as_paper":
+        raise ValueError(f"unknown variant '{variant}': expected 'as_paper' or 'as_code'.")
     rows, columns = (_nearest_index(n, out) for n, out in zip(maps.shape[-2:], size))
     return maps[..., rows[:, None], columns]
 
@@ -122,13 +127,15 @@ def _check_vocabulary(
     "ValueError for names that could not be told apart or written to a table."
     if not names or len(names) != len(classes):
         raise ValueError(f"{len(names)} attributes with {len(classes)} lists of classes: expected one list each.")
-    if twice := first_repeated(names): raise ValueError(f"attribute '{twice}' appears twice in the vocabulary.")
+    if twice := first_repeated(names):
+        raise ValueError(f"attribute '{twice}' appears twice in the vocabulary.")
     for name, kinds in zip(names, classes):
         if len(kinds) < 2 or len(set(kinds)) < len(kinds):
             raise ValueError(f"attribute '{name}' has classes {list(kinds)}: expected at least two, all different.")
         for word in (name, *kinds):
             if not word or word != word.strip() or set(word) & set('=,"\r\n'):
-                raise ValueError(f"attribute '{name}': {word!r} cannot be a name. Leave out = , \" and blanks at the ends.")
+                raise ValueError(f"attribute '{name}': {word!r} cannot be a name. Leave out = "
+                                 ", \" and blanks at the ends.")
 
 # %% ../nbs/method/03_labels.ipynb #e0e483a1
 @dataclass(frozen=True)
@@ -164,11 +171,13 @@ def _group_columns(
     names, classes = [], []
     for column in columns:
         name, equals, kind = column.partition("=")
-        if not equals: raise ValueError(f"column '{column}' is not of the form attribute=class, such as 'personalMale=yes'.")
+        if not equals:
+            raise ValueError(f"column '{column}' is not of the form attribute=class, such as 'personalMale=yes'.")
         if names and name == names[-1]: classes[-1].append(kind)
         elif name not in names: names.append(name); classes.append([kind])
-        else: raise ValueError(f"column '{column}' stands apart from the other columns of '{name}'. "
-                               "Put the classes of an attribute side by side.")
+        else:
+            raise ValueError(f"column '{column}' stands apart from the other columns of '{name}'. "
+                             "Put the classes of an attribute side by side.")
     return names, classes
 
 # %% ../nbs/method/03_labels.ipynb #a0fa8008
@@ -189,7 +198,8 @@ def _real(
 ) -> np.ndarray: # float32
     "Numbers; ValueError for what would become others on the way."
     values = np.asarray(values)
-    if values.dtype.kind not in "biuf": raise ValueError(f"probabilities of {values.dtype}, expected numbers.")
+    if values.dtype.kind not in "biuf":
+        raise ValueError(f"probabilities of {values.dtype}, expected numbers.")
     return values.astype(np.float32)
 
 # %% ../nbs/method/03_labels.ipynb #c574f348
@@ -216,11 +226,14 @@ def check_attributes(
     where: str = "attributes", # what to call the source in an error
 ) -> np.ndarray: # (N, sum of M_j) float32
     "Checked probabilities side by side; ValueError naming the image and the column (sums within 1e-3 of one)."
-    table, columns, paths = join_attributes(probabilities), vocabulary.columns, list(paths)
+    table = join_attributes(probabilities)
+    columns = vocabulary.columns
+    paths = list(paths)
     if table.shape != (len(paths), len(columns)):
         raise ValueError(f"{where}: probabilities for {table.shape[0]} images and {table.shape[1]} classes, "
                          f"expected {len(paths)} images and {len(columns)} classes.")
-    for bad, what in ((~np.isfinite(table), "is not a number"), (table < 0, "is negative"), (table > 1.001, "is above one")):
+    for bad, what in ((~np.isfinite(table), "is not a number"), (table < 0, "is negative"),
+                      (table > 1.001, "is above one")):
         if bad.any():
             i, j = first_true(bad)
             raise ValueError(f"{where}: '{paths[i]}', column '{columns[j]}' is {table[i, j]}: {what}. "
@@ -229,7 +242,8 @@ def check_attributes(
     sums = np.add.reduceat(table, starts, axis=1) if len(table) else np.ones((0, len(vocabulary)))
     if (bad := np.abs(sums - 1) > 1e-3).any():
         i, j = first_true(bad)
-        raise ValueError(f"{where}: '{paths[i]}', the columns of '{vocabulary.names[j]}' sum to {sums[i, j]:.4g}, not to one. "
+        raise ValueError(f"{where}: '{paths[i]}', the columns of '{vocabulary.names[j]}' sum to "
+                         f"{sums[i, j]:.4g}, not to one. "
                          "Divide them by their sum.")
     return table
 
@@ -241,7 +255,8 @@ def part_file(
     "Where the part map of an image lies."
     pure = PurePosixPath(path)
     if pure.is_absolute() or ".." in pure.parts or "\\" in path or not pure.name:
-        raise ValueError(f"image path '{path}' must be relative to the domain's root, with forward slashes and without '..'.")
+        raise ValueError(f"image path '{path}' must be relative to the domain's root, "
+                         "with forward slashes and without '..'.")
     return Path(store) / "parts" / pure.with_suffix(".png")
 
 # %% ../nbs/method/03_labels.ipynb #9473d253
@@ -249,7 +264,8 @@ def _listed(
     paths: Sequence[str], # images
 ) -> list[str]:
     "Paths as a list; ValueError for a single one, whose letters would be taken for images."
-    if isinstance(paths, (str, Path)): raise ValueError(f"paths is {str(paths)!r}: give a list of paths.")
+    if isinstance(paths, (str, Path)):
+        raise ValueError(f"paths is {str(paths)!r}: give a list of paths.")
     return list(paths)
 
 
@@ -280,7 +296,8 @@ def write_parts(
     maps: np.ndarray | Sequence[np.ndarray], # (N,) part maps (H, W) at the size of their images
 ):
     "Part maps into a label store, one PNG per image."
-    if len(paths) != len(maps): raise ValueError(f"{len(maps)} part maps for {len(paths)} images: expected one each.")
+    if len(paths) != len(maps):
+        raise ValueError(f"{len(maps)} part maps for {len(paths)} images: expected one each.")
     files = [part_file(store, p) for p in _listed(paths)]
     if twice := first_repeated([f.as_posix() for f in files]):
         raise ValueError(f"two images would share the part map {twice}: the same path twice, "
@@ -305,7 +322,8 @@ def _read_part_map(
                          "Save class numbers, not colours.")
     check_part_classes(parts, f"part map {file}")
     if image_size is not None and parts.shape != tuple(image_size):
-        raise ValueError(f"part map {file} is {parts.shape[0]}x{parts.shape[1]}, its image {image_size[0]}x{image_size[1]} "
+        raise ValueError(f"part map {file} is {parts.shape[0]}x{parts.shape[1]}, its image "
+                         f"{image_size[0]}x{image_size[1]} "
                          "(height x width): the labels belong to other images. Predict them again.")
     return parts
 
@@ -315,18 +333,22 @@ def read_parts(
     paths: Sequence[str], # (N,) images, relative to their domain's root
     size: tuple[int, int] | None = None, # (H, W) to resize to; None: as stored, all of one size
     variant: str = "as_paper", # how to resize, see resize_parts
-    image_sizes: np.ndarray | Sequence[tuple[int, int]] | None = None, # (N, 2) heights and widths of the images, checked against
+    # (N, 2) heights and widths of the images, checked against
+    image_sizes: np.ndarray | Sequence[tuple[int, int]] | None = None,
 ) -> np.ndarray: # (N, H, W) uint8
     "Part maps from a label store, each checked, decoded in threads."
     files = [part_file(store, p) for p in _listed(paths)]
-    if not files: raise ValueError("no part maps asked for: the list of images is empty.")
+    if not files:
+        raise ValueError("no part maps asked for: the list of images is empty.")
     sizes = [None] * len(files) if image_sizes is None else [tuple(map(int, s)) for s in image_sizes]
-    if len(sizes) != len(files): raise ValueError(f"{len(sizes)} image sizes for {len(files)} images: expected one each.")
+    if len(sizes) != len(files):
+        raise ValueError(f"{len(sizes)} image sizes for {len(files)} images: expected one each.")
     fit = (lambda m: m) if size is None else (lambda m: resize_parts(m, size, variant))
     with image_threads() as pool: maps = list(pool.map(lambda f, s: fit(_read_part_map(f, s)), files, sizes))
     for file, m in zip(files, maps):
         if m.shape != maps[0].shape:
-            raise ValueError(f"part maps differ in size: {files[0]} is {maps[0].shape}, {file} is {m.shape}. Give size=(H, W).")
+            raise ValueError(f"part maps differ in size: {files[0]} is {maps[0].shape}, "
+                             f"{file} is {m.shape}. Give size=(H, W).")
     return np.stack(maps)
 
 # %% ../nbs/method/03_labels.ipynb #b974a1e8
@@ -343,7 +365,8 @@ def write_attributes(
     table = check_attributes(vocabulary, probabilities, paths)
     if broken := [p for p in paths if not _is_text(p)]:
         raise ValueError(f"image path {broken[0]!r} is not text in UTF-8, as the table must be: rename the image.")
-    if (twice := first_repeated(paths)) is not None: raise ValueError(f"image '{twice}' appears twice: give each image once.")
+    if (twice := first_repeated(paths)) is not None:
+        raise ValueError(f"image '{twice}' appears twice: give each image once.")
     for path in paths: part_file(store, path)   # the same rules for paths as for part maps
     frame = pd.DataFrame(table, columns=vocabulary.columns)
     frame.insert(0, "path", paths)
@@ -358,11 +381,15 @@ def read_attribute_rows(
         raise FileNotFoundError(f"no attribute table {file}: predict the domain's attributes first, "
                                 f"or name the folder that holds {ATTRIBUTES_FILE}.")
     try:
-        with file.open(newline="", encoding="utf-8-sig") as lines: header, *rows = list(csv.reader(lines, strict=True)) or [[]]
+        with file.open(newline="", encoding="utf-8-sig") as lines:
+            header, *rows = list(csv.reader(lines, strict=True)) or [[]]
         header = [column.strip() for column in header]
-    except (UnicodeDecodeError, csv.Error) as error: raise ValueError(f"{file} is not a UTF-8 table ({error}): save it as CSV in UTF-8.") from error
-    if header[:1] != ["path"]: raise ValueError(f"{file}: the first column is {header[:1]}, expected 'path'.")
-    if (twice := first_repeated(header)) is not None: raise ValueError(f"{file}: column '{twice}' appears twice.")
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise ValueError(f"{file} is not a UTF-8 table ({error}): save it as CSV in UTF-8.") from error
+    if header[:1] != ["path"]:
+        raise ValueError(f"{file}: the first column is {header[:1]}, expected 'path'.")
+    if (twice := first_repeated(header)) is not None:
+        raise ValueError(f"{file}: column '{twice}' appears twice.")
     lines = [(i, row) for i, row in enumerate(rows, 2) if any(cell.strip() for cell in row)]      # not blank
     for i, row in lines:
         if len(row) != len(header):
@@ -386,7 +413,8 @@ def row_numbers(
     except ValueError:
         for column, cell in zip(columns, row[1:]):
             try: float(cell)
-            except ValueError: raise ValueError(f"{file}: '{row[0]}', column '{column}' is '{cell}': is not a number.") from None
+            except ValueError:
+                raise ValueError(f"{file}: '{row[0]}', column '{column}' is '{cell}': is not a number.") from None
         raise
 
 # %% ../nbs/method/03_labels.ipynb #535f4de6
@@ -399,7 +427,8 @@ def read_attributes(
     columns, rows = read_attribute_rows(file)
     try: vocabulary = Vocabulary.from_columns(columns)
     except ValueError as error: raise ValueError(f"{file}: {error}") from None
-    table = np.stack([row_numbers(file, columns, row) for row in rows]) if rows else np.zeros((0, len(columns)), np.float32)
+    table = (np.stack([row_numbers(file, columns, row) for row in rows]) if rows
+             else np.zeros((0, len(columns)), np.float32))
     known = pd.Index([row[0] for row in rows])
     check_attributes(vocabulary, split_attributes(vocabulary, table), known, str(file))
     paths = _listed(paths)
@@ -419,11 +448,16 @@ def read_provenance(
     "Who predicted the labels of a store, from which weights, when."
     file = Path(store) / PROVENANCE_FILE
     if not file.is_file():
-        raise FileNotFoundError(f"no {file}: it is unknown who predicted these labels. Predict them again, or write_provenance.")
+        raise FileNotFoundError(f"no {file}: it is unknown who predicted these labels. Predict them "
+                                "again, or write_provenance.")
     try: entries = json.loads(file.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error: raise ValueError(f"{file} is not JSON ({error}): delete it, predict the labels again.") from error
-    if not isinstance(entries, dict) or not set(entries) <= set(LABEL_KINDS) or not all(isinstance(e, dict) for e in entries.values()):
-        raise ValueError(f"{file}: expected an object with the keys {', '.join(LABEL_KINDS)}. Delete it, predict the labels again.")
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{file} is not JSON ({error}): delete it, predict the labels again.") from error
+    if not isinstance(entries,
+                      dict) or not set(entries) <= set(LABEL_KINDS) or not all(isinstance(e, dict)
+                                                                               for e in entries.values()):
+        raise ValueError(f"{file}: expected an object with the keys {', '.join(LABEL_KINDS)}. Delete "
+                         "it, predict the labels again.")
     return entries
 
 # %% ../nbs/method/03_labels.ipynb #1a8e520b
@@ -438,13 +472,16 @@ def write_provenance(
     **notes: Any, # anything else worth keeping, JSON types
 ):
     "Who predicted one kind of label, beside what is known of the other kind."
-    if kind not in LABEL_KINDS: raise ValueError(f"unknown kind of label '{kind}': expected one of {', '.join(LABEL_KINDS)}.")
+    if kind not in LABEL_KINDS:
+        raise ValueError(f"unknown kind of label '{kind}': expected one of {', '.join(LABEL_KINDS)}.")
     file = Path(store) / PROVENANCE_FILE
     created = datetime.now(timezone.utc).isoformat(timespec="seconds")
-    entry = dict(predicted_by=predicted_by, weights=weights, created=created, count=int(count), standin=bool(standin), classes=list(classes), **notes)
+    entry = dict(predicted_by=predicted_by, weights=weights, created=created, count=int(count), standin=bool(standin),
+                 classes=list(classes), **notes)
     with file_lock(file):       # another process may write about the other kind
         entries = (read_provenance(store) if file.is_file() else {}) | {kind: entry}
-        with atomic_write(file) as draft: draft.write_text(json.dumps(entries, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+        with atomic_write(file) as draft:
+            draft.write_text(json.dumps(entries, indent=1, sort_keys=True) + "\n", encoding="utf-8")
 
 # %% ../nbs/method/03_labels.ipynb #c0366b4d
 def one_hot(
@@ -470,7 +507,8 @@ def select_attributes(
     at = [vocabulary.names.index(n) for n in names]
     smaller = Vocabulary(tuple(names), tuple(vocabulary.classes[i] for i in at))
     columns = np.split(np.arange(sum(vocabulary.sizes)), np.cumsum(vocabulary.sizes)[:-1])
-    return smaller, split_attributes(smaller, join_attributes(probabilities)[:, np.concatenate([columns[i] for i in at])])
+    return smaller, split_attributes(smaller,
+                                     join_attributes(probabilities)[:, np.concatenate([columns[i] for i in at])])
 
 # %% ../nbs/method/03_labels.ipynb #4df9059a
 def part_iou(

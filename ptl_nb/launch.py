@@ -47,7 +47,8 @@ from .trainer import Method, Session, Setting, train_step
 
 # %% ../nbs/lib/launch.ipynb #727c82df
 def _trainings(methods: Iterable[Method]) -> dict[str, list[Method]]:
-    "By the name of a training (before SSG), the rows that are scored from it; an empty list where only SSG starts from it."
+    """By the name of a training (before SSG), the rows that are scored from it; an empty list where only SSG starts
+    from it."""
     found: dict[str, list[Method]] = {}
     for m in methods:
         rows = found.setdefault(m.chain[0].trained, [])
@@ -98,10 +99,12 @@ class Job:
     device: str
     labels: dict[str, str] | None = None     # label stores by domain name; None: predicted ones
     rows: tuple[str, ...] = ()               # methods that are scored from this run
-    run: str = ""                            # folder of the run; empty before the labels are there that its name depends on
+    # folder of the run; empty before the labels are there that its name depends on
+    run: str = ""
 
     @property
-    def name(self) -> str: return f"{self.what} seed {self.seed}" if self.kind in ("train", "ssg") else f"{self.kind} {self.what}".strip()
+    def name(self) -> str:
+        return f"{self.what} seed {self.seed}" if self.kind in ("train", "ssg") else f"{self.kind} {self.what}".strip()
     def __call__(self) -> str: return _run_job(self)
 
     def checkpoint(self):
@@ -112,7 +115,8 @@ class Job:
 # %% ../nbs/lib/launch.ipynb #d65cf253
 def _run_job(job: Job) -> str:
     "What a job does in its process; ValueError where the data are not the notebook's."
-    store, p = Store(Path(job.store), job.device, progress=False), job.places
+    store = Store(Path(job.store), job.device, progress=False)
+    p = job.places
     sources = functools.partial(label_sources, p.data_root, p.origin, p.attributes)
     if job.kind in _MODELS: return store.make(_MODELS[job.kind](job.recipe, sources())).name
     source, target = (load_domain(name, p.data_root, p.origin) for name in (p.source, p.target))
@@ -127,7 +131,8 @@ def _run_job(job: Job) -> str:
     needs = labelled_domains([method], source, target)
     given = sources() if job.labels is None else {k: Path(v) for k, v in job.labels.items()}
     labels = label_folders(store, job.recipe, needs, given, [method]) if needs else {}
-    run = store.make(ReIDRun(job.recipe, method, source, target, job.seed, labels, job.ssg if _adapts(method) else None))
+    run = store.make(ReIDRun(job.recipe, method, source, target, job.seed, labels, job.ssg if _adapts(method)
+                             else None))
     for row in parse_methods(job.rows): score_model(store, job.recipe, run, target, row)
     return run.name
 
@@ -144,11 +149,14 @@ def stage_jobs(
     x: Experiment,
 ) -> list[Job]:
     "The jobs of a stage whose runs are not in the store."
-    needs, given = x.check(), isinstance(x.labels, dict)
+    needs = x.check()
+    given = isinstance(x.labels, dict)
     if given: given_labels(x.labels, needs, ", ".join(m.name for m in x.methods))
-    stores, predicted = _label_stores(x, needs), needs if not given else []
+    stores = _label_stores(x, needs)
+    predicted = needs if not given else []
     paths = {k: str(v) for k, v in x.labels.items()} if given else None
-    facts = (places, (x.source.data_hash(), x.target.data_hash()), x.recipe, x.ssg, str(x.store.root), x.store.device, paths)
+    facts = (places, (x.source.data_hash(), x.target.data_hash()), x.recipe, x.ssg, str(x.store.root), x.store.device,
+             paths)
 
     def shared(kind: str, what: str, run: Run) -> list[Job]:
         return [] if x.store.find(run) else [Job(kind, what, 0, *facts, run=x.store.folder(run).name)]
@@ -174,16 +182,20 @@ def parse_launch(
 ) -> tuple[str, dict]:            # executor, "" for none; its options
     "Where to run, and submitit's options; ValueError naming the part that cannot be."
     executor, _, rest = text.strip().partition(" ")
-    if executor not in ("", "local", "slurm"): raise ValueError(f"launch is {text!r}; give nothing, 'local' or 'slurm', and options behind a blank: 'slurm partition=gpu,timeout_min=600'")
+    if executor not in ("", "local", "slurm"):
+        raise ValueError(f"launch is {text!r}; give nothing, 'local' or 'slurm', and options behind a blank: 'slurm "
+                         "partition=gpu,timeout_min=600'")
     pairs = [part.strip().partition("=") for part in rest.split(",") if part.strip()]
-    if bad := [k for k, _, v in pairs if not k or not v]: raise ValueError(f"launch option {bad[0]!r} has no value; options are name=value, separated by commas")
+    if bad := [k for k, _, v in pairs if not k or not v]:
+        raise ValueError(f"launch option {bad[0]!r} has no value; options are name=value, separated by commas")
     given = {k: int(v) if v.isdecimal() else v for k, _, v in pairs}
     if len(given) < len(pairs):
         raise ValueError(f"launch is {text!r} and names an option twice; give each once")
     parallel = given.get("parallel", 1)
     if not (isinstance(parallel, int) and parallel > 0):
         raise ValueError(f"launch option parallel is {parallel!r}; it is how many jobs run at a time, at least 1")
-    return executor, {"timeout_min": 24 * 60, "gpus_per_node": int(torch.device(device).type == "cuda"), **given} if executor else {}
+    return executor, {"timeout_min": 24 * 60, "gpus_per_node": int(torch.device(device).type == "cuda"),
+                      **given} if executor else {}
 
 # %% ../nbs/lib/launch.ipynb #e3a49a7b
 def job_executor(executor: str, options: dict, folder: Path):
@@ -194,17 +206,22 @@ def job_executor(executor: str, options: dict, folder: Path):
     own = {name if name in shared else f"{executor}_{name}": value for name, value in options.items()}
     made = submitit.AutoExecutor(folder=folder, cluster=executor)
     try: made.update_parameters(**own)
-    except (NameError, AssertionError) as error: raise ValueError(f"launch options {options} do not go with {executor}: {str(error)[:300]}") from error
+    except (NameError, AssertionError) as error:
+        raise ValueError(f"launch options {options} do not go with {executor}: {str(error)[:300]}") from error
     return made
 
 # %% ../nbs/lib/launch.ipynb #b95e5f95
 def run_jobs(executor, jobs: list[Job], parallel: int) -> list[tuple]:
-    "Each job with submitit's job and the error it ended with (None: none), when all have ended; at most `parallel` at a time."
-    waiting, running, ended = list(jobs), [], []
+    """Each job with submitit's job and the error it ended with (None: none), when all have ended; at most `parallel`
+    at a time."""
+    waiting = list(jobs)
+    running = []
+    ended = []
     while waiting or running:
         free = parallel - len(running)
         if waiting and free > 0:
-            with executor.batch(): running += [(job, executor.submit(job)) for job in waiting[:free]]       # on SLURM: one array
+            # on SLURM: one array
+            with executor.batch(): running += [(job, executor.submit(job)) for job in waiting[:free]]
             del waiting[:free]
         for pair in [pair for pair in running if pair[1].done()]:
             running.remove(pair); ended.append((*pair, error := pair[1].exception()))
@@ -216,29 +233,36 @@ def run_jobs(executor, jobs: list[Job], parallel: int) -> list[tuple]:
 def failures(ended: list[tuple], lines: int = 8) -> list[str]:
     "Name and last lines of the log of each job that failed."
     def tail(submitted, error) -> list[str]:
-        log = [line for line in f"{submitted.stderr() or ''}\n{error}".splitlines() if line.strip() and not line.startswith(("---", "You can check", "  - "))]
+        log = [line for line in f"{submitted.stderr() or ''}\n{error}".splitlines() if line.strip()
+               and not line.startswith(("---", "You can check", "  - "))]
         return [line for line in log if "submitit" not in line][-lines:]
     return ["\n  ".join([job.name, *tail(submitted, error)]) for job, submitted, error in ended if error]
 
 # %% ../nbs/lib/launch.ipynb #105a3860
 def launch_runs(
     launch: str,                             # as in `parse_launch`; empty: no jobs, `compare` will train
-    *wanted: tuple[DataLocation, Experiment],      # an experiment, and what its domains and label sources were loaded by
+    # an experiment, and what its domains and label sources were loaded by
+    *wanted: tuple[DataLocation, Experiment],
 ) -> int:                                    # jobs that ran
-    "Fill the store with the runs of a table by jobs, so that `compare` finds them all; with recipe paper, first say what they cost. RuntimeError naming the jobs that failed."
+    """Fill the store with the runs of a table by jobs, so that `compare` finds them all; with recipe paper, first
+    say what they cost. RuntimeError naming the jobs that failed."""
     store = wanted[0][1].store
     name, options = parse_launch(launch, store.device)
     for _, x in wanted: x.check()
     if wanted[0][1].recipe.name == "paper": _show_estimate(estimate(*(x for _, x in wanted)), store.device)
     if not name: return 0
-    logs, total = Path(tempfile.mkdtemp(prefix="jobs-", dir=ensure_writable(store.root))), 0            # only its owner can enter
+    logs = Path(tempfile.mkdtemp(prefix="jobs-", dir=ensure_writable(store.root)))  # only its owner can enter
+    total = 0
     parallel = options.pop("parallel", 1) if name == "local" else math.inf
     executor = job_executor(name, options, logs)
     for stage in STAGES:
-        jobs = list({job.run: job for places, x in wanted for job in stage_jobs(stage, places, x)}.values())      # experiments share runs
+        # experiments share runs
+        jobs = list({job.run: job for places, x in wanted for job in stage_jobs(stage, places, x)}.values())
         if jobs: print(f"{stage}: {len(jobs)} job{'s' * (len(jobs) > 1)}, {name}", flush=True)
         failed = failures(run_jobs(executor, jobs, min(parallel, max(1, len(jobs)))))
-        if failed: raise RuntimeError(f"{len(failed)} of {len(jobs)} jobs failed (logs: {logs}). What the others made is in the store; the same call starts what is missing.\n" + "\n".join(failed))
+        if failed:
+            raise RuntimeError(f"{len(failed)} of {len(jobs)} jobs failed (logs: {logs}). What the others made is in "
+                               "the store; the same call starts what is missing.\n" + "\n".join(failed))
         total += len(jobs)
     shutil.rmtree(logs)
     return total
@@ -270,38 +294,48 @@ def training_step(
     device: str,
 ) -> tuple[int, Callable[[], object]]:
     "Iterations of a training, and a function that does one, with labels made up."
-    classes, rng = identity_classes(source.train.pid.to_numpy()), np.random.default_rng(0)
+    classes = identity_classes(source.train.pid.to_numpy())
+    rng = np.random.default_rng(0)
     kinds = {where: method.label_kinds(where) for where in ("source", "target")}
     parses = any("parts" in k for k in kinds.values())
-    net = PTLNet(int(classes.max()) + 1, len(PARTS) if parses else 0, sizes, recipe.backbone, None, recipe.parsing_hidden,
+    net = PTLNet(int(classes.max()) + 1, len(PARTS) if parses else 0, sizes, recipe.backbone, None,
+                 recipe.parsing_hidden,
                  recipe.attribute_hidden)
     one_hot = np.eye(max(sizes, default=2), dtype=np.float32)
 
     def labels(n: int, where: str) -> dict[str, np.ndarray]:
         made = {}
-        if "parts" in kinds[where]: made["parts"] = rng.integers(0, len(PARTS), (n, *net.part_size(*recipe.size)), dtype=np.uint8)
+        if "parts" in kinds[where]:
+            made["parts"] = rng.integers(0, len(PARTS), (n, *net.part_size(*recipe.size)), dtype=np.uint8)
         if "attributes" in kinds[where]: made["attributes"] = one_hot[rng.integers(0, 2, (n, len(sizes)))]
         return made
 
     x, y = (pixels(d, "train", recipe.size) for d in (source, target))
-    s = Setting(net, recipe, LabelledImages(x, classes, **labels(len(x), "source")), Images(y, **labels(len(y), "target")),
+    s = Setting(net, recipe, LabelledImages(x, classes, **labels(len(x), "source")),
+                Images(y, **labels(len(y), "target")),
                 session=Session(device))
     length, rows = samplers(s, method)
     net.to(device, memory_format=torch.channels_last).train()
-    optimiser, augment, generator = method.optimiser(s), Augment(), torch.Generator().manual_seed(0)
+    optimiser = method.optimiser(s)
+    augment = Augment()
+    generator = torch.Generator().manual_seed(0)
     scaler = loss_scaler(recipe.precision, device)
 
     def step() -> dict:
-        batches = {name: batch(getattr(s, name), next(drawn), augment, generator, device) for name, drawn in rows.items()}
+        batches = {name: batch(getattr(s, name), next(drawn), augment, generator, device)
+                   for name, drawn in rows.items()}
         return train_step(s, method, optimiser, batches, scaler)
 
     return recipe.epochs * length, step
 
 
 def backbone_step(recipe: Recipe, device: str) -> Callable[[], object]:
-    "A function that forwards and backwards the bare backbone on ready batches of the sizes of an iteration: what no training can be faster than."
-    net, scaler = backbone(recipe.backbone)[0].to(device, memory_format=torch.channels_last).train(), loss_scaler(recipe.precision, device)
-    ready = [torch.randn(n, 3, *recipe.size, device=device).contiguous(memory_format=torch.channels_last) for n in (recipe.identities * recipe.images, recipe.target_batch)]
+    """A function that forwards and backwards the bare backbone on ready batches of the sizes of an iteration: what
+    no training can be faster than."""
+    net = backbone(recipe.backbone)[0].to(device, memory_format=torch.channels_last).train()
+    scaler = loss_scaler(recipe.precision, device)
+    ready = [torch.randn(n, 3, *recipe.size, device=device).contiguous(memory_format=torch.channels_last)
+             for n in (recipe.identities * recipe.images, recipe.target_batch)]
 
     def step() -> None:
         net.zero_grad(set_to_none=True)
@@ -311,15 +345,21 @@ def backbone_step(recipe: Recipe, device: str) -> Callable[[], object]:
     return step
 
 # %% ../nbs/lib/launch.ipynb #c1b1a8f7
-def adaptation_step(recipe: Recipe, ssg: SSGRecipe, source: Domain, target: Domain, device: str) -> tuple[int, Callable[[], object]]:
+def adaptation_step(recipe: Recipe, ssg: SSGRecipe, source: Domain, target: Domain,
+                    device: str) -> tuple[int, Callable[[], object]]:
     "Iterations of an adaptation if there were as many clusters as source identities, and a function that does one."
-    people, rng, generator = source.train.pid.nunique(), np.random.default_rng(0), torch.Generator().manual_seed(0)
-    net, x, method = PTLNet(people, backbone_name=recipe.backbone), Images(pixels(target, "train", recipe.size)), SSG()
+    people = source.train.pid.nunique()
+    rng = np.random.default_rng(0)
+    generator = torch.Generator().manual_seed(0)
+    net = PTLNet(people, backbone_name=recipe.backbone)
+    x = Images(pixels(target, "train", recipe.size))
+    method = SSG()
     set_head(net, ssg)
     net.to(device, memory_format=torch.channels_last).train()
     s = Setting(net, ssg, None, x, session=Session(device, recipe.precision), facts={"counts": {}})
     clusters = min(ssg.batch // ssg.images, people)
-    optimiser, scaler = method.optimiser(s), loss_scaler(recipe.precision, device)
+    optimiser = method.optimiser(s)
+    scaler = loss_scaler(recipe.precision, device)
     labels = torch.arange(clusters).repeat_interleave(ssg.images).expand(3, -1)
 
     def step() -> dict:
@@ -331,7 +371,8 @@ def adaptation_step(recipe: Recipe, ssg: SSGRecipe, source: Domain, target: Doma
 
 # %% ../nbs/lib/launch.ipynb #c859d05b
 _KINDS = ("convolution", "batch normalisation", "heads", "losses", "optimiser", "data", "other")
-_SIGNS = (("optimiser", "optimizer.step"), ("convolution", "conv"), ("batch normalisation", "batch_norm"), ("batch normalisation", "batchnorm"))
+_SIGNS = (("optimiser", "optimizer.step"), ("convolution", "conv"), ("batch normalisation", "batch_norm"),
+          ("batch normalisation", "batchnorm"))
 
 
 def _scoped(name: str, function: Callable) -> Callable:
@@ -347,45 +388,57 @@ def _parents(event) -> Iterator:
 
 def _kinds(events: list) -> Iterator[str]:
     "What each event of the profiler belongs to, of KINDS."
-    marks, names = {"data", "heads", "losses"}, [[p.name for p in _parents(e)] for e in events]
-    inside = lambda chain: any("autograd::engine" in name for name in chain)
-    made_in = {e.sequence_nr: mark for e, chain in zip(events, names) if e.sequence_nr >= 0 and not inside(chain) for mark in chain if mark in marks}
+    marks = {"data", "heads", "losses"}
+    names = [[p.name for p in _parents(e)] for e in events]
+    def inside(chain): return any("autograd::engine" in name for name in chain)
+    made_in = {e.sequence_nr: mark for e, chain in zip(events, names) if e.sequence_nr >= 0 and not inside(chain)
+               for mark in chain if mark in marks}
     for event, chain in zip(events, names):
         engine = next((p for p in _parents(event) if p.name.startswith("autograd::engine")), None)
-        text, mark = " ".join(chain).lower(), next((name for name in chain if name in marks), None)
-        yield mark or (engine and made_in.get(engine.sequence_nr)) or next((kind for kind, sign in _SIGNS if sign in text), "other")
+        text = " ".join(chain).lower()
+        mark = next((name for name in chain if name in marks), None)
+        yield mark or (engine and made_in.get(engine.sequence_nr)) or next((kind for kind, sign in _SIGNS
+                                                                            if sign in text), "other")
 
 
-def iteration_shares(recipe: Recipe, source: Domain, target: Domain, sizes: tuple[int, ...], device: str = "cpu") -> pd.Series:
+def iteration_shares(recipe: Recipe, source: Domain, target: Domain, sizes: tuple[int, ...],
+                     device: str = "cpu") -> pd.Series:
     "Shares of one PTL iteration by kind of work, in the order of KINDS; of the GPU's time on a GPU."
-    step, on_gpu, total = training_step(recipe, parse_methods("PTL")[0], source, target, sizes, device)[1], torch.device(device).type == "cuda", dict.fromkeys(_KINDS, 0.0)
+    step = training_step(recipe, parse_methods("PTL")[0], source, target, sizes, device)[1]
+    on_gpu = torch.device(device).type == "cuda"
+    total = dict.fromkeys(_KINDS, 0.0)
     for _ in range(2): step()
     marked = {ptl: ("id_loss", "batch_hard_triplet", "parsing_loss", "attribute_loss"), trainer: ("total_loss",)}
     with ExitStack() as stack:
         stack.enter_context(patch.dict(training_step.__globals__, batch=_scoped("data", batch)))
         for module, names in marked.items():
             for name in names: stack.enter_context(patch.object(module, name, _scoped("losses", getattr(module, name))))
-        for head in (ReIDHead, ParsingHead, AttributeHeads): stack.enter_context(patch.object(head, "forward", _scoped("heads", head.forward)))
+        for head in (ReIDHead, ParsingHead, AttributeHeads):
+            stack.enter_context(patch.object(head, "forward", _scoped("heads", head.forward)))
         with profile(activities=[ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if on_gpu else [])]) as profiler:
             step()
             if on_gpu: torch.cuda.synchronize()
     events = [e for e in profiler.events() if e.device_type == DeviceType.CPU]
-    for event, kind in zip(events, _kinds(events)): total[kind] += sum(k.duration for k in event.kernels) if on_gpu else event.self_cpu_time_total
+    for event, kind in zip(events, _kinds(events)):
+        total[kind] += sum(k.duration for k in event.kernels) if on_gpu else event.self_cpu_time_total
     return pd.Series(total) / sum(total.values())
 
 # %% ../nbs/lib/launch.ipynb #427b67f3
-def label_model_times(recipe: Recipe, sources: LabelSources, device: str, few: int = 2, more: int = 6) -> dict[str, tuple[int, float]]:
+def label_model_times(recipe: Recipe, sources: LabelSources, device: str, few: int = 2,
+                      more: int = 6) -> dict[str, tuple[int, float]]:
     "Iterations and seconds per iteration of the parser and of the attribute model."
     parses = recipe.attribute_weight_parts > 0
-    some = lambda data, n, size: images(data.take(np.arange(min(n, len(data)))), size)
+    def some(data, n, size): return images(data.take(np.arange(min(n, len(data)))), size)
     parsed = some(sources.parts, 2 * recipe.parser_batch, (recipe.parser_height, recipe.parser_input_width))
     size = (recipe.attribute_height, recipe.attribute_width)
     also = some(sources.parts, 2 * recipe.parser_batch, size) if parses else None
 
     def attributes(n: int) -> Callable:
         described = some(sources.attributes, math.ceil((n * recipe.attribute_batch + 1) / recipe.attribute_share), size)
-        return lambda: train_attributes(described, replace(recipe, attribute_epochs=1, attribute_milestones=(1,)), also, session=Session(device))
-    def parser(n: int) -> Callable: return lambda: train_parser(parsed, replace(recipe, parser_iterations=n), session=Session(device))
+        return lambda: train_attributes(described, replace(recipe, attribute_epochs=1, attribute_milestones=(1,)), also,
+                                        session=Session(device))
+    def parser(n: int) -> Callable:
+        return lambda: train_parser(parsed, replace(recipe, parser_iterations=n), session=Session(device))
 
     def seconds(run: Callable) -> float:
         runs, times = [run(n) for n in (few, few, more)], []
@@ -394,20 +447,25 @@ def label_model_times(recipe: Recipe, sources: LabelSources, device: str, few: i
             times.append(time.perf_counter() - start)
         return (times[2] - times[1]) / (more - few) if times[2] > times[1] else times[2] / more
     epoch = int(recipe.attribute_share * len(sources.attributes)) // recipe.attribute_batch
-    return {"parser": (recipe.parser_iterations, seconds(parser)), "attribute model": (recipe.attribute_epochs * epoch, seconds(attributes))}
+    return {"parser": (recipe.parser_iterations, seconds(parser)),
+            "attribute model": (recipe.attribute_epochs * epoch, seconds(attributes))}
 
 # %% ../nbs/lib/launch.ipynb #ed3fe570
 def _label_sizes(x: Experiment, method: Method) -> tuple[int, ...]:
     "Classes of each attribute that a method will learn, whether its labels are there or not."
-    learning = [d for d, where in ((x.source, "source"), (x.target, "target")) if "attributes" in method.label_kinds(where)]
+    learning = [d for d, where in ((x.source, "source"), (x.target, "target"))
+                if "attributes" in method.label_kinds(where)]
     if not learning: return ()
     if isinstance(x.labels, dict): return read_attributes(x.labels[learning[0].name], learning[0].train.path)[0].sizes
     return x.labels.attributes.vocabulary.sizes
 
 # %% ../nbs/lib/launch.ipynb #953d3038
-def _missing_runs(x: Experiment, counted: set) -> list[tuple[str, int, int, float]]:     # what, runs, iterations of one, seconds per iteration
+# what, runs, iterations of one, seconds per iteration
+def _missing_runs(x: Experiment, counted: set) -> list[tuple[str, int, int, float]]:
     "The runs of an experiment that are neither in the store nor in `counted`, which they are added to."
-    stores, device, rows = _label_stores(x, x.check()), x.store.device, []
+    stores = _label_stores(x, x.check())
+    device = x.store.device
+    rows = []
 
     def new(*runs) -> int:
         fresh = set(runs) - counted
@@ -417,23 +475,32 @@ def _missing_runs(x: Experiment, counted: set) -> list[tuple[str, int, int, floa
     if stores is None:
         runs = {"parser": ParserRun(x.recipe, x.labels), "attribute model": AttributeRun(x.recipe, x.labels)}
         lacking = [name for name, run in runs.items() if not x.store.find(run) and new(x.store.folder(run))]
-        if lacking: rows += [(name, 1, *times) for name, times in label_model_times(x.recipe, x.labels, device).items() if name in lacking]
+        if lacking:
+            rows += [(name, 1, *times) for name, times in label_model_times(x.recipe, x.labels, device).items()
+                     if name in lacking]
     for name in (*_trainings(x.methods), *(m.name for m in x.methods if _adapts(m))):
         m, = parse_methods([name])
-        sees = x.source.name, x.target.name if m.uses_target else "", id(x.labels) if labelled_domains([m], x.source, x.target) else 0
+        sees = x.source.name, x.target.name if m.uses_target else "", id(
+            x.labels) if labelled_domains([m], x.source, x.target) else 0
         runs = new(*((name, seed, *sees) for seed in x.seeds if not _run_folder(x, m, seed, stores)[1]))
         if not runs: continue
-        if _adapts(m): iterations, step = adaptation_step(x.recipe, choose_ssg(x.recipe.name, m.variant, x.ssg), x.source, x.target, device)
+        if _adapts(m):
+            iterations, step = adaptation_step(x.recipe, choose_ssg(x.recipe.name, m.variant, x.ssg), x.source,
+                                               x.target, device)
         else: iterations, step = training_step(x.recipe, m, x.source, x.target, _label_sizes(x, m), device)
         rows.append((name, runs, iterations, per_iteration(step, device)))
     return rows
 
 
-def estimate(*experiments: Experiment) -> pd.DataFrame:      # domains, what, runs that are missing, iterations of one, seconds per iteration, hours and days of all
-    "Time that the missing runs of a table will take on the present device, those that experiments share counted once; empty where none is missing."
-    rows, counted = [], set()
+# domains, what, runs that are missing, iterations of one, seconds per iteration, hours and days of all
+def estimate(*experiments: Experiment) -> pd.DataFrame:
+    """Time that the missing runs of a table will take on the present device, those that experiments share counted
+    once; empty where none is missing."""
+    rows = []
+    counted = set()
     for x in experiments:
-        with _own_random(x.store.device): rows += [(f"{x.source.name} → {x.target.name}", *row) for row in _missing_runs(x, counted)]
+        with _own_random(x.store.device):
+            rows += [(f"{x.source.name} → {x.target.name}", *row) for row in _missing_runs(x, counted)]
     table = pd.DataFrame(rows, columns=["domains", "what", "runs", "iterations", "seconds_per_iteration"])
     table["hours"] = table.runs * table.iterations * table.seconds_per_iteration / 3600
     table["days"] = table.hours / 24
@@ -443,8 +510,11 @@ def estimate(*experiments: Experiment) -> pd.DataFrame:      # domains, what, ru
 def _describe_estimate(table: pd.DataFrame, device: str) -> str:
     "One line: hours and days in all, on what."
     if not len(table): return "every run of this table is in the store"
-    where = torch.cuda.get_device_name(device) if torch.device(device).type == "cuda" else f"the CPU, {torch.get_num_threads()} thread{'s' * (torch.get_num_threads() > 1)}"
-    return f"{table.runs.sum()} runs to make: about {table.hours.sum():.2g} hours, {table.days.sum():.2g} {'GPU-' if torch.device(device).type == 'cuda' else ''}days, one after the other on {where} (decoding, labels, clustering and scoring not counted)"
+    where = (torch.cuda.get_device_name(device) if torch.device(device).type == "cuda" else "the CPU, "
+             f"{torch.get_num_threads()} thread{'s' * (torch.get_num_threads() > 1)}")
+    return (f"{table.runs.sum()} runs to make: about {table.hours.sum():.2g} hours, {table.days.sum():.2g} "
+            f"{'GPU-' if torch.device(device).type == 'cuda' else ''}days, one after the other on {where} (decoding, "
+            "labels, clustering and scoring not counted)")
 
 
 def _show_estimate(table: pd.DataFrame, device: str) -> None:

@@ -96,14 +96,16 @@ def _check_parts(
     parts: Tensor, # (B, H, W)
 ):
     "ValueError where part maps do not fit the logits; classes are looked at on the CPU only."
-    if logits.ndim != 4: raise ValueError(f"part logits of shape {tuple(logits.shape)}: expected (B, K, H, W).")
+    if logits.ndim != 4:
+        raise ValueError(f"part logits of shape {tuple(logits.shape)}: expected (B, K, H, W).")
     if not logits.numel():
         raise ValueError(f"part logits of shape {tuple(logits.shape)}: nothing to take the mean of.")
     b, k, h, w = logits.shape
     if tuple(parts.shape) != (b, h, w):
         raise ValueError(f"part maps of size {tuple(parts.shape)} do not fit logits of size {(b, k, h, w)}: "
                          f"expected {(b, h, w)}. Resize the maps to {h}x{w} with labels.resize_parts.")
-    if parts.is_floating_point(): raise ValueError(f"part maps are {parts.dtype}: expected integer classes 0..{k - 1}.")
+    if parts.is_floating_point():
+        raise ValueError(f"part maps are {parts.dtype}: expected integer classes 0..{k - 1}.")
     if parts.device.type != "cpu": return
     low, high = parts.min().item(), parts.max().item()
     if low < 0 or high >= k:
@@ -113,11 +115,13 @@ def _check_parts(
 def parsing_loss(
     logits: Tensor, # (B, K, H, W)
     parts: Tensor, # (B, H, W) integer classes below K; on a GPU their range is not checked (reading them does)
-    class_balanced: bool = False, # False: mean over pixels (as_paper); True: mean per class, then over classes present (as_code)
+    # False: mean over pixels (as_paper); True: mean per class, then over classes present (as_code)
+    class_balanced: bool = False,
 ) -> Tensor: # scalar
     "Cross entropy of part maps (paper, Eq. 4; class_balanced as in the released code's ps_loss.py)."
     _check_parts(logits, parts)
-    k, target = logits.shape[1], parts.reshape(-1).long()
+    k = logits.shape[1]
+    target = parts.reshape(-1).long()
     rows = at_least_fp32(logits).permute(0, 2, 3, 1).reshape(-1, k)
     if not class_balanced: return F.cross_entropy(rows, target)
     counts = (target[:, None] == torch.arange(k, device=target.device)).sum(0)
@@ -131,7 +135,8 @@ def _check_soft(
 ):
     "ValueError where soft labels do not fit the logits or, on the CPU, do not sum to one (tolerance 1e-3)."
     if logits.shape != soft.shape:
-        raise ValueError(f"{name}: soft labels of shape {tuple(soft.shape)} do not fit logits of shape {tuple(logits.shape)}.")
+        raise ValueError(f"{name}: soft labels of shape {tuple(soft.shape)} do not fit logits of "
+                         f"shape {tuple(logits.shape)}.")
     if not soft.numel():
         raise ValueError(f"{name}: soft labels of shape {tuple(soft.shape)}, nothing to take the mean of.")
     if soft.device.type != "cpu": return
@@ -183,7 +188,8 @@ def total_loss(
     weights: Mapping[str, float], # weight of each name, as `Recipe.loss_weights`
 ) -> Tensor: # scalar
     "Weighted sum of the named losses (paper, Eq. 6)."
-    if not losses: raise ValueError(f"no losses to add up: give at least one of {', '.join(weights)}.")
+    if not losses:
+        raise ValueError(f"no losses to add up: give at least one of {', '.join(weights)}.")
     for name in losses:
         if name not in weights:
             raise ValueError(f"unknown loss {name!r}{nearest_name(name, weights)} (known: {', '.join(weights)})")

@@ -15,7 +15,8 @@ import numpy as np
 
 # %% ../nbs/lib/matfile.ipynb #a34f5e37
 _LIMIT = 1 << 30  # bytes a file may hold, packed or unpacked; RAPv2 as doubles is a tenth of it
-_NUMBERS = {1: "i1", 2: "u1", 3: "i2", 4: "u2", 5: "i4", 6: "u4", 7: "f4", 9: "f8", 12: "i8", 13: "u8"}  # types of elements, by number
+# types of elements, by number
+_NUMBERS = {1: "i1", 2: "u1", 3: "i2", 4: "u2", 5: "i4", 6: "u4", 7: "f4", 9: "f8", 12: "i8", 13: "u8"}
 _TEXTS = {1: "latin-1", 2: "latin-1", 4: "utf-16", 16: "utf-8", 17: "utf-16", 18: "utf-32"}
 _MATRIX, _PACKED = 14, 15
 
@@ -31,7 +32,10 @@ def _element(
     kind, size = struct.unpack_from(order + "II", data, at)
     small = kind >> 16
     if small:
-        kind, size, start, stop = kind & 0xFFFF, small, at + 4, at + 8
+        kind = kind & 0xFFFF
+        size = small
+        start = at + 4
+        stop = at + 8
     else:
         start, stop = at + 8, at + 8 + size + (-size % 8 if kind != _PACKED else 0)
     if small > 4 or size > len(data) - start:
@@ -39,7 +43,10 @@ def _element(
     return kind, data[start:start + size], stop
 
 # %% ../nbs/lib/matfile.ipynb #fe39595a
-_CELL, _STRUCTURE, _TEXT, _NUMERIC = 1, 2, 4, range(6, 16)
+_CELL = 1
+_STRUCTURE = 2
+_TEXT = 4
+_NUMERIC = range(6, 16)
 
 
 def _numbers(kind: int, content: memoryview, order: str) -> np.ndarray:
@@ -69,7 +76,8 @@ _DEEPEST = 20  # structures within structures
 
 
 def _matrix(data: memoryview, order: str, depth: int = 0) -> tuple[str, np.ndarray | None]:
-    "Name and value of a matrix; None for classes that are not read. ValueError for content that does not fit its sizes."
+    """Name and value of a matrix; None for classes that are not read. ValueError for content that does not fit its
+    sizes."""
     if not len(data):
         return "", np.zeros((0, 0))
     if depth > _DEEPEST:
@@ -105,11 +113,13 @@ def _content(flags: int, size: tuple[int, ...], data: memoryview, order: str, de
 
 
 def _inner(data: memoryview, size: tuple[int, ...], fields: list, order: str, depth: int) -> list[np.ndarray]:
-    "One array of matrices for each field, of which the file holds the first entry of all fields, then the second, and so on."
+    """One array of matrices for each field, of which the file holds the first entry of all fields, then the second,
+    and so on."""
     count = math.prod(size)
     if count * len(fields) * 8 > len(data):
         raise ValueError(f"{count * len(fields):,} arrays in {len(data):,} bytes")
-    values, at = np.empty((count, len(fields)), object), 0
+    values = np.empty((count, len(fields)), object)
+    at = 0
     for i in range(count):
         for j in range(len(fields)):
             kind, content, at = _element(data, at, order)
@@ -148,7 +158,9 @@ def _unpacked(content: memoryview, room: int) -> memoryview:
 
 def _variables(data: memoryview, room: int) -> dict[str, np.ndarray]:
     "All variables of a file's bytes, of which packed ones may unpack to `room` bytes in all."
-    order, found, at = {b"IM": "<", b"MI": ">"}.get(bytes(data[126:128])), {}, 128
+    order = {b"IM": "<", b"MI": ">"}.get(bytes(data[126:128]))
+    found = {}
+    at = 128
     if bytes(data[:10]) == b"MATLAB 7.3":
         raise ValueError("it is a MATLAB 7.3 file: save it in MATLAB with -v7, the version it was published in")
     if order is None:
@@ -170,11 +182,14 @@ def read_mat(
     path: Path,  # MATLAB 5 file
     limit: int = _LIMIT,  # bytes that it may hold, and may unpack to
 ) -> dict[str, np.ndarray]:  # variables by name, in the forms of scipy.io.loadmat; those of other classes are left out
-    "Numbers, text, cell arrays (object) and structures (named fields of type object); ValueError naming a file that is broken, too large or of another version."
+    """Numbers, text, cell arrays (object) and structures (named fields of type object); ValueError naming a file
+    that is broken, too large or of another version."""
     path = Path(path)
-    if not path.is_file(): raise FileNotFoundError(f"{path} is not there, or no file: place the MATLAB file there.")
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} is not there, or no file: place the MATLAB file there.")
     if (size := path.stat().st_size) > limit:
-        raise ValueError(f"{path} holds {size:,} bytes, over the limit of {limit:,}: this is no annotation file, fetch it again")
+        raise ValueError(f"{path} holds {size:,} bytes, over the limit of {limit:,}: "
+                         "this is no annotation file, fetch it again")
     try:
         return _variables(memoryview(path.read_bytes()), limit)
     except (ValueError, OverflowError, zlib.error, struct.error) as error:  # UnicodeDecodeError is a ValueError
@@ -196,5 +211,6 @@ def whole_numbers(
     values = np.asarray(values).ravel()
     number = values.dtype.kind in "iuf"
     if not number or not ((values == np.round(values)) & (abs(values) < 2**53)).all():
-        raise ValueError(f"{what} should hold whole numbers, but is {values.dtype}{f' such as {values[:3].tolist()}' if number else ''}: fetch the file again")
+        raise ValueError(f"{what} should hold whole numbers, but is "
+                         f"{values.dtype}{f' such as {values[:3].tolist()}' if number else ''}: fetch the file again")
     return values.astype(np.int64)

@@ -17,7 +17,8 @@ from .trainer import Method, Setting
 # %% ../nbs/lib/methods.ipynb #43a66782
 @dataclass(frozen=True)
 class TargetBN(Method):
-    "BN statistics re-estimated on the target's unlabelled training images (AdaBN; Li et al. 2016), after another method."
+    """BN statistics re-estimated on the target's unlabelled training images (AdaBN; Li et al. 2016), after another
+    method."""
     start: Method = PTL()
     trains = False
 
@@ -63,7 +64,8 @@ def _parse_training(name: str, words: list[str]) -> PTL:
 
 def _unknown(name: str, part: str) -> str:
     tasks = ", ".join(f"+{task}" for task in TASKS)
-    return (f"unknown method {name!r}{f': {part}' if part else ''}; a method is 'BL' or 'PTL' followed by any of {tasks}, "
+    return (f"unknown method {name!r}{f': {part}' if part else ''}; a method is 'BL' or 'PTL' "
+            f"followed by any of {tasks}, "
             "each once, and at the end '+BN^t'; and after all that '+SSG†' (or '+SSGd'), '+SSG' or '+SSGe'")
 
 
@@ -73,7 +75,8 @@ def parse_methods(methods) -> list[Method]:      # 'BL, PTL+BN^t' or a list of n
         names = [m.strip() for m in str(methods).split(",")]
     else:
         names = [str(m) for m in methods]
-    if not names: raise ValueError("methods is empty; give names such as 'BL, PTL'")
+    if not names:
+        raise ValueError("methods is empty; give names such as 'BL, PTL'")
     parsed = [parse_method(name) for name in names]
     if len({(m.trained, m.trains) for m in parsed}) < len(parsed):
         raise ValueError(f"a method is named twice in {', '.join(names)}")

@@ -47,16 +47,22 @@ def _mobilenet(
 def read_safetensors(
     file: str | Path,          # weights
 ) -> dict[str, Tensor]:        # by name, on the CPU
-    "The tensors of a .safetensors file, finite ones; ValueError naming a file of another kind (a pickle is never opened), one that is broken, or the tensor that is not finite."
+    """The tensors of a .safetensors file, finite ones; ValueError naming a file of another kind (a pickle is never
+    opened), one that is broken, or the tensor that is not finite."""
     from safetensors import SafetensorError
     from safetensors.torch import load_file
     file = Path(file)
-    if not file.is_file(): raise FileNotFoundError(f"no weights file {file}; give a .safetensors file")
-    if file.suffix != ".safetensors": raise ValueError(f"{file} is no .safetensors file; other forms hold a pickle, which can run code when it is opened: convert it where you trust it, with safetensors.torch.save_file")
+    if not file.is_file():
+        raise FileNotFoundError(f"no weights file {file}; give a .safetensors file")
+    if file.suffix != ".safetensors":
+        raise ValueError(f"{file} is no .safetensors file; other forms hold a pickle, which can run code when it is "
+                         "opened: convert it where you trust it, with safetensors.torch.save_file")
     try: tensors = load_file(file)
     except (SafetensorError, OSError) as error:
-        raise ValueError(f"{file} cannot be read as safetensors ({error}); it is cut off, or a pickle with another name: fetch or convert it again") from error
-    if bad := [k for k, v in tensors.items() if v.is_floating_point() and not v.isfinite().all()]: raise ValueError(f"{file}: {bad[0]} is not finite; the training that made it has diverged")
+        raise ValueError(f"{file} cannot be read as safetensors ({error}); it is cut off, or a pickle with another "
+                         "name: fetch or convert it again") from error
+    if bad := [k for k, v in tensors.items() if v.is_floating_point() and not v.isfinite().all()]:
+        raise ValueError(f"{file}: {bad[0]} is not finite; the training that made it has diverged")
     return tensors
 
 # %% ../nbs/method/04_model.ipynb #003bfda2
@@ -65,9 +71,11 @@ _CLASSIFIERS = ("fc.", "classifier.")     # what torchvision calls the layers af
 
 def load_weights(model: nn.Module, name: str, weights: str) -> None:
     "Weights of a torchvision network into one with the same names, the classifier left out."
-    given, own = _weights(name, weights), model.state_dict()
+    given = _weights(name, weights)
+    own = model.state_dict()
     if other := next((k for k, v in given.items() if k in own and v.shape != own[k].shape), None):
-        raise ValueError(f"{weights} holds no {name}: {other} is {tuple(given[other].shape)}, expected {tuple(own[other].shape)}; give the weights of this network")
+        raise ValueError(f"{weights} holds no {name}: {other} is {tuple(given[other].shape)}, expected "
+                         f"{tuple(own[other].shape)}; give the weights of this network")
     missing, extra = model.load_state_dict(given, strict=False)
     missing = [k for k in missing if not k.startswith(_CLASSIFIERS)]
     if missing or extra:
@@ -96,7 +104,8 @@ def _weights(name: str, weights: str) -> dict[str, Tensor]:
     try: state = entry.get_state_dict(progress=False, check_hash=True, weights_only=True)
     except OSError as error:
         where = Path(torch.hub.get_dir()) / "checkpoints" / entry.url.rsplit("/", 1)[1]
-        raise FileNotFoundError(f"ImageNet weights of {name} could not be downloaded ({error}); place {entry.url} as {where}, "
+        raise FileNotFoundError(f"ImageNet weights of {name} could not be downloaded ({error}); "
+                                f"place {entry.url} as {where}, "
                                 f"or give a .safetensors file as `weights`, or None to start at random") from error
     return {k: v for k, v in state.items() if not k.startswith(_CLASSIFIERS)}
 
@@ -127,8 +136,10 @@ def mini(
     return nn.Sequential(stem, *stages), widths[-1]
 
 # %% ../nbs/method/04_model.ipynb #40ca83e6
-_BACKBONES: dict[str, Callable] = {f"resnet{n}": lambda weights=None, n=n: resnet(f"resnet{n}", weights) for n in (18, 34, 50, 101)}
-_BACKBONES |= {n: lambda weights=None, n=n: _mobilenet(n, weights) for n in ("mobilenet_v2", "mobilenet_v3_large", "mobilenet_v3_small")}
+_BACKBONES: dict[str, Callable] = {f"resnet{n}": lambda weights=None, n=n: resnet(f"resnet{n}", weights)
+                                   for n in (18, 34, 50, 101)}
+_BACKBONES |= {n: lambda weights=None, n=n: _mobilenet(n, weights)
+               for n in ("mobilenet_v2", "mobilenet_v3_large", "mobilenet_v3_small")}
 _BACKBONES["mini"] = lambda weights=None: mini()
 
 
@@ -141,7 +152,8 @@ def backbone(
     if name not in _BACKBONES:
         raise ValueError(f"unknown backbone {name!r}{nearest_name(name, _BACKBONES)} "
                          f"(known: {', '.join(_BACKBONES)}, or timm:NAME)")
-    if name == "mini" and weights: raise ValueError("the backbone 'mini' has no pretrained weights; give weights=None")
+    if name == "mini" and weights:
+        raise ValueError("the backbone 'mini' has no pretrained weights; give weights=None")
     return _BACKBONES[name](weights)
 
 # %% ../nbs/method/04_model.ipynb #ab908733
@@ -158,19 +170,25 @@ def _timm_backbone(
     name: str,                      # of `timm.list_models()`
     weights: str | None = None,     # None: random; "imagenet": timm's default weights; else a .safetensors file
 ) -> tuple[nn.Module, int]:         # the network up to E, its number of channels
-    "A timm network up to its last feature map, with its own strides; ImportError, ValueError or FileNotFoundError with the remedy."
+    """A timm network up to its last feature map, with its own strides; ImportError, ValueError or FileNotFoundError
+    with the remedy."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")          # what it imports asks for notebook widgets
             import timm
-    except ImportError as error: raise ImportError(f"the backbone 'timm:{name}' needs timm: pip install 'ptl_nb[backbones]'") from error
+    except ImportError as error:
+        raise ImportError(f"the backbone 'timm:{name}' needs timm: pip install 'ptl_nb[backbones]'") from error
     if not timm.is_model(name):
         meant = nearest_name(name.partition(".")[0], timm.list_models(), 3)
         raise ValueError(f"timm {timm.__version__} has no network {name!r}{meant}")
-    try: net = TimmFeatures(timm.create_model(name, features_only=True, pretrained=weights == "imagenet", out_indices=(-1,)))
+    try:
+        net = TimmFeatures(timm.create_model(name, features_only=True, pretrained=weights == "imagenet",
+                                             out_indices=(-1,)))
     except (OSError, RuntimeError) as error:
-        if weights != "imagenet": raise
-        raise FileNotFoundError(f"timm's weights of {name} could not be had ({error}); give a .safetensors file of them as `weights`, or None to start at random") from error
+        if weights != "imagenet":
+            raise
+        raise FileNotFoundError(f"timm's weights of {name} could not be had ({error}); give a .safetensors file of "
+                                "them as `weights`, or None to start at random") from error
     if weights and weights != "imagenet": _load_timm(net.net, name, weights)
     return _checked(net, name)
 
@@ -179,7 +197,8 @@ def _load_timm(net: nn.Module, name: str, weights: str) -> None:
     "A file's tensors into a timm feature extractor; ValueError naming what it lacks."
     def plain(key: str) -> str: return key.removeprefix("model.").replace("_", ".")
     given = _weights(name, weights)
-    found, wanted = {plain(k): v for k, v in given.items()}, net.state_dict()
+    found = {plain(k): v for k, v in given.items()}
+    wanted = net.state_dict()
     bad = [k for k, v in wanted.items() if plain(k) not in found or found[plain(k)].shape != v.shape]
     if bad:
         remedy = _wrapper(given, map(plain, wanted)) or "name its tensors as timm does"
@@ -192,7 +211,8 @@ def _checked(net: nn.Module, name: str) -> tuple[nn.Module, int]:
     "The network and its channels; ValueError where it makes no map of a tall image."
     try: e = net.eval()(torch.zeros(1, 3, 256, 128))
     except (AssertionError, RuntimeError) as error:
-        raise ValueError(f"timm's {name} does not take images of 256x128 ({error}); choose a convolutional network") from error
+        raise ValueError(f"timm's {name} does not take images of 256x128 ({error}); "
+                         "choose a convolutional network") from error
     finally: net.train()
     return net, e.shape[1]
 
@@ -237,17 +257,20 @@ class ParsingHead(nn.Module):
 
 # %% ../nbs/method/04_model.ipynb #4edfec05
 class AttributeHeads(nn.Module):
-    "E → soft-label logits of all attributes at once: (B, A, M), or a list of (B, M_j) where the M_j differ (paper, section 3.3)."
+    """E → soft-label logits of all attributes at once: (B, A, M), or a list of (B, M_j) where the M_j differ (paper,
+    section 3.3)."""
     def __init__(self, channels: int, sizes: Sequence[int], hidden: int = 128):
         super().__init__()
-        self.sizes, self.hidden = tuple(sizes), hidden
+        self.sizes = tuple(sizes)
+        self.hidden = hidden
         self.first = nn.Linear(channels, len(sizes) * hidden)
         self.norm = nn.BatchNorm1d(len(sizes) * hidden)
         self.weight = nn.Parameter(torch.randn(len(sizes), hidden, max(sizes)) * 0.001)
         self.bias = nn.Parameter(torch.zeros(len(sizes), max(sizes)))
 
     def forward(self, e: Tensor) -> Tensor | list[Tensor]:
-        hidden = F.relu(self.norm(at_least_fp32(self.first(e.mean((2, 3))))), inplace=True).unflatten(1, (len(self.sizes), self.hidden))
+        hidden = F.relu(self.norm(at_least_fp32(self.first(e.mean((2, 3))))),
+                        inplace=True).unflatten(1, (len(self.sizes), self.hidden))
         logits = torch.einsum("bah,ahm->bam", hidden, self.weight) + self.bias
         if len(set(self.sizes)) == 1: return logits
         return [logits[:, j, :m] for j, m in enumerate(self.sizes)]
@@ -296,7 +319,8 @@ class PTLNet(nn.Module):
         "(h, w) of the part maps that the parsing head gives for images of this size."
         if self.parts is None:
             raise ValueError("the network has no parsing head, and so no part maps; build it with `parts`")
-        return tuple(self.parts.up(self.backbone.eval()(next(self.parameters()).new_zeros(1, 3, height, width))).shape[2:])
+        return tuple(
+            self.parts.up(self.backbone.eval()(next(self.parameters()).new_zeros(1, 3, height, width))).shape[2:])
 
     def embed(self, x: Tensor) -> Tensor:
         "(B, C) float32 features g, L2-normalised: the test-time path."

@@ -75,10 +75,13 @@ def _twenty_steps(
     ranks: Ranks,
 ) -> dict[str, np.ndarray]:      # what is compared, by the names in CHECKED
     "A small training of PTL in double precision, its features and scores."
-    recipe = Recipe("check", variant, backbone="mini", weights=None, height=32, width=16, identities=4, images=4, target_batch=8, lr=4e-3, epochs=10, milestones=(7,), precision="fp32")
+    recipe = Recipe("check", variant, backbone="mini", weights=None, height=32, width=16, identities=4, images=4,
+                    target_batch=8, lr=4e-3, epochs=10, milestones=(7,), precision="fp32")
     rng = np.random.default_rng(0)
-    pixels, pids = rng.integers(0, 256, (64, 32, 16, 3), dtype=np.uint8), np.repeat(np.arange(8), 8)
-    target = Images(pixels[::-1].copy(), parts=rng.integers(0, 8, (64, 8, 4), dtype=np.uint8), attributes=rng.dirichlet((1, 1, 1), (64, 5)).astype(np.float32))
+    pixels = rng.integers(0, 256, (64, 32, 16, 3), dtype=np.uint8)
+    pids = np.repeat(np.arange(8), 8)
+    target = Images(pixels[::-1].copy(), parts=rng.integers(0, 8, (64, 8, 4), dtype=np.uint8),
+                    attributes=rng.dirichlet((1, 1, 1), (64, 5)).astype(np.float32))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         net = PTLNet(8, 8, (3,) * 5, "mini").double()
@@ -107,13 +110,25 @@ _LIMIT = 1e-8             # of a difference that the check lets pass, losses and
 
 def _arguments() -> argparse.ArgumentParser:
     "What the command takes; the names are those of the table notebooks' parameters."
-    parser = argparse.ArgumentParser(prog="python -m ptl_nb.multi", description="Train one cell of a table on several processes into the run store, or check that their number changes nothing.")
+    parser = argparse.ArgumentParser(prog="python -m ptl_nb.multi",
+                                     description="Train one cell of a table on several processes into the run store, "
+                                     "or check that their number changes nothing.")
     parser.add_argument("what", choices=("train", "check"))
-    for name, default, text in (("processes", 1, "processes on this machine"), ("nodes", 1, "machines, each with as many processes"), ("minutes", 30.0, "how long a process waits for the others"),
-                                ("method", "PTL", "for example BL, PTL, BL+HP^t, PTL+BN^t"), ("source", "market", "labelled domain"), ("target", "duke", "unlabelled domain"), ("seed", 0, "of the training"),
-                                ("origin", "auto", "real, standin or auto"), ("recipe", "auto", "paper, mini, smoke or auto"), ("variant", "as_paper", "as_paper or as_code"), ("attributes", "peta", "what the attribute model learns from"),
-                                ("data_root", "data", "where real data sets lie, from the repository's root"), ("results_root", "results", "where results go, from the repository's root"), ("device", "auto", "cpu, cuda or auto")):
-        parser.add_argument(f"--{name.replace('_', '-')}", type=type(default), default=default, help=f"{text} (default: {default})")
+    for name, default, text in (("processes", 1, "processes on this machine"),
+                                ("nodes", 1, "machines, each with as many processes"),
+                                ("minutes", 30.0, "how long a process waits for the others"),
+                                ("method", "PTL", "for example BL, PTL, BL+HP^t, PTL+BN^t"),
+                                ("source", "market", "labelled domain"), ("target", "duke", "unlabelled domain"),
+                                ("seed", 0, "of the training"),
+                                ("origin", "auto", "real, standin or auto"),
+                                ("recipe", "auto", "paper, mini, smoke or auto"),
+                                ("variant", "as_paper", "as_paper or as_code"),
+                                ("attributes", "peta", "what the attribute model learns from"),
+                                ("data_root", "data", "where real data sets lie, from the repository's root"),
+                                ("results_root", "results", "where results go, from the repository's root"),
+                                ("device", "auto", "cpu, cuda or auto")):
+        parser.add_argument(f"--{name.replace('_', '-')}", type=type(default), default=default,
+                            help=f"{text} (default: {default})")
     return parser
 
 # %% ../nbs/lib/multi.ipynb #feee3fa3
@@ -127,7 +142,8 @@ def check_shares(recipe: Recipe, method: Method, processes: int) -> None:
 
 def train(given: argparse.Namespace) -> None:
     "One cell of a table: labels, if it needs any, the training, its scores."
-    device, (method,), (seed,) = choose_device(given.device), parse_methods([given.method]), parse_seeds(given.seed, "seed")
+    device, (
+        method,), (seed,) = choose_device(given.device), parse_methods([given.method]), parse_seeds(given.seed, "seed")
     if isinstance(method, SSG):
         raise ValueError(f"{method.name} ends with SSG, which runs in one process; train {method.start.name} here, "
                          "and let the notebook of the table adapt it")
@@ -135,8 +151,10 @@ def train(given: argparse.Namespace) -> None:
     source, target = (load_domain(name, data, given.origin) for name in (given.source, given.target))
     recipe = choose_recipe(given.recipe, source, target, device=device, variant=given.variant)
     check_shares(recipe, method, given.processes * given.nodes)
-    needs, runs = check_domains(recipe, source, target, [method]), ensure_writable(from_root(given.results_root) / "runs")
-    labels = label_folders(Store(runs, device), recipe, needs, label_sources(data, given.origin, given.attributes), [method]) if needs else {}
+    needs = check_domains(recipe, source, target, [method])
+    runs = ensure_writable(from_root(given.results_root) / "runs")
+    labels = (label_folders(Store(runs, device), recipe, needs, label_sources(data, given.origin, given.attributes),
+                            [method]) if needs else {})
     ranks = start_processes(given.processes, device, given.nodes, given.minutes)
     store = _SharedStore(runs, ranks.device, progress=ranks.first, ranks=ranks)
     run = store.make(ReIDRun(recipe, method, source, target, seed, labels))
@@ -149,7 +167,8 @@ def check(given: argparse.Namespace) -> None:
     ranks = start_processes(given.processes, choose_device(given.device), given.nodes, given.minutes)
     table = _differences(ranks)
     if ranks.first: print(table.rename_axis("variant").to_csv(), end="")
-    if not (table < _LIMIT).all().all(): raise SystemExit(f"{ranks.size} processes do not give the result of one")
+    if not (table < _LIMIT).all().all():
+        raise SystemExit(f"{ranks.size} processes do not give the result of one")
 
 
 def main() -> None:

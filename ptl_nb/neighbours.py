@@ -64,7 +64,8 @@ def centred(
 ) -> torch.Tensor: # (N, D) float32, where the features lie
     "Features minus their mean; ValueError where they are not finite, or of fewer than two images."
     x = finite_features(name, features)
-    if len(x) < 2: raise ValueError(f"{name}: {len(x)} images have no pairs")
+    if len(x) < 2:
+        raise ValueError(f"{name}: {len(x)} images have no pairs")
     return (x - x.mean(0)).contiguous()
 
 
@@ -120,7 +121,8 @@ def product_blocks(
     x: torch.Tensor, # (N, D)
 ) -> Iterator[tuple[int, int, np.ndarray]]: # first row, first column, products; the array is overwritten by the next
     "Blocks of x @ x.T on and above the diagonal."
-    on_cpu, buffer = x.device.type == "cpu", np.empty(BLOCK**2, np.float32)
+    on_cpu = x.device.type == "cpu"
+    buffer = np.empty(BLOCK**2, np.float32)
     for i in range(0, len(x), BLOCK):
         for j in range(i, len(x), BLOCK):
             a, b = x[i:i + BLOCK], x[j:j + BLOCK]
@@ -144,7 +146,9 @@ def _scan_rows(start, stop, gram, i0, j0, norms, near, index, far):
     "Offer a block's columns to the images of its rows start..stop."
     last = near.shape[1] - 1
     for i in range(i0 + start, i0 + stop):
-        row, a, peak = gram[i - i0], norms[i], far[i]
+        row = gram[i - i0]
+        a = norms[i]
+        peak = far[i]
         for j in range(j0, j0 + len(row)):
             d = squared_from_product(a, norms[j], row[j - j0])
             if d > peak: peak = d
@@ -157,7 +161,8 @@ def _scan_columns(start, stop, gram, i0, j0, norms, near, index, far):
     "Offer a block's rows to the images of its columns start..stop."
     last = near.shape[1] - 1
     for i in range(i0, i0 + len(gram)):
-        row, a = gram[i - i0], norms[i]
+        row = gram[i - i0]
+        a = norms[i]
         for j in range(j0 + start, j0 + stop):
             d = squared_from_product(a, norms[j], row[j - j0])
             if d > far[j]: far[j] = d
@@ -188,8 +193,11 @@ def _search_blocks(
     kept: np.ndarray | None = None, # (Q, G), see `_keep`
 ) -> tuple[np.ndarray, np.ndarray]: # (N, k) int32 others, (N,) float32 squared distance to the farthest
     "Nearest others of each image, from blocks of products."
-    n, norms = len(x), square_norms(x).cpu().numpy()
-    near, index, far = np.full((n, k), np.inf, np.float32), np.full((n, k), n, np.int32), np.zeros(n, np.float32)
+    n = len(x)
+    norms = square_norms(x).cpu().numpy()
+    near = np.full((n, k), np.inf, np.float32)
+    index = np.full((n, k), n, np.int32)
+    far = np.zeros(n, np.float32)
     with row_threads() as run:
         for i, j, gram in product_blocks(x):
             run(_scan_rows, len(gram), gram, i, j, norms, near, index, far)
@@ -205,9 +213,11 @@ def _search_device(
     rows: torch.Tensor | None = None, # images to search for; left out, all
 ) -> tuple[np.ndarray, np.ndarray]: # as `_search_blocks`
     "Nearest others of each image, in torch where the features lie."
-    norms, rows = square_norms(x), torch.arange(len(x), device=x.device) if rows is None else rows
+    norms = square_norms(x)
+    rows = torch.arange(len(x), device=x.device) if rows is None else rows
     index, far = np.empty((len(rows), k), np.int32), np.empty(len(rows), np.float32)
-    queries, step = 0 if kept is None else len(kept), max(1, 16 * BLOCK**2 // len(x))
+    queries = 0 if kept is None else len(kept)
+    step = max(1, 16 * BLOCK**2 // len(x))
     for s in range(0, len(rows), step):
         at = rows[s:s + step]
         both = norms[at, None] + norms
@@ -233,7 +243,8 @@ class Neighbours(NamedTuple):
 def _in_order(x: torch.Tensor, index: np.ndarray, far: np.ndarray, k: int) -> Neighbours:
     "Candidates (N, K >= k) by their direct distances, the best k of them, the image itself in front."
     n, wide = index.shape
-    if not far.min() > 0: raise ValueError(f"the {n} features are all identical: there is nothing to rank")
+    if not far.min() > 0:
+        raise ValueError(f"the {n} features are all identical: there is nothing to rank")
     d = squared_distances(x, x, np.repeat(np.arange(n, dtype=np.int32), wide), index.ravel()).reshape(n, wide)
     order = np.lexsort((index, d), axis=1)[:, :k]
     index, d = (np.take_along_axis(a, order, axis=1) for a in (index, d))
@@ -265,15 +276,18 @@ def _search_faiss(
 ) -> tuple[np.ndarray, np.ndarray]: # as `_search_blocks`, approximate
     "Nearest others of each image by an inverted file."
     try: import faiss
-    except ImportError as error: raise ImportError("method='faiss' needs faiss: pip install 'ptl_nb[search]', or take method='exact'") from error
-    data, n = np.ascontiguousarray(x.cpu().numpy()), len(x)
+    except ImportError as error:
+        raise ImportError("method='faiss' needs faiss: pip install 'ptl_nb[search]', or take method='exact'") from error
+    data = np.ascontiguousarray(x.cpu().numpy())
+    n = len(x)
     cells = max(1, min(int(4 * n**0.5), n // 40))   # at least 40 images to place a cell with
     index = faiss.IndexIVFFlat(faiss.IndexFlatL2(data.shape[1]), data.shape[1], cells)
     index.train(data)
     index.add(data)
     index.nprobe = min(probes, cells)
     found = index.search(data, k + 1)[1]
-    others = np.take_along_axis(found, np.argsort(found == np.arange(n)[:, None], axis=1, kind="stable"), axis=1)[:, :k].astype(np.int32)
+    others = np.take_along_axis(found, np.argsort(found == np.arange(n)[:, None], axis=1, kind="stable"),
+                                axis=1)[:, :k].astype(np.int32)
     poor = np.flatnonzero((others < 0).any(1))
     if len(poor): others[poor] = _search_device(x, k, rows=torch.from_numpy(poor).to(x.device))[0]
     return others, _farthest(x)
@@ -297,7 +311,10 @@ def centred_neighbours(
     kept: np.ndarray | None = None, # 'exact' only: (Q, G) float32 to fill, see `_keep`
 ) -> Neighbours:
     "As `neighbours`, of features that are centred already; distances are kept on the way where they are wanted."
-    if not (isinstance(k, Integral) and 0 < k < len(x)): raise ValueError(f"{len(x)} images are too few for {k} neighbours each: give at least {max(k, 1) + 1}, or a smaller k (at least 1)")
+    if not (isinstance(k, Integral) and 0 < k < len(x)):
+        raise ValueError(f"{len(x)} images are too few for {k} neighbours each: give at least {max(k, 1) + 1}, "
+                         "or a smaller k (at least 1)")
     if method == "exact": return _exact(x, k, kept)
-    if method != "faiss": raise ValueError(f"unknown method '{method}': expected 'exact' or 'faiss'")
+    if method != "faiss":
+        raise ValueError(f"unknown method '{method}': expected 'exact' or 'faiss'")
     with full_precision(x.device): return _in_order(x, *_search_faiss(x, min(k + _SPARE, len(x) - 1), probes), k)

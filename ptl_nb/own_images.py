@@ -42,7 +42,8 @@ def read_columns(
     columns: dict[str, str],  # what they are called here, first the paths: what they are called in the file
 ) -> pd.DataFrame:
     "Some columns as text without the blanks around them, paths as they are; ValueError where it is no such table."
-    if not path.is_file(): raise FileNotFoundError(f"{path} is no file: give the path of a table")
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} is no file: give the path of a table")
     options = dict(dtype=str, keep_default_na=False, encoding="utf-8-sig", skip_blank_lines=False, index_col=False)
     try:
         header, table = pd.read_csv(path, header=None, nrows=1, **options), pd.read_csv(path, **options)
@@ -69,7 +70,8 @@ class FilesRefused(ValueError):
     "Lines or files of a domain that cannot be used."
     def __init__(self, message: str, root: Path, rest: list[str], faults: dict[str, str] | None = None):
         super().__init__(message)
-        self.root, self.rest, self.faults = root, rest, faults  # folder, the images in it with which nothing is wrong so far, and why the others are refused
+        # folder, the images in it with which nothing is wrong so far, and why the others are refused
+        self.root, self.rest, self.faults = root, rest, faults
 
 
 def _accuse(faults: dict[int, str], table: pd.DataFrame, bad: pd.Series, column: str, why: str | pd.Series) -> None:
@@ -106,13 +108,15 @@ def _csv_numbers(table: pd.DataFrame, faults: dict[int, str], named: bool) -> pd
 
 # %% ../nbs/lib/own_images.ipynb #ad3e051c
 def _state(base: str, path: str, listings: dict) -> str:
-    "'' for a file inside `base`, else 'missing', 'outside' or 'odd'; folders are resolved and listed once, in `listings`."
-    inside = lambda real: os.path.commonpath([base, real]) == base
+    """'' for a file inside `base`, else 'missing', 'outside' or 'odd'; folders are resolved and listed once, in
+    `listings`."""
+    def inside(real): return os.path.commonpath([base, real]) == base
     parent, name = posixpath.split(path)
     if parent not in listings:
         real = os.path.realpath(os.path.join(base, parent))
         entries = os.scandir(real) if inside(real) and os.path.isdir(real) else ()
-        listings[parent] = real, {e.name: (e.is_symlink(), os.path.isfile(e.path) if e.is_symlink() else e.is_file()) for e in entries}
+        listings[parent] = real, {e.name: (e.is_symlink(), os.path.isfile(e.path) if e.is_symlink() else e.is_file())
+                                  for e in entries}
     real, entries = listings[parent]
     if not inside(real):
         return "outside"
@@ -139,10 +143,12 @@ def _alike(base: str, path: str) -> str:
 def _csv_paths(path: Path, table: pd.DataFrame, faults: dict[int, str]) -> pd.DataFrame:
     "The same table with normal paths as the disk spells them, each of them an image file inside the folder of the csv."
     _accuse(faults, table, table["path"] == "", "path", "is empty")
-    _accuse(faults, table, table["path"].str.contains("\0", regex=False), "path", "holds a NUL character: write the table again as text")
+    _accuse(faults, table, table["path"].str.contains("\0", regex=False), "path",
+            "holds a NUL character: write the table again as text")
     _accuse(faults, table, table["path"].map(posixpath.isabs), "path", "is absolute: write it relative to the csv")
     table = table.assign(path=table["path"].map(posixpath.normpath))
-    base, listings = os.path.realpath(path.parent), {}
+    base = os.path.realpath(path.parent)
+    listings = {}
     def state_of(p: str) -> str:
         return "odd" if "\0" in p else "outside" if p.split("/")[0] in ("..", "") else _state(base, p, listings)
 
@@ -161,7 +167,8 @@ def _csv_paths(path: Path, table: pd.DataFrame, faults: dict[int, str]) -> pd.Da
     _accuse(faults, table, state == "odd", "path", "is not a file: name an image file")
     other = ~table["path"].str.lower().str.endswith(IMAGE_ENDINGS)
     _accuse(faults, table, other, "path", f"does not end like an image ({' '.join(IMAGE_ENDINGS)})")
-    _accuse(faults, table, table["path"].duplicated(), "path", "is listed more than once: an image belongs to one split, once")
+    _accuse(faults, table, table["path"].duplicated(), "path",
+            "is listed more than once: an image belongs to one split, once")
     return table
 
 # %% ../nbs/lib/own_images.ipynb #beca8069
@@ -187,7 +194,9 @@ def _number_cameras(
         )
     own = names.str.fullmatch(r"\d{1,9}").all() and len({int(n) for n in different} - {0}) == len(different)
     numbers = {n: int(n) if own else i for i, n in enumerate(different, start=1)}
-    return names.map(numbers).to_numpy(np.int64), {number: name for name, number in sorted(numbers.items(), key=lambda pair: pair[1])}
+    return names.map(numbers).to_numpy(np.int64), {number: name
+                                                   for name, number in sorted(numbers.items(),
+                                                                              key=lambda pair: pair[1])}
 
 # %% ../nbs/lib/own_images.ipynb #5d1c9a03
 _UNKNOWN = ("", "na", "n/a", "nan", "nat", "none", "null")  # what tables write where they know nothing
@@ -216,7 +225,8 @@ def _moments(
     known = values.notna() & ~text.str.casefold().isin(_UNKNOWN)
     text = text.where(known)
     numbers = pd.to_numeric(text, errors="coerce").astype(np.float64)
-    numbers, dates = numbers.where(np.isfinite(numbers)), _dates(text)
+    numbers = numbers.where(np.isfinite(numbers))
+    dates = _dates(text)
     count = numbers.notna().sum()
     numeric = count and (count == known.sum() or count > dates.notna().sum())
     times = numbers if numeric else dates
@@ -265,7 +275,8 @@ def own_times(values) -> tuple[pd.Series, pd.Series, str]:
 # %% ../nbs/lib/own_images.ipynb #5713c694
 def _own_name(path: Path) -> str:
     "A name for a path of the user's, never that of a known dataset, of which file names can be made."
-    name = path.parent.name if path.name.lower() == "domain.csv" else path.stem if path.suffix.lower() == ".csv" else path.name
+    name = (path.parent.name if path.name.lower() == "domain.csv" else path.stem if path.suffix.lower() == ".csv"
+            else path.name)
     plain = "".join(c if c.isprintable() and c not in "*?[]\\" else "_" for c in unicodedata.normalize("NFC", name))
     if plain in KNOWN: return f"{plain}-files"
     return short_name(plain[:40], 80) or "files"
@@ -282,7 +293,9 @@ def read_csv(path: Path, camera: str = "", time: str = "") -> Domain:
         )
     if faults:
         lines = [faults[row] for row in sorted(faults)]
-        message = f"{path}, " + "\n".join(lines[:_MOST]) + (f"\n... and {len(lines) - _MOST} lines more" if len(lines) > _MOST else "")
+        message = (f"{path}, "
+                   + "\n".join(lines[:_MOST]) + (f"\n... and {len(lines) - _MOST} lines more" if len(lines) > _MOST
+                                                 else ""))
         raise FilesRefused(message, path.parent, table["path"][~table.index.isin(list(faults))].tolist())
     names = None
     if camera: camids, names = _number_cameras(table["camid"]); table = table.assign(camid=camids)
@@ -305,8 +318,10 @@ def _file_fault(base: str, path: str, listings: dict, stems: Counter) -> str:
     if state == "outside": return "is a link that leaves the folder: copy the image in its place"
     if state == "missing": return "is a link to nothing: copy the image in its place, or delete the link"
     if not os.path.isfile(os.path.join(base, path)): return "is not a regular file: move it away"
-    if "\\" in path or not path.isprintable(): return "has a name with a backslash, a control character or broken text: rename it"
-    return "differs from another image in its ending only: rename one of them" if stems[posixpath.splitext(path)[0]] > 1 else ""
+    if "\\" in path or not path.isprintable():
+        return "has a name with a backslash, a control character or broken text: rename it"
+    return ("differs from another image in its ending only: rename one of them"
+            if stems[posixpath.splitext(path)[0]] > 1 else "")
 
 
 def refuse_files(
@@ -319,16 +334,23 @@ def refuse_files(
         lines = [f"  {name!r} {why}" for name, why in sorted(faults.items())]
         more = [f"  ... and {len(lines) - _MOST} more"] if len(lines) > _MOST else []
         first = f"{source}: {len(faults)} {'file' if len(faults) == 1 else 'files'} cannot be used, nothing was done:"
-        raise FilesRefused("\n".join([first, *lines[:_MOST], *more]), source, list(rest), faults) from None          # a shorter list that it completes is not shown
+        # a shorter list that it completes is not shown
+        raise FilesRefused("\n".join([first, *lines[:_MOST], *more]), source, list(rest), faults) from None
 
 # %% ../nbs/lib/own_images.ipynb #a2eb33e2
 def _found(paths: list[str], pattern: str, what: str, folder: Path) -> list[str]:
     "What a regular expression's group finds in each path; ValueError where the expression does not fit."
     try: expression = re.compile(pattern)
-    except re.error as error: raise ValueError(f"{what} is {pattern!r}, which is no regular expression ({error}); an example: {what}='_c(\\\\d+)'") from None
-    if expression.groups != 1: raise ValueError(f"{what} is {pattern!r} with {expression.groups} groups; put brackets around the one part that is the {what}")
+    except re.error as error:
+        raise ValueError(f"{what} is {pattern!r}, which is no regular expression ({error}); "
+                         f"an example: {what}='_c(\\\\d+)'") from None
+    if expression.groups != 1:
+        raise ValueError(f"{what} is {pattern!r} with {expression.groups} groups; "
+                         f"put brackets around the one part that is the {what}")
     found = {p: m[1] if (m := expression.search(p)) else None for p in paths}
-    refuse_files(f"{folder} with {what}={pattern!r}", {p: f"has no {what} in its path: rename it, or change the expression" for p, name in found.items() if not name})
+    refuse_files(f"{folder} with {what}={pattern!r}",
+                 {p: f"has no {what} in its path: rename it, or change the expression" for p, name in found.items()
+                  if not name})
     return list(found.values())
 
 
@@ -349,14 +371,19 @@ def read_folder(
     "A domain of unlabelled images: all of them in train, pid -1; ValueError naming all files that cannot be used."
     paths = walk_images(folder)
     if not paths:
-        raise ValueError(f"{folder} holds no images ({' '.join(IMAGE_ENDINGS)}): convert what is there to one of these, or name another folder")
-    base, listings, stems = os.path.realpath(folder), {}, Counter(posixpath.splitext(p)[0] for p in paths)
+        raise ValueError(f"{folder} holds no images ({' '.join(IMAGE_ENDINGS)}): convert what is there to one of "
+                         "these, or name another folder")
+    base = os.path.realpath(folder)
+    listings = {}
+    stems = Counter(posixpath.splitext(p)[0] for p in paths)
     faults = {p: why for p in paths if (why := _file_fault(base, p, listings, stems))}
     refuse_files(folder, faults, [p for p in paths if p not in faults])
     if all((folder / part).is_dir() for part in TREE.values()) and not read_marker(folder):
-        warnings.warn(f"{folder} is a labelled dataset, but a path to a folder reads all of its images, test images too, "
+        warnings.warn(f"{folder} is a labelled dataset, but a path to a folder reads all of "
+                      "its images, test images too, "
                       "as unlabelled: load_domain('market', root=...) and its like read the labels", stacklevel=3)
-    camids, cameras = _number_cameras(_found(paths, camera, "camera", folder) if camera else [p.split("/")[0] if "/" in p else "." for p in paths])
+    camids, cameras = _number_cameras(_found(paths, camera, "camera", folder) if camera
+                                      else [p.split("/")[0] if "/" in p else "." for p in paths])
     train = image_table(paths, np.full(len(paths), -1), camids, _path_times(paths, time, folder) if time else None)
     named = {"name": _own_name(folder.resolve())} | read_marker(folder, folder.parent)
     return Domain(**named, root=folder, train=train, query=train[:0], gallery=train[:0], cameras=cameras)

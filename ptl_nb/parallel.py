@@ -41,20 +41,24 @@ def start_processes(
     nodes: int = 1,            # machines; on more than one, SLURM or torchrun starts the processes
     minutes: float = 30,       # how long a process waits for the others before it gives up
 ) -> Ranks:
-    "Start the other processes, which run the same command, or join those that torchrun or SLURM has started; ImportError without Lightning Fabric."
-    if processes < 1 or nodes < 1: raise ValueError(f"{processes} processes on {nodes} machines; both are at least 1")
+    """Start the other processes, which run the same command, or join those that torchrun or SLURM has started;
+    ImportError without Lightning Fabric."""
+    if processes < 1 or nodes < 1:
+        raise ValueError(f"{processes} processes on {nodes} machines; both are at least 1")
     if not 0 < minutes < 1e6:
         raise ValueError(f"minutes is {minutes}; a process waits for the others for some time, in minutes")
     if processes * nodes == 1: return Ranks(device=device)
     try:
         from lightning_fabric import Fabric
         from lightning_fabric.strategies import DDPStrategy
-    except ImportError: raise ImportError("several processes need Lightning Fabric: pip install 'ptl_nb[multi]'") from None
+    except ImportError:
+        raise ImportError("several processes need Lightning Fabric: pip install 'ptl_nb[multi]'") from None
     cuda = torch.device(device).type == "cuda"
     strategy = DDPStrategy(process_group_backend="nccl" if cuda else "gloo", timeout=timedelta(minutes=minutes))
     fabric = Fabric(accelerator="cuda" if cuda else "cpu", devices=processes, num_nodes=nodes, strategy=strategy)
     fabric.launch()
-    if not cuda: atexit.register(distributed.destroy_process_group)      # a thread of gloo that nobody has joined can abort a process that is through; for NCCL Fabric does the same
+    # a thread of gloo that nobody has joined can abort a process that is through; for NCCL Fabric does the same
+    if not cuda: atexit.register(distributed.destroy_process_group)
     return Ranks(fabric.global_rank, fabric.world_size, str(fabric.device))
 
 # %% ../nbs/lib/parallel.ipynb #a4cbe4ee
@@ -64,7 +68,9 @@ def shard(
     name: str = "rows",        # what to call them in the error
 ) -> slice:
     "This process's rows of a batch; ValueError where they cannot be shared equally."
-    if n % ranks.size: raise ValueError(f"{name} is {n}, which {ranks.size} processes cannot share equally; take a number of processes that divides it, or change the batch")
+    if n % ranks.size:
+        raise ValueError(f"{name} is {n}, which {ranks.size} processes cannot share equally; take a number of "
+                         "processes that divides it, or change the batch")
     each = n // ranks.size
     return slice(ranks.rank * each, (ranks.rank + 1) * each)
 
@@ -83,7 +89,8 @@ class _Gather(torch.autograd.Function):
     "Rows of all processes; every process has the whole gradient of them, and passes on that of its own."
     @staticmethod
     def forward(ctx, x: Tensor, ranks: Ranks) -> Tensor:
-        ctx.mine, parts = shard(len(x) * ranks.size, ranks), [torch.empty_like(x) for _ in range(ranks.size)]
+        ctx.mine = shard(len(x) * ranks.size, ranks)
+        parts = [torch.empty_like(x) for _ in range(ranks.size)]
         distributed.all_gather(parts, x)
         return torch.cat(parts)
 
@@ -92,12 +99,14 @@ class _Gather(torch.autograd.Function):
 
 
 def all_gather_outputs(
-    out: dict,                 # tensors (B / n, …), or lists of them, by name: outputs of a network for this process's rows
+    # tensors (B / n, …), or lists of them, by name: outputs of a network for this process's rows
+    out: dict,
     ranks: Ranks,
 ) -> dict:                     # the same for all B rows, on every process
-    "Outputs of the whole batch; a loss of them that every process computes alike has the gradient of one process, once `add_gradients` has added it up."
+    """Outputs of the whole batch; a loss of them that every process computes alike has the gradient of one process,
+    once `add_gradients` has added it up."""
     if ranks.size == 1: return out
-    whole = lambda x: _Gather.apply(x.contiguous(), ranks)
+    def whole(x): return _Gather.apply(x.contiguous(), ranks)
     return {name: [whole(x) for x in value] if isinstance(value, list) else whole(value) for name, value in out.items()}
 
 # %% ../nbs/lib/parallel.ipynb #7699e737
@@ -133,10 +142,14 @@ class _Sum(torch.autograd.Function):
 
 
 class _CPUNorm(nn.modules.batchnorm._BatchNorm):
-    "Batch normalisation over the rows of all processes, each of which has equally many; for CPUs, where torch has none."
+    """Batch normalisation over the rows of all processes, each of which has equally many; for CPUs, where torch has
+    none."""
     def forward(self, x: Tensor) -> Tensor:
-        if not self.training: return F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps)
-        values, dims, shape = at_least_fp32(x), (0, *range(2, x.ndim)), (1, -1, *[1] * (x.ndim - 2))
+        if not self.training:
+            return F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps)
+        values = at_least_fp32(x)
+        dims = (0, *range(2, x.ndim))
+        shape = (1, -1, *[1] * (x.ndim - 2))
         m = x.numel() // x.shape[1] * distributed.get_world_size()
         mean = _Sum.apply(values.sum(dims)) / m
         centred = values - mean.view(shape)
@@ -156,10 +169,13 @@ class _CUDANorm(nn.SyncBatchNorm):
 # %% ../nbs/lib/parallel.ipynb #2e4914d2
 @contextmanager
 def shared_norms(net: nn.Module, ranks: Ranks) -> Iterator[None]:
-    "Inside, the BN layers of a network normalise over the rows of all processes; ValueError for a kind of BN that cannot."
-    norms = [(m, type(m)) for m in net.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)] if ranks.size > 1 else []
+    """Inside, the BN layers of a network normalise over the rows of all processes; ValueError for a kind of BN that
+    cannot."""
+    norms = ([(m, type(m)) for m in net.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)] if ranks.size > 1
+             else [])
     if other := next((kind.__name__ for _, kind in norms if kind not in (nn.BatchNorm1d, nn.BatchNorm2d)), None):
-        raise ValueError(f"{other} normalises the rows of one process only; train this network in one process, or take a backbone with BatchNorm2d")
+        raise ValueError(f"{other} normalises the rows of one process only; train this network in one process, or take "
+                         "a backbone with BatchNorm2d")
     for m, _ in norms: m.__class__ = _CUDANorm if torch.device(ranks.device).type == "cuda" else _CPUNorm
     try: yield
     finally:

@@ -28,7 +28,8 @@ _LISTS = ("seeds", "methods", "lengths")     # parameters that may be a list in 
 
 def check_parameters(
     namespace: dict,                  # a papermill notebook's `globals()`
-    numbers: tuple[str, ...] = (),    # text parameters in which a number can only mean its own text, which takes its place
+    # text parameters in which a number can only mean its own text, which takes its place
+    numbers: tuple[str, ...] = (),
     empty: tuple[str, ...] = (),      # text parameters that may be empty though their defaults are not
 ) -> None:
     "ValueError for an injected name that the parameters cell does not have, or a value of another type than it says."
@@ -45,7 +46,8 @@ def check_parameters(
         _check_value(name, declared, namespace[name], name in empty)
     asked = namespace.get("recipe", "auto")
     if namespace.get("smoke") and asked not in ("auto", "smoke"):
-        raise ValueError(f"smoke=True runs the recipe 'smoke', and recipe={asked!r} asks for another; give one of the two")
+        raise ValueError(f"smoke=True runs the recipe 'smoke', and recipe={asked!r} asks for "
+                         "another; give one of the two")
 
 
 def _statements(cell: str) -> list[ast.stmt]:
@@ -64,15 +66,19 @@ def _declared(bodies: list[list[ast.stmt]]) -> dict[str, ast.AnnAssign]:
     return known
 
 
-def _is_number(value) -> bool: return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < math.inf
+def _is_number(value) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < math.inf
 
 
 def _check_value(name: str, declared: ast.AnnAssign, value, may_be_empty: bool) -> None:
-    kind, default = declared.annotation.id, getattr(declared.value, "value", "")
+    kind = declared.annotation.id
+    default = getattr(declared.value, "value", "")
     if value is None and default is None: return
-    right = isinstance(value, bool) if kind == "bool" else isinstance(value, _PARAMETER_TYPES[kind]) and (kind == "str" or _is_number(value))
+    right = (isinstance(value, bool) if kind == "bool" else isinstance(value, _PARAMETER_TYPES[kind])
+             and (kind == "str" or _is_number(value)))
     if not right:
-        lost = f"; papermill's -p makes a number, True, False or None of such a text: use -r {name} instead of -p {name}, or ./ before a path (./007)"
+        lost = (f"; papermill's -p makes a number, True, False or None of such a text: use -r {name} instead of -p "
+                f"{name}, or ./ before a path (./007)")
         raise ValueError(f"parameter {name} is {value!r}; it must be {kind}{lost if kind == 'str' else ''}")
     if kind == "str" and not value.strip() and default and not may_be_empty:
         raise ValueError(f"parameter {name} is {value!r}; it must not be empty (default: {default!r})")
@@ -93,7 +99,8 @@ def choose_device(device: str) -> str:
     "'auto' as 'cuda' where there is one, else 'cpu'; ValueError for a device that is not there."
     if device == "auto": return "cuda" if torch.cuda.is_available() else "cpu"
     if re.fullmatch(r"cuda(:\d+)?", str(device)) and torch.cuda.is_available() or device == "cpu": return device
-    raise ValueError(f"device is {device!r}; this machine has cpu{' and cuda' if torch.cuda.is_available() else ' only'}; 'auto' takes the best")
+    raise ValueError(f"device is {device!r}; this machine has "
+                     f"cpu{' and cuda' if torch.cuda.is_available() else ' only'}; 'auto' takes the best")
 
 
 def in_test() -> bool:
@@ -107,8 +114,10 @@ def choose_recipe(
     device: str = "cpu",
     **changes,                      # fields to replace, by name
 ) -> Recipe:
-    "A recipe by name; 'auto' is 'paper' where there is a GPU and all data are real, else 'mini'. Unknown names are ValueErrors with the nearest known one."
-    if name == "auto": name = "paper" if torch.device(device).type == "cuda" and not any(d.standin for d in domains) else "mini"
+    """A recipe by name; 'auto' is 'paper' where there is a GPU and all data are real, else 'mini'. Unknown names are
+    ValueErrors with the nearest known one."""
+    if name == "auto":
+        name = "paper" if torch.device(device).type == "cuda" and not any(d.standin for d in domains) else "mini"
     known = [f.name for f in fields(Recipe)]
     for given, names, what in ((name, RECIPES, "recipe"), *((change, known, "recipe field") for change in changes)):
         if given not in names:

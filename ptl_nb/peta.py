@@ -28,15 +28,19 @@ __all__ = ['PETA_COLOURS', 'PETA_NAMES', 'PETA_PLACES', 'PETA_SIGNS', 'read_peta
 
 # %% ../nbs/lib/peta.ipynb #a480e441
 _PETA_COLOUR_NAMES = ("Black", "Blue", "Brown", "Green", "Grey", "Orange", "Pink", "Purple", "Red", "White", "Yellow")
-PETA_COLOURS = {f"{place}Colour": tuple(place + c for c in _PETA_COLOUR_NAMES) for place in ("upperBody", "lowerBody", "hair", "footwear")}  # for `LabelSet.grouped`
+PETA_COLOURS = {f"{place}Colour": tuple(place + c for c in _PETA_COLOUR_NAMES)
+                for place in ("upperBody", "lowerBody", "hair", "footwear")}  # for `LabelSet.grouped`
 _PETA_OTHERS = {
     "lowerBody": "Casual Formal Capri HotPants Jeans LongSkirt Shorts ShortSkirt Suits Trousers Plaid ThinStripes",
     "personal": "Less15 Less30 Less45 Less60 Larger60 Female Male",
-    "upperBody": "Casual Formal Plaid Logo ThinStripes LongSleeve NoSleeve ShortSleeve Tshirt VNeck Jacket Suit Sweater ThickStripes Other",
+    "upperBody": "Casual Formal Plaid Logo ThinStripes LongSleeve NoSleeve ShortSleeve Tshirt VNeck Jacket "
+    "Suit Sweater ThickStripes Other",
     "hair": "Bald Long Short", "footwear": "Boots LeatherShoes Sandals Shoes Sneaker Stocking",
-    "carrying": "BabyBuggy Backpack ShoppingTro Umbrella Folder LuggageCase MessengerBag PlasticBags Suitcase Other Nothing",
+    "carrying": "BabyBuggy Backpack ShoppingTro Umbrella Folder LuggageCase MessengerBag "
+    "PlasticBags Suitcase Other Nothing",
     "accessory": "Headphone HairBand Hat Kerchief Muffler Sunglasses Nothing"}
-PETA_NAMES = (*(c for group in PETA_COLOURS.values() for c in group), *(place + n for place, names in _PETA_OTHERS.items() for n in names.split()))
+PETA_NAMES = (*(c for group in PETA_COLOURS.values() for c in group),
+              *(place + n for place, names in _PETA_OTHERS.items() for n in names.split()))
 _PETA_LEFT_OUT = ("accessoryFaceMask", "lowerBodyLogo", "accessoryShawl", "lowerBodyThickStripes")
 _PETA_SPELLINGS = {"footwearSneakers": "footwearSneaker"}
 _PETA_FOLDERS = ("3DPeS", "CAVIAR4REID", "CUHK", "GRID", "MIT", "PRID", "SARC3D", "TownCentre", "VIPeR", "i-LID")
@@ -60,13 +64,16 @@ def _read_label_txt(
     "One row per identity; ValueError naming line and word."
     try: lines = file.read_text(encoding="utf-8").splitlines()
     except UnicodeDecodeError as error: raise ValueError(f"{file} is not text ({error}): fetch PETA again.") from error
-    rows, left_out = {}, 0
+    rows = {}
+    left_out = 0
     for n, line in enumerate(lines, 1):
         identity, *names = line.split() or [""]
         if not identity: continue
         at = np.array([_peta_index(name, f"{file}, line {n}") for name in names], np.int64)
         row = np.bincount(at[at >= 0], minlength=len(PETA_NAMES)) > 0
-        if identity in rows and (rows[identity] != row).any(): raise ValueError(f"{file}, line {n}: id {identity!r} has other attributes than before. Keep one of the lines.")
+        if identity in rows and (rows[identity] != row).any():
+            raise ValueError(f"{file}, line {n}: id {identity!r} has other attributes than "
+                             "before. Keep one of the lines.")
         rows[identity], left_out = row, left_out + int((at < 0).sum())
     return rows, left_out
 
@@ -79,13 +86,17 @@ def _peta_folder(
     rows, left_out = _read_label_txt(archive / "Label.txt")
     entries = sorted(p for p in archive.rglob("*") if p.is_file() and p.name != "Label.txt")
     pictures = [p for p in entries if p.suffix.lower() in IMAGE_ENDINGS and not p.name.startswith(".")]
-    key = lambda name: next((k for k in (name.split("_")[0], name.split("_")[0].rsplit(".", 1)[0]) if k in rows), None)
+    def key(name):
+        return next((k for k in (name.split("_")[0], name.split("_")[0].rsplit(".", 1)[0]) if k in rows), None)
     keys = [key(p.name) for p in pictures]
-    nameless, faceless = [p for p, k in zip(pictures, keys) if k is None], sorted(set(rows) - set(keys))
+    nameless = [p for p, k in zip(pictures, keys) if k is None]
+    faceless = sorted(set(rows) - set(keys))
     if strict and nameless:
-        raise ValueError(f"{len(nameless)} of {len(pictures)} images in {archive} have no line in Label.txt, the first {nameless[0].name!r}: fetch PETA again, or read with strict=False to leave them out.")
+        raise ValueError(f"{len(nameless)} of {len(pictures)} images in {archive} have no line in Label.txt, the first "
+                         f"{nameless[0].name!r}: fetch PETA again, or read with strict=False to leave them out.")
     if strict and faceless:
-        raise ValueError(f"{len(faceless)} of {len(rows)} ids in {archive / 'Label.txt'} have no image, the first {faceless[0]!r}: extract the images again, or read with strict=False.")
+        raise ValueError(f"{len(faceless)} of {len(rows)} ids in {archive / 'Label.txt'} have no image, the first "
+                         f"{faceless[0]!r}: extract the images again, or read with strict=False.")
     counted = {"identities": len(rows), "images without a line": len(nameless), "ids without an image": len(faceless),
                "uses of left-out names": left_out, "other files": len(entries) - len(pictures)}
     return [p for p, k in zip(pictures, keys) if k is not None], [rows[k] for k in keys if k is not None], counted
@@ -96,19 +107,24 @@ def read_peta_tree(
     strict: bool = True, # images without a line, or ids without an image, are errors; else counted and left out
     folders: Sequence[str] = _PETA_FOLDERS, # the parts to read
 ) -> LabelSet: # 105 two-way attributes, partition 'authors'
-    "PETA (Deng et al., 2014) from its original tree, the form that the paper's authors read; or a stand-in in its form."
+    """PETA (Deng et al., 2014) from its original tree, the form that the paper's authors read; or a stand-in in its
+    form."""
     root = next((p for p in (Path(folder) / "PETA dataset", Path(folder)) if p.is_dir()), Path(folder))
     absent = [f for f in folders if not (root / f / "archive" / "Label.txt").is_file()]
-    if absent: raise FileNotFoundError(f"{root} lacks {', '.join(f'{f}/archive/Label.txt' for f in absent)}: unzip PETA.zip there, or name the `folders` to read.")
+    if absent:
+        raise FileNotFoundError(f"{root} lacks {', '.join(f'{f}/archive/Label.txt' for f in absent)}: unzip PETA.zip "
+                                "there, or name the `folders` to read.")
     paths, rows, report = [], [], {}
     for name in folders:
         files, labels, counted = _peta_folder(root / name / "archive", strict)
         paths += [p.relative_to(root).as_posix() for p in files]; rows += labels
         report = {k: report.get(k, 0) + v for k, v in counted.items()}
-    if not paths: raise ValueError(f"{root} holds no labelled images: unzip PETA.zip there.")
+    if not paths:
+        raise ValueError(f"{root} holds no labelled images: unzip PETA.zip there.")
     check_links(root, paths)
     splits = {"authors": authors_split(np.random.RandomState(1).permutation(len(paths)))}
-    return LabelSet(**({"name": "peta"} | read_marker(root, root.parent)), root=root, paths=np.array(paths, object), vocabulary=Vocabulary.two_way(PETA_NAMES),
+    return LabelSet(**({"name": "peta"} | read_marker(root, root.parent)), root=root, paths=np.array(paths, object),
+                    vocabulary=Vocabulary.two_way(PETA_NAMES),
                     attributes=two_way(np.stack(rows)), splits=splits, report=report)
 
 # %% ../nbs/lib/peta.ipynb #6471e289
@@ -117,20 +133,28 @@ def read_peta_mat(
 ) -> LabelSet: # 105 two-way attributes in the order of PETA_NAMES, partitions '0'..'4' of train, val, test
     "PETA from PETA.mat, or a stand-in in its form."
     root = Path(folder)
-    file, marker = root / "PETA.mat", read_marker(root)
+    file = root / "PETA.mat"
+    marker = read_marker(root)
     peta = mat_struct(file, "peta")
-    if len(peta) < 4 or np.ndim(peta[0]) != 2: raise ValueError(f"{file}: the structure has the fields {', '.join(peta.dtype.names)}, expected data, names, selection and partitions: another version of the file.")
-    data, names = peta[0], cell_texts(peta[1])
+    if len(peta) < 4 or np.ndim(peta[0]) != 2:
+        raise ValueError(f"{file}: the structure has the fields {', '.join(peta.dtype.names)}, expected data, names, "
+                         "selection and partitions: another version of the file.")
+    data = peta[0]
+    names = cell_texts(peta[1])
     if data.shape[1] != 4 + len(names) or len(names) != len(PETA_NAMES):
-        raise ValueError(f"{file}: a table of {data.shape[1]} columns with {len(names)} names, expected 4 + {len(PETA_NAMES)}: another version of the file.")
+        raise ValueError(f"{file}: a table of {data.shape[1]} columns with {len(names)} names, expected 4 + "
+                         f"{len(PETA_NAMES)}: another version of the file.")
     at = [_peta_index(n, str(file)) for n in names]
-    if sorted(at) != list(range(len(PETA_NAMES))): raise ValueError(f"{file}: {len(set(at) - {-1})} of PETA's {len(PETA_NAMES)} attributes occur, some twice or left-out ones: another version of the file.")
+    if sorted(at) != list(range(len(PETA_NAMES))):
+        raise ValueError(f"{file}: {len(set(at) - {-1})} of PETA's {len(PETA_NAMES)} attributes occur, some twice or "
+                         "left-out ones: another version of the file.")
     expect_images(len(data), 19_000, file, bool(marker))
     files = listed_images(root / "images", [f"{i:05d}.png" for i in range(1, len(data) + 1)], file)
     paths = [f"images/{name}" for name in files]
     yes = checked_values(data[:, 4:], names, paths, (0, 1), file)[:, np.argsort(at)]
     splits = published_partitions(peta[3], ("train", "val", "test"), len(data), file)
-    return LabelSet(**({"name": "peta"} | marker), root=root, paths=np.array(paths, object), vocabulary=Vocabulary.two_way(PETA_NAMES), attributes=two_way(yes), splits=splits)
+    return LabelSet(**({"name": "peta"} | marker), root=root, paths=np.array(paths, object),
+                    vocabulary=Vocabulary.two_way(PETA_NAMES), attributes=two_way(yes), splits=splits)
 
 # %% ../nbs/lib/peta.ipynb #c9a7b736
 PETA_PLACES = ("peta", "PETA", "PETA dataset", "PETA-New", ".")  # folders it may lie in
@@ -145,7 +169,8 @@ def read_peta(
     "PETA in whichever form is there."
     there = [("tree", read_peta_tree, PETA_SIGNS[:2]), ("mat", read_peta_mat, PETA_SIGNS[2:])]
     readers = {form: reader for form, reader, signs in there if any(any(Path(folder).glob(s)) for s in signs)}
-    if first not in ("tree", "mat"): raise ValueError(f"first is {first!r}: 'tree' or 'mat'.")
+    if first not in ("tree", "mat"):
+        raise ValueError(f"first is {first!r}: 'tree' or 'mat'.")
     if not readers:
         raise FileNotFoundError(f"{folder} holds none of {', '.join(PETA_SIGNS)}: "
                                 "place PETA there, in one of its forms.")
@@ -175,7 +200,8 @@ def export_peta_tree(
     scenes = pd.factorize(pd.Series(paths).str.extract(r"/c(\d+)_", expand=False))[0] % len(_PETA_FOLDERS)
     with new_folder(folder) as new:
         for s, place in enumerate(_PETA_FOLDERS):
-            archive, lines = new / "PETA dataset" / place / "archive", []
+            archive = new / "PETA dataset" / place / "archive"
+            lines = []
             archive.mkdir(parents=True)
             for n, i in enumerate(np.flatnonzero(scenes == s), 1):
                 file = f"{n:04d}.jpg" if place == "CUHK" else f"{n:04d}_1.jpg"
@@ -202,7 +228,8 @@ def export_peta_mat(
         (new / "images").mkdir()
         for i, path in enumerate(paths, 1):
             with Image.open(domain.root / path) as image: image.convert("RGB").save(new / f"images/{i:05d}.png")
-        peta = {"data": data, "attribute": mat_cells(PETA_NAMES, (-1, 1)), "selected_attribute": np.arange(1, 36)[None], "partition": mat_cells(splits, (5, 1))}
+        peta = {"data": data, "attribute": mat_cells(PETA_NAMES, (-1, 1)), "selected_attribute": np.arange(1, 36)[None],
+                "partition": mat_cells(splits, (5, 1))}
         savemat(new / "PETA.mat", {"peta": peta}, do_compression=True)
         shutil.copyfile(domain.root / STANDIN_MARKER, new / STANDIN_MARKER)
     return Path(folder)

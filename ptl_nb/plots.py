@@ -42,7 +42,8 @@ def grid_of_axes(
     title: str, # of the figure
 ) -> tuple[Figure, list[Axes]]: # figure, count axes; the rest of the last row stays empty
     "A grid of axes that belongs to nobody but the caller: pyplot forgets the figure at once."
-    if count < 1: raise ValueError("nothing to draw: no images or values were given.")
+    if count < 1:
+        raise ValueError("nothing to draw: no images or values were given.")
     columns = max(1, min(columns, count))
     rows = -(-count // columns)
     size = (cell[0] * columns, cell[1] * rows + .35)
@@ -80,7 +81,7 @@ def fonts_for(
     "matplotlib's own font, and installed ones for letters that it lacks; for rcParams['font.family']."
     from matplotlib import font_manager
 
-    letters = lambda file: set(font_manager.get_font(file).get_charmap())
+    def letters(file): return set(font_manager.get_font(file).get_charmap())
     families = ["DejaVu Sans"]
     lacking = {ord(c) for text in texts for c in text if c.isprintable()} - letters(font_manager.findfont(families[0]))
     for font in font_manager.fontManager.ttflist:
@@ -138,7 +139,8 @@ def _same_length(**groups):
     "ValueError where things that belong to the same images differ in number."
     counts = {k: len(v) for k, v in groups.items() if v is not None}
     if len(set(counts.values())) > 1:
-        raise ValueError("expected one of each per image, got " + ", ".join(f"{n} {k}" for k, n in counts.items()) + ".")
+        raise ValueError("expected one of each per image, got "
+                         + ", ".join(f"{n} {k}" for k, n in counts.items()) + ".")
 
 # %% ../nbs/lib/plots.ipynb #46137d64
 def part_overlay(
@@ -218,7 +220,8 @@ def proxy_labels(
         draw_image(left, np.concatenate([images[i], blend_parts(images[i], maps[i])], 1))
         _draw_bars(right, names, probabilities[i], None if truth is None else truth[i], top)
     handles = _part_legend()
-    if truth is not None: handles += [Patch(color=_PRESENT, label="really there"), Patch(color=_ABSENT, label="not there")]
+    if truth is not None:
+        handles += [Patch(color=_PRESENT, label="really there"), Patch(color=_ABSENT, label="not there")]
     fig.legend(handles=handles, loc="outside lower center", ncols=5, fontsize=7)
     return fig
 
@@ -230,15 +233,18 @@ def label_statistics(
     standin: bool = False, # made with rendered people
 ) -> Figure:
     "Bars of each part's share of pixels and images, and of each attribute's mean probability and share above one half."
-    if parts is None and attributes is None: raise ValueError("nothing to draw: give statistics of parts or of attributes.")
+    if parts is None and attributes is None:
+        raise ValueError("nothing to draw: give statistics of parts or of attributes.")
     fig, axes = plt.subplots(1, 2, figsize=(13, 3.6), dpi=80, layout="constrained", width_ratios=(1, 5))
     plt.close(fig)
     fig.suptitle(figure_title(title, standin), fontsize=10)
-    if parts is not None: _pairs(axes[0], parts.index, parts["pixels"], parts["images"], "mean share of pixels", "share of images", 7)
+    if parts is not None:
+        _pairs(axes[0], parts.index, parts["pixels"], parts["images"], "mean share of pixels", "share of images", 7)
     if attributes is not None:
         table = attributes.sort_values("probability", ascending=False)
         names = [a if c == "yes" else f"{a}={c}" for a, c in zip(table["attribute"], table["class"])]
-        _pairs(axes[1], names, table["probability"], table["above_half"], "mean probability", "share of images above one half", 5 if len(names) > 60 else 7)
+        _pairs(axes[1], names, table["probability"], table["above_half"], "mean probability",
+               "share of images above one half", 5 if len(names) > 60 else 7)
     for ax in axes: ax.set_visible(bool(ax.patches))
     return fig
 
@@ -264,7 +270,8 @@ def _pairs(
 
 # %% ../nbs/lib/plots.ipynb #8b6637f0
 RIGHT, WRONG, QUERY = (32, 160, 64), (214, 48, 48), (60, 60, 60)  # frame colours, RGB
-SHARED, NEW = (190, 190, 190), (48, 104, 214)  # the same, of neighbours that another model finds as well, and that it does not
+# the same, of neighbours that another model finds as well, and that it does not
+SHARED, NEW = (190, 190, 190), (48, 104, 214)
 
 def frame_image(
     image: np.ndarray, # (H, W, 3) uint8
@@ -287,7 +294,8 @@ def ranking_rows(
     standin: bool = False, # made with rendered people
     frames: tuple = (RIGHT, WRONG), # colours where `matches` is true, and where not
 ) -> Figure:
-    "Each query with its nearest gallery images, framed green where the identity is right and red where not (or as `frames` says)."
+    """Each query with its nearest gallery images, framed green where the identity is right and red where not (or as
+    `frames` says)."""
     _same_length(queries=query_images, rankings=gallery_images, matches=matches, titles=titles, distances=distances)
     k = max(map(len, gallery_images), default=0)
     fig, axes = grid_of_axes(len(query_images) * (k + 1), k + 1, (.85, 1.75), figure_title(title, standin))
@@ -318,7 +326,8 @@ def curves(
 ) -> Figure:
     "Values against iterations, one axis per value and one line per run."
     import seaborn as sns
-    if not histories: raise ValueError("no histories to draw.")
+    if not histories:
+        raise ValueError("no histories to draw.")
     table = pd.concat([h.assign(run=name) for name, h in histories.items()], ignore_index=True)
     if values is None: values = [c for c in table.select_dtypes("number") if c not in ("iteration", "seed")]
     for column in ("iteration", *values): _one_of(column, list(table.columns), "column")
@@ -347,7 +356,8 @@ def distributions(
     groups = list(table[by].unique())
     fig, axes = grid_of_axes(len(values), 3, (2.9, .5 * len(groups) + .6), figure_title(title, standin))
     for i, (ax, value) in enumerate(zip(axes, values)):
-        sns.violinplot(table, x=value, y=by, hue=by, order=groups, hue_order=groups, inner="quart", cut=0, density_norm="width", linewidth=.8, legend=False, ax=ax)
+        sns.violinplot(table, x=value, y=by, hue=by, order=groups, hue_order=groups, inner="quart", cut=0,
+                       density_norm="width", linewidth=.8, legend=False, ax=ax)
         ax.set_title(value, fontsize=9)
         ax.set(xlabel="", ylabel="")
         ax.tick_params(labelsize=8, labelleft=i % 3 == 0)
@@ -405,7 +415,8 @@ def _whiskers(
     "Lengths of the whiskers of a difference."
     low, high = f"vs_{baseline}_low", f"vs_{baseline}_high"
     if low in rest and high in rest:
-        return np.nan_to_num(np.stack([delta - rest[low], rest[high] - delta])).clip(0), "95 % interval of the difference"
+        return np.nan_to_num(np.stack([delta - rest[low],
+                                       rest[high] - delta])).clip(0), "95 % interval of the difference"
     return np.nan_to_num(np.stack([rest[f"{score}_sd"]] * 2).astype(float)), "one sd over seeds"
 
 # %% ../nbs/lib/plots.ipynb #f0cfc846
@@ -427,7 +438,8 @@ def _draw_deltas(
 
 # %% ../nbs/lib/plots.ipynb #3975b2ab
 def score_bars(
-    table: pd.DataFrame, # columns method, <score> and <score>_sd (points), paper_mAP (points, missing where the paper has none)
+    # columns method, <score> and <score>_sd (points), paper_mAP (points, missing where the paper has none)
+    table: pd.DataFrame,
     baseline: str = "BL", # method that the others are compared with
     score: str = "mAP_trapezoid", # column of our scores
     paper: str = "paper_mAP", # column of the paper's
@@ -438,9 +450,13 @@ def score_bars(
     for column in ("method", score, f"{score}_sd", paper): _one_of(column, list(table.columns), "column")
     _one_of(baseline, table["method"].tolist(), "method")
     table = table.astype({score: float, f"{score}_sd": float, paper: float})
-    base, rest = table.set_index("method").loc[baseline], table[table["method"] != baseline]
-    fig, (ax,) = grid_of_axes(1, 1, (max(4, 1.1 * len(rest) + 1.5), 3.2), figure_title(title or f"{score}: difference to {baseline}", standin))
-    x, delta, theirs = np.arange(len(rest)), rest[score] - base[score], rest[paper] - base[paper]
+    base = table.set_index("method").loc[baseline]
+    rest = table[table["method"] != baseline]
+    fig, (ax,) = grid_of_axes(1, 1, (max(4, 1.1 * len(rest) + 1.5), 3.2),
+                              figure_title(title or f"{score}: difference to {baseline}", standin))
+    x = np.arange(len(rest))
+    delta = rest[score] - base[score]
+    theirs = rest[paper] - base[paper]
     reach, meaning = _whiskers(rest, baseline, score, delta)
     _draw_deltas(ax, x - .2, delta, reach, f"ours ({baseline}: {base[score]:.1f}; whiskers: {meaning})", "tab:blue")
     if theirs.notna().any():
@@ -457,7 +473,8 @@ def _finish_deltas(
     "Zero line, names and legend of a difference plot."
     ax.axhline(0, color="black", lw=.8)
     long = max(map(len, methods), default=0) > 12                   # such names would run into each other
-    ax.set_xticks(np.arange(len(methods)), methods, fontsize=8, rotation=25 if long else 0, ha="right" if long else "center")
+    ax.set_xticks(np.arange(len(methods)), methods, fontsize=8, rotation=25 if long else 0, ha="right" if long
+                  else "center")
     ax.set_ylabel(ylabel, fontsize=8)
     ax.margins(y=.15)
     ax.set_xlim(-.6, len(methods) - .4)
@@ -465,7 +482,8 @@ def _finish_deltas(
     ax.legend(fontsize=7, loc="lower center", bbox_to_anchor=(.5, 1))
 
 # %% ../nbs/lib/plots.ipynb #a448a92b
-_CLUSTER_VALUES = {"clusters_whole": "clusters", "outliers_whole": "outliers", "dropped": "images dropped", "largest_whole": "largest cluster's share",
+_CLUSTER_VALUES = {"clusters_whole": "clusters", "outliers_whole": "outliers", "dropped": "images dropped",
+                   "largest_whole": "largest cluster's share",
                   "nmi_whole": "NMI with the truth", "fm_whole": "Fowlkes-Mallows with the truth"}
 
 def cluster_rounds(
@@ -475,7 +493,8 @@ def cluster_rounds(
     standin: bool = False, # made with rendered people
 ) -> Figure:
     "Clusters, outliers, collapse and agreement with the truth, one axis per value and one line per run."
-    if not records: raise ValueError("no records to draw.")
+    if not records:
+        raise ValueError("no records to draw.")
     known = [c for c in _CLUSTER_VALUES if any(c in r for r in records.values())]
     fig = curves({name: r.rename(columns={"round": "iteration"}) for name, r in records.items()}, known, title, standin)
     for ax, value in zip(fig.axes, known):
@@ -498,8 +517,10 @@ def cluster_page(
     "The largest clusters and some outliers as pictures; ValueError where there is neither."
     _same_length(images=images, labels=labels, truth=truth)
     counts = np.bincount(labels[labels >= 0], minlength=1)
-    rows = [*np.argsort(-counts, kind="stable")[:min(clusters, np.count_nonzero(counts))], *([-1] if (labels < 0).any() else [])]
-    if not rows: raise ValueError("no images to draw.")
+    rows = [*np.argsort(-counts, kind="stable")[:min(clusters, np.count_nonzero(counts))],
+            *([-1] if (labels < 0).any() else [])]
+    if not rows:
+        raise ValueError("no images to draw.")
     fig, axes = grid_of_axes(len(rows) * columns, columns, (.8, 1.75), figure_title(title, standin))
     for label, row in zip(rows, np.array(axes).reshape(-1, columns)): _draw_cluster(row, images, labels, truth, label)
     return fig
@@ -512,5 +533,6 @@ def _draw_cluster(row: Sequence[Axes], images: np.ndarray, labels: np.ndarray, t
     known = truth is not None and label >= 0
     who = pd.Series(truth[members]).mode()[0] if known else None
     for ax in row[len(shown):]: ax.axis("off")
-    for ax, i in zip(row, shown): draw_image(ax, frame_image(images[i], (RIGHT if truth[i] == who else WRONG) if known else QUERY))
+    for ax, i in zip(row, shown):
+        draw_image(ax, frame_image(images[i], (RIGHT if truth[i] == who else WRONG) if known else QUERY))
     row[0].set_title(f"{'outliers' if label < 0 else f'cluster {label}'}: {len(members)}", fontsize=8, loc="left")

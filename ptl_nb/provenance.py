@@ -45,11 +45,16 @@ def from_root(place: str | Path) -> Path:
 
 def git_revision() -> str:
     "Commit of the checkout that this package lies in, '+changes' where its files differ; else the package's version."
-    root, unknown = Path(str(files("ptl_nb"))).resolve().parent, getattr(ptl_nb, "__version__", "unknown")
+    root = Path(str(files("ptl_nb"))).resolve().parent
+    unknown = getattr(ptl_nb, "__version__", "unknown")
     if not _is_repository(root): return unknown            # installed, perhaps inside a repository of the user's
-    own = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}       # a hook's point elsewhere
-    git = lambda *a: subprocess.run(("git", "-C", str(root), *a), capture_output=True, text=True, env=own)
-    try: top, head, dirty = git("rev-parse", "--show-toplevel"), git("rev-parse", "HEAD"), git("status", "--porcelain", "--", "ptl_nb")
+    # a hook's point elsewhere
+    own = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
+    def git(*a): return subprocess.run(("git", "-C", str(root), *a), capture_output=True, text=True, env=own)
+    try:
+        top, head, dirty = git("rev-parse", "--show-toplevel"), git("rev-parse",
+                                                                    "HEAD"), git(
+            "status", "--porcelain", "--", "ptl_nb")
     except OSError: return unknown
     if head.returncode or dirty.returncode or Path(top.stdout.removesuffix("\n")).resolve() != root: return unknown
     return head.stdout.strip() + ("+changes" if dirty.stdout.strip() else "")
@@ -65,7 +70,8 @@ def peak_memory() -> int | None:
 def environment(device: str) -> dict:
     "What a result should be read with: revision, versions, device."
     packages = {name: version(name) for name in ("torch", "torchvision", "numpy", "pandas", "scikit-learn", "pillow")}
-    where = torch.cuda.get_device_name(device) if torch.device(device).type == "cuda" else f"{platform.machine()} CPU, {torch.get_num_threads()} threads"
+    where = (torch.cuda.get_device_name(device) if torch.device(device).type == "cuda" else f"{platform.machine()} "
+             f"CPU, {torch.get_num_threads()} threads")
     return {"git": git_revision(), "python": platform.python_version(), "packages": packages, "device": where}
 
 # %% ../nbs/lib/provenance.ipynb #6eb89044
@@ -78,6 +84,7 @@ def people_folder(results: Path, rendered: bool) -> Path:     # rendered: all wh
     return told.parent
 
 
-def standin_mark(rendered: bool, involved: bool) -> str:     # all who are shown; of what the pictures and numbers were made with
+# all who are shown; of what the pictures and numbers were made with
+def standin_mark(rendered: bool, involved: bool) -> str:
     "How names of files with pictures of people begin: only rendered people are called stand-ins."
     return "standin-" if rendered else "with-standins-" if involved else ""

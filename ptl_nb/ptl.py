@@ -21,7 +21,8 @@ from .trainer import Method, Round, Setting, stream
 
 # %% ../nbs/method/09_ptl.ipynb #5a155135
 WHERE = {"source": "^s", "target": "^t"}                 # domain: how a task on it ends
-TASK_OF_LABEL = {"parts": "HP", "attributes": "Attr"}            # proxy labels (and the network's output): the task that learns them
+# proxy labels (and the network's output): the task that learns them
+TASK_OF_LABEL = {"parts": "HP", "attributes": "Attr"}
 _LABELS = {"parts": "part maps", "attributes": "soft attributes"}     # how they are called
 TASKS = ("HP^s", "Attr^s", "HP^t", "Attr^t", "fwd^t")
 _USED_BY = {"HP": ("variant", "parsing_hidden", "weight_parts"), "Attr": ("attribute_hidden", "weight_attributes"),
@@ -46,9 +47,11 @@ class PTL(Method):
 
     def key(self, constants: Recipe) -> dict:
         "`BL` does not know the parsing head's width; label models and what they depend on have keys of their own."
-        unused = {field for task, fields in _USED_BY.items() if not any(task in t for t in self.tasks) for field in fields}
+        unused = {field for task, fields in _USED_BY.items() if not any(task in t for t in self.tasks)
+                  for field in fields}
         labels = {k for k in asdict(constants) if k.startswith(("parser", "attribute_")) and k != "attribute_hidden"}
-        return {k: v for k, v in asdict(constants).items() if k not in {"name", "bn_batch", "precision", *labels, *unused}}
+        return {k: v for k, v in asdict(constants).items()
+                if k not in {"name", "bn_batch", "precision", *labels, *unused}}
 
     def check(self, s: Setting) -> None: check_images(s, self)
 
@@ -83,7 +86,8 @@ def _domain_losses(s: Setting, method: PTL, where: str, b: dict) -> dict[str, Te
     "Unweighted losses of a batch of 'source' or 'target'."
     if where == "target" and method.tasks == ("fwd^t",): return _forward_only(s, b)
     heads = (*(["reid"] if where == "source" else []), *method.label_kinds(where))
-    out, losses = all_gather_outputs(s.net(b["x"], heads), s.ranks), {}
+    out = all_gather_outputs(s.net(b["x"], heads), s.ranks)
+    losses = {}
     if where == "source":
         losses["id"] = id_loss(out["logits"], b["classes"])                                             # Eq. 1
         losses["triplet"] = batch_hard_triplet(out["f"], b["classes"], s.recipe.margin)                 # Eq. 2, 3
@@ -115,14 +119,17 @@ def samplers(s: Setting, method: PTL) -> tuple[int, dict[str, Iterator[np.ndarra
 
 
 def check_images(s: Setting, method: PTL) -> None:
-    "ValueError naming the images or labels that a method needs and does not have, or batches that its processes cannot share."
+    """ValueError naming the images or labels that a method needs and does not have, or batches that its processes
+    cannot share."""
     if getattr(s.source, "classes", None) is None:
         raise ValueError("the source has no identities; training needs LabelledImages(pixels, identity_classes(pids))")
-    if method.uses_target and s.target is None: raise ValueError(f"method {method.name} needs target images")
+    if method.uses_target and s.target is None:
+        raise ValueError(f"method {method.name} needs target images")
     for where in WHERE:
         for kind in method.label_kinds(where):
             if getattr(getattr(s, where), kind) is None:
-                raise ValueError(f"method {method.name} needs {_LABELS[kind]} of the {where} domain; predict them first")
+                raise ValueError(f"method {method.name} needs {_LABELS[kind]} of the "
+                                 f"{where} domain; predict them first")
     shard(s.recipe.identities * s.recipe.images, s.ranks, "identities · images")
     if method.uses_target: shard(s.recipe.target_batch, s.ranks, "target_batch")
 

@@ -34,26 +34,33 @@ def _read_published(
     "Published figures, checked; ValueError naming the file, the row and what is wrong with it."
     file = Path(str(files("ptl_nb") / "published.csv") if file is None else file)
     table = pd.read_csv(file, dtype=str, keep_default_na=False)
-    if list(table.columns) != _COLUMNS: raise ValueError(f"{file.name} has the columns {', '.join(table.columns)}; it needs {', '.join(_COLUMNS)}")
+    if list(table.columns) != _COLUMNS:
+        raise ValueError(f"{file.name} has the columns {', '.join(table.columns)}; it needs {', '.join(_COLUMNS)}")
     for number, row in enumerate(table.to_dict("records"), start=2):
         wrong = _wrong_row(row)
-        if wrong: raise ValueError(f"{file.name}, line {number} ({row['method'] or 'no method'}): {wrong}")
+        if wrong:
+            raise ValueError(f"{file.name}, line {number} ({row['method'] or 'no method'}): {wrong}")
     twice = table.duplicated(["method", "source", "target"])
-    if twice.any(): raise ValueError(f"{file.name}: {table[twice].method.iloc[0]} stands twice for one direction; keep one row")
+    if twice.any():
+        raise ValueError(f"{file.name}: {table[twice].method.iloc[0]} stands twice for one direction; keep one row")
     return table.astype({"year": int}).assign(**{s: pd.to_numeric(table[s]) for s in _SCORES})
 
 # %% ../nbs/lib/published.ipynb #a0b01ffd
 def _wrong_row(row: dict[str, str]) -> str:     # a line of the file
     "What is wrong with a row; empty if nothing is."
-    if not row["method"] or not row["venue"] or not re.fullmatch(r"20\d\d", row["year"]): return "needs method, venue and a year"
-    if (row["source"], row["target"]) not in _PAIRS: return f"unknown direction {row['source']}>{row['target']} (known: {_known_pairs()})"
+    if not row["method"] or not row["venue"] or not re.fullmatch(r"20\d\d", row["year"]):
+        return "needs method, venue and a year"
+    if (row["source"], row["target"]) not in _PAIRS:
+        return f"unknown direction {row['source']}>{row['target']} (known: {_known_pairs()})"
     given = {s: row[s] for s in _SCORES if row[s]}
     if not given: return "has no score at all"
     for score, text in given.items():
-        if not re.fullmatch(r"\d+(\.\d+)?", text) or not 0 <= float(text) <= 100: return f"{score} is {text!r}; give percent, 0 to 100"
+        if not re.fullmatch(r"\d+(\.\d+)?", text) or not 0 <= float(text) <= 100:
+            return f"{score} is {text!r}; give percent, 0 to 100"
     ranks = [float(given[s]) for s in ("rank1", "rank5", "rank10") if s in given]
     if ranks != sorted(ranks): return f"Rank-1, 5 and 10 are {ranks}; they cannot fall"
-    if not all(address.startswith("https://") for address in row["read_at"].split()): return f"read_at is {row['read_at']!r}; give https addresses"
+    if not all(address.startswith("https://") for address in row["read_at"].split()):
+        return f"read_at is {row['read_at']!r}; give https addresses"
     if not row["read_at"] and not row["note"]: return "has neither an address nor a note that says where it comes from"
     return ""
 
@@ -66,7 +73,8 @@ def published(
     target: str,        # "market" or "duke"
 ) -> pd.DataFrame:      # as `_read_published`, by year; `quoted` is False for the rows of the PTL paper itself
     "Published rows of a direction; ValueError for a direction that has none."
-    if (source, target) not in _PAIRS: raise ValueError(f"no published rows for {source}>{target} (known: {_known_pairs()})")
+    if (source, target) not in _PAIRS:
+        raise ValueError(f"no published rows for {source}>{target} (known: {_known_pairs()})")
     table = _read_published()
     table = table[(table.source == source) & (table.target == target)].copy()
     table["quoted"] = ~((table.venue == "ICME") & (table.year == 2020))
@@ -74,12 +82,15 @@ def published(
 
 # %% ../nbs/lib/published.ipynb #0b9fe410
 def parse_directions(directions: str) -> list[tuple[str, str]]:     # such as "market>duke, plaza>campus"
-    "Pairs of source and target, stand-ins by their own or their dataset's name; ValueError for a direction that no published row is of."
+    """Pairs of source and target, stand-ins by their own or their dataset's name; ValueError for a direction that no
+    published row is of."""
     pairs = [tuple(p.strip() for p in d.split(">")) for d in directions.split(",")]
     meant = [tuple(STANDINS.get(name, name) for name in pair) for pair in pairs]
     for pair, known in zip(pairs, meant):
-        if known not in _PAIRS: raise ValueError(f"unknown direction {'>'.join(pair)!r} (known: {_known_pairs()})")
-    if len(set(meant)) < len(meant): raise ValueError(f"a direction is named twice in {directions!r}")
+        if known not in _PAIRS:
+            raise ValueError(f"unknown direction {'>'.join(pair)!r} (known: {_known_pairs()})")
+    if len(set(meant)) < len(meant):
+        raise ValueError(f"a direction is named twice in {directions!r}")
     return pairs
 
 # %% ../nbs/lib/published.ipynb #7717527b
@@ -98,7 +109,8 @@ def _mark_best(
     caption: str,               # above the table; says what was ranked
 ) -> Styler:
     "A table whose columns have their three best marked, by colour and in words."
-    if not shown.index.equals(values.index): raise ValueError("the two tables have different rows")
+    if not shown.index.equals(values.index):
+        raise ValueError("the two tables have different rows")
     place = values.apply(_three_best).reindex(columns=shown.columns, fill_value=0)
     words = place.map(lambda p: f" ({_PLACES[p][0]})" if p else "")
     colours = place.map(lambda p: f"background-color: {_PLACES[p][1]}; color: white" if p else "")
@@ -114,16 +126,20 @@ def _quoted_block(rows: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:     
     values = rows.rename(columns=_SCORES)[list(_SCORES.values())].set_axis(index)
     origin = np.where(rows.quoted, "quoted: ", "the PTL paper, quoted: ") + rows.venue + " " + rows.year.astype(str)
     origin += np.where(rows.read_at == "", ", not seen in a source", "")
-    as_given = lambda v: "" if pd.isna(v) else f"{v:.2f}".removesuffix("0")      # one decimal or two, as its source
+    def as_given(v): return "" if pd.isna(v) else f"{v:.2f}".removesuffix("0")  # one decimal or two, as its source
     return values.map(as_given).assign(row=origin.to_numpy())[["row", *values]], values
 
 # %% ../nbs/lib/published.ipynb #eaeb0d0d
-def _our_block(summary: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:     # of `Comparison.summary` -> texts, numbers
+# of `Comparison.summary` -> texts, numbers
+def _our_block(summary: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
     "Our rows for reading: mean and standard deviation over seeds; the mAP that is ranked is the trapezoid one."
-    index, columns = pd.Index(summary.method, name="method"), ["mAP_trapezoid", "rank1", "rank5", "rank10"]
+    index = pd.Index(summary.method, name="method")
+    columns = ["mAP_trapezoid", "rank1", "rank5", "rank10"]
     values = summary[columns].set_axis(list(_SCORES.values()), axis=1).set_axis(index).round(1)      # ranked as shown
-    text = lambda m: [f"{v:.1f}" + ("" if pd.isna(sd) else f" ± {sd:.1f}") for v, sd in zip(summary[m], summary[f"{m}_sd"])]
-    texts = pd.DataFrame({"row": [f"ours, {n} seed{'s' * (n > 1)}" for n in summary.seeds], **{c: text(m) for c, m in zip(values, columns)}, "mAP (step)": text("mAP")}, index)
+    def text(m):
+        return [f"{v:.1f}" + ("" if pd.isna(sd) else f" ± {sd:.1f}") for v, sd in zip(summary[m], summary[f"{m}_sd"])]
+    texts = pd.DataFrame({"row": [f"ours, {n} seed{'s' * (n > 1)}" for n in summary.seeds],
+                          **{c: text(m) for c, m in zip(values, columns)}, "mAP (step)": text("mAP")}, index)
     return texts, values
 
 # %% ../nbs/lib/published.ipynb #79bc855a
@@ -136,7 +152,9 @@ def table5_blocks(
     "Quoted rows and ours as one table, or as two where ours are not comparable."
     (quoted, numbers), (ours, our_numbers) = _quoted_block(rows), _our_block(summary)
     direction = _PAIRS[rows.source.iloc[0], rows.target.iloc[0]]
-    if not apart: return [_mark_best(pd.concat([quoted, ours]).fillna(""), pd.concat([numbers, our_numbers]), f"{title}: published rows (quoted) and ours, three best marked")]
+    if not apart:
+        return [_mark_best(pd.concat([quoted, ours]).fillna(""), pd.concat([numbers, our_numbers]),
+                           f"{title}: published rows (quoted) and ours, three best marked")]
     return [_mark_best(quoted, numbers, f"{direction}: published rows, all quoted, three best marked"),
             _mark_best(ours, our_numbers, f"{title}: ours, ranked among themselves only")]
 
@@ -166,8 +184,10 @@ def published_dots(
     _dots(left, names, rows.mAP, rows["rank1"], ["grey" if q else "black" for q in rows.quoted],
           f"published, quoted: {_PAIRS[rows.source.iloc[0], rows.target.iloc[0]]}\n(black: the PTL paper's own)")
     _dots(right, list(summary.method), summary.mAP_trapezoid, summary["rank1"], ["tab:blue"] * len(summary),
-          ("ours: STAND-IN NUMBERS, not comparable" if standin else "ours") + "\n(bars: ± standard deviation of mAP over seeds)")
-    right.errorbar(summary.mAP_trapezoid, range(len(summary)), xerr=summary.mAP_trapezoid_sd.fillna(0), fmt="none", color="tab:blue", lw=1)
+          ("ours: STAND-IN NUMBERS, not comparable" if standin else "ours") + "\n(bars: "
+          "± standard deviation of mAP over seeds)")
+    right.errorbar(summary.mAP_trapezoid, range(len(summary)), xerr=summary.mAP_trapezoid_sd.fillna(0), fmt="none",
+                   color="tab:blue", lw=1)
     if not standin: right.set_xlim(*left.get_xlim())
     return fig
 
@@ -188,9 +208,12 @@ def gains_over_ssg(comparisons: list) -> pd.DataFrame:      # of `tables.compare
     lines = {}
     for c in comparisons:
         if not {"PTL+SSG", "BL+SSG"} <= set(c.scores): continue
-        pair, ours = (c.source.stands_for or c.source.name, c.target.stands_for or c.target.name), c.difference("PTL+SSG", "BL+SSG")
+        pair = (c.source.stands_for or c.source.name, c.target.stands_for or c.target.name)
+        ours = c.difference("PTL+SSG", "BL+SSG")
         theirs = _published_gain(published(*pair))
         mark = "ours, STAND-IN NUMBERS" if c.standin else "ours"
-        lines[f"{c.source.name} → {c.target.name}"] = {"published: PTL+SSG − SSG": "not known" if np.isnan(theirs) else f"{theirs:+.1f}",
-                                                       f"{mark}: PTL+SSG − BL+SSG": f"{100 * ours.value:+.1f} [{100 * ours.low:+.1f}, {100 * ours.high:+.1f}]"}
+        lines[f"{c.source.name} → {c.target.name}"] = {"published: PTL+SSG − SSG": "not known" if np.isnan(theirs)
+                                                       else f"{theirs:+.1f}",
+                                                       f"{mark}: PTL+SSG − BL+SSG": f"{100 * ours.value:+.1f} "
+                                                       f"[{100 * ours.low:+.1f}, {100 * ours.high:+.1f}]"}
     return pd.DataFrame.from_dict(lines, orient="index").fillna("")

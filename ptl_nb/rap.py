@@ -23,8 +23,10 @@ from .standins import truth_store
 __all__ = ['RAP_VERSIONS', 'RAP_BEFORE', 'read_rap', 'export_rap']
 
 # %% ../nbs/lib/rap.ipynb #dd60d7a6
-RAP_VERSIONS = {1: dict(name="imagesname", data="label", attribute="attribute_eng", partition="partion", images=41_585, columns=92, splits=("train", "test")),
-                2: dict(name="name", data="data", attribute="attribute", partition="partition_attribute", images=84_928, columns=152, splits=("train", "val", "test"))}
+RAP_VERSIONS = {1: dict(name="imagesname", data="label", attribute="attribute_eng", partition="partion", images=41_585,
+                        columns=92, splits=("train", "test")),
+                2: dict(name="name", data="data", attribute="attribute", partition="partition_attribute", images=84_928,
+                        columns=152, splits=("train", "val", "test"))}
 RAP_BEFORE = "attachment-Baby"  # the paper's 96 columns of RAPv2 are those before it
 
 
@@ -36,7 +38,8 @@ def _rap_version(
     fields = rap.dtype.names
     for version, form in RAP_VERSIONS.items():
         if {form[k] for k in ("name", "data", "attribute", "partition")} <= set(fields): return version
-    raise ValueError(f"{file}: the structure has the fields {', '.join(fields)}, which is neither RAPv1 (imagesname, label, attribute_eng, partion) "
+    raise ValueError(f"{file}: the structure has the fields {', '.join(fields)}, which is neither RAPv1 (imagesname, "
+                     "label, attribute_eng, partion) "
                      "nor RAPv2 (name, data, attribute, partition_attribute): another version of the file.")
 
 # %% ../nbs/lib/rap.ipynb #010349bc
@@ -49,42 +52,61 @@ def _rap_columns(
 ) -> list[int]:
     "The columns to read; ValueError where the file does not have them."
     if which == "paper" or which is None and version == 2:
-        if RAP_BEFORE not in names: raise ValueError(f"{file} has no attribute '{RAP_BEFORE}', before which the paper's columns end: RAPv1? Read it with columns='selected'.")
+        if RAP_BEFORE not in names:
+            raise ValueError(f"{file} has no attribute '{RAP_BEFORE}', before which the paper's columns end: RAPv1? "
+                             "Read it with columns='selected'.")
         return list(range(names.index(RAP_BEFORE)))
-    if which not in (None, "selected"): raise ValueError(f"unknown columns {which!r}: 'paper', 'selected', or None for the version's default.")
+    if which not in (None, "selected"):
+        raise ValueError(f"unknown columns {which!r}: 'paper', 'selected', or None for the version's default.")
     holds = "attribute_exp" if version == 1 else "selected_attribute"
-    if holds not in rap.dtype.names: raise ValueError(f"{file} has no field '{holds}', which names the selected columns: another version of the file.")
+    if holds not in rap.dtype.names:
+        raise ValueError(f"{file} has no field '{holds}', which names the selected columns: "
+                         "another version of the file.")
     chosen = np.arange(np.size(rap[holds])) if version == 1 else whole_numbers(rap[holds], f"{file}: {holds}") - 1
-    if not len(chosen) or chosen.min() < 0 or chosen.max() >= len(names): raise ValueError(f"{file}: {holds} holds {chosen + 1}, the table has {len(names)} columns. Fetch the file again.")
+    if not len(chosen) or chosen.min() < 0 or chosen.max() >= len(names):
+        raise ValueError(f"{file}: {holds} holds {chosen + 1}, the table has {len(names)} "
+                         "columns. Fetch the file again.")
     return chosen.tolist()
 
 # %% ../nbs/lib/rap.ipynb #507227da
 def read_rap(
     folder: str | Path, # holds RAP_annotation/RAP_annotation.mat (or the file itself) and RAP_dataset/
-    columns: str | None = None, # 'paper': before attachment-Baby; 'selected': those evaluated; None: paper in RAPv2, selected in RAPv1
+    # 'paper': before attachment-Baby; 'selected': those evaluated; None: paper in RAPv2, selected in RAPv1
+    columns: str | None = None,
     unsure: str = "clip", # what a 2 means: 'clip': yes, as the authors; 'mask': half and half, and not `known`
 ) -> LabelSet: # partitions '0'..'4', and 'authors' in RAPv2
     "RAPv1 or RAPv2 (Li et al., 2016, 2019) from its .mat, or a stand-in in its form."
-    if unsure not in ("clip", "mask"): raise ValueError(f"unsure is {unsure!r}: 'clip' or 'mask'.")
-    root, marker = Path(folder), read_marker(Path(folder))
-    file = next((p for p in (root / "RAP_annotation" / "RAP_annotation.mat", root / "RAP_annotation.mat") if p.is_file()), root / "RAP_annotation" / "RAP_annotation.mat")
+    if unsure not in ("clip", "mask"):
+        raise ValueError(f"unsure is {unsure!r}: 'clip' or 'mask'.")
+    root = Path(folder)
+    marker = read_marker(Path(folder))
+    file = next((p for p in (root / "RAP_annotation" / "RAP_annotation.mat", root / "RAP_annotation.mat")
+                 if p.is_file()), root / "RAP_annotation" / "RAP_annotation.mat")
     rap = mat_struct(file, "RAP_annotation")
     version = _rap_version(rap, file)
     form = RAP_VERSIONS[version]
-    files, names, data = cell_texts(rap[form["name"]]), cell_texts(rap[form["attribute"]]), rap[form["data"]]
+    files = cell_texts(rap[form["name"]])
+    names = cell_texts(rap[form["attribute"]])
+    data = rap[form["data"]]
     if data.shape != (len(files), len(names)) or not marker and len(names) != form["columns"]:
-        raise ValueError(f"{file}: a table of {data.shape} for {len(files)} images and {len(names)} attributes, RAPv{version} has {form['columns']} columns: another version of the file.")
+        raise ValueError(f"{file}: a table of {data.shape} for {len(files)} images and {len(names)} attributes, "
+                         f"RAPv{version} has {form['columns']} columns: another version of the file.")
     expect_images(len(files), form["images"], file, bool(marker))
     files = listed_images(root / "RAP_dataset", files, file)
     at = _rap_columns(rap, version, names, columns, file)
     for given in (files, [names[j] for j in at]):
-        if (twice := first_repeated(given)) is not None: raise ValueError(f"{file} has {twice!r} twice: an image or attribute occurs once. Fetch the file again.")
+        if (twice := first_repeated(given)) is not None:
+            raise ValueError(f"{file} has {twice!r} twice: an image or attribute occurs once. Fetch the file again.")
     values = checked_values(data[:, at], [names[j] for j in at], files, (0, 1, 2), file)
-    yes, doubt = np.minimum(values, 1), values == 2
+    yes = np.minimum(values, 1)
+    doubt = values == 2
     splits = published_partitions(rap[form["partition"]], form["splits"], len(files), file)
     if version == 2: splits["authors"] = authors_split(np.arange(len(files)))
-    return LabelSet(**({"name": "rap"} | marker), root=root, paths=np.array([f"RAP_dataset/{f}" for f in files], object), vocabulary=Vocabulary.two_way([names[j] for j in at]),
-                    attributes=two_way(np.where(doubt, 0.5, yes) if unsure == "mask" else yes), known=~doubt if unsure == "mask" else None, splits=splits,
+    return LabelSet(**({"name": "rap"} | marker), root=root,
+                    paths=np.array([f"RAP_dataset/{f}" for f in files], object),
+                    vocabulary=Vocabulary.two_way([names[j] for j in at]),
+                    attributes=two_way(np.where(doubt, 0.5, yes) if unsure == "mask" else yes), known=~doubt
+                    if unsure == "mask" else None, splits=splits,
                     report={"unsure values (2)": int(doubt.sum())})
 
 # %% ../nbs/lib/rap.ipynb #e82b0984
@@ -97,20 +119,26 @@ def export_rap(
     "A stand-in as RAP_annotation.mat of either version with five partitions, marked as a stand-in."
     from scipy.io import savemat
 
-    if version not in RAP_VERSIONS: raise ValueError(f"RAP has no version {version!r}: 1 or 2.")
+    if version not in RAP_VERSIONS:
+        raise ValueError(f"RAP has no version {version!r}: 1 or 2.")
     domain, paths = standin_images(name, "rap", limit)
     vocabulary, soft = read_attributes(truth_store(name), paths)
-    yes, column = (soft[..., 1] > 0.5).astype(np.uint8), lambda values: mat_cells(values, (-1, 1))
+    yes = (soft[..., 1] > 0.5).astype(np.uint8)
+    def column(values): return mat_cells(values, (-1, 1))
     cameras = pd.Series(paths).str.extract(r"/c(\d+)_", expand=False)
     files = [f"CAM{c}_standin_tarid{i}_frame0_line1{Path(p).suffix}" for i, (c, p) in enumerate(zip(cameras, paths))]
     if version == 1:
         splits = random_partitions(len(paths), {"train": 0.8, "test": 0.2}, column=False)
-        rap = {"partion": column(splits), "label": yes, "attribute_chinese": column(vocabulary.names), "attribute_eng": column(vocabulary.names),
-               "position": np.zeros((len(paths), 16), np.int32), "imagesname": column(files), "attribute_exp": column(vocabulary.names)}
+        rap = {"partion": column(splits), "label": yes, "attribute_chinese": column(vocabulary.names),
+               "attribute_eng": column(vocabulary.names),
+               "position": np.zeros((len(paths), 16), np.int32), "imagesname": column(files),
+               "attribute_exp": column(vocabulary.names)}
     else:
         splits = random_partitions(len(paths), {"train_index": 0.6, "val_index": 0.2, "test_index": 0.2}, column=False)
-        rap = {"name": column(files), "data": np.column_stack([yes, np.zeros(len(paths), np.uint8)]), "attribute": column((*vocabulary.names, RAP_BEFORE)),
-               "selected_attribute": np.arange(1, len(vocabulary) + 1)[None], "partition_attribute": mat_cells(splits, (1, 5))}
+        rap = {"name": column(files), "data": np.column_stack([yes, np.zeros(len(paths), np.uint8)]),
+               "attribute": column((*vocabulary.names, RAP_BEFORE)),
+               "selected_attribute": np.arange(1, len(vocabulary) + 1)[None],
+               "partition_attribute": mat_cells(splits, (1, 5))}
     with new_folder(folder) as new:
         (new / "RAP_annotation").mkdir(); (new / "RAP_dataset").mkdir()
         for path, file in zip(paths, files): shutil.copyfile(domain.root / path, new / "RAP_dataset" / file)

@@ -21,7 +21,8 @@ from .mixed_precision import PRECISIONS, resolve_precision
 class _Constants:
     "The fields of `Recipe`."
     name: str = "paper"
-    variant: str = "as_paper"             # "as_paper": Eq. 4, nearest part maps; "as_code": class-balanced loss, bilinear part maps
+    # "as_paper": Eq. 4, nearest part maps; "as_code": class-balanced loss, bilinear part maps
+    variant: str = "as_paper"
     # network
     backbone: str = "resnet50"            # 4.1
     weights: str | None = "imagenet"      # 4.1; None, "imagenet" or a .safetensors file
@@ -45,7 +46,8 @@ class _Constants:
     milestones: tuple[int, ...] = (160, 280)   # 4.1, lr ÷ 10 after these epochs
     warmup: float = 0.1                   # code, share of all iterations with linearly rising lr
     # label models (section 4.1 for the data; code for the schedules)
-    parser: str = "deeplabv3_resnet50"    # our choice, torchvision's (any of its segmentation networks on a ResNet), or "unet": small, for CPUs
+    # our choice, torchvision's (any of its segmentation networks on a ResNet), or "unet": small, for CPUs
+    parser: str = "deeplabv3_resnet50"
     parser_iterations: int = 20_000       # our choice: the paper takes a published parser
     parser_lr: float = 1e-3               # our choice, Adam
     parser_width: int = 64                # our choice, channels of the U-Net's first level
@@ -54,14 +56,19 @@ class _Constants:
     parser_batch: int = 32                # our choice
     attribute_height: int = 256           # code, pixels
     attribute_width: int = 128            # code, pixels
-    attribute_weight_parts: float = 0.0   # our choice: the attribute model also parses the parser's images, with this weight; for backbones without ImageNet weights
+    # our choice: the attribute model also parses the parser's images, with this weight; for backbones without ImageNet
+    # weights
+    attribute_weight_parts: float = 0.0
     attribute_epochs: int = 40            # code, PETA
     attribute_milestones: tuple[int, ...] = (15, 30)   # code, PETA
     attribute_lr: float = 0.01            # code, SGD; new layers twice as fast
     attribute_batch: int = 32             # code
     attribute_share: float = 0.6          # code, share of PETA's images that train
-    attribute_weighted: bool = False      # code; True: rare classes weigh more (Li et al. 2015), which bends the soft labels
-    precision: str = "auto"               # "fp32", "bf16", "fp16" (losses scaled), or "auto": bf16 where the processor computes in it, else fp16 on a GPU, fp32 on a CPU
+    # code; True: rare classes weigh more (Li et al. 2015), which bends the soft labels
+    attribute_weighted: bool = False
+    # "fp32", "bf16", "fp16" (losses scaled), or "auto": bf16 where the processor computes in it, else fp16 on a GPU,
+    # fp32 on a CPU
+    precision: str = "auto"
     bn_batch: int = 64                    # BN^t control, images per batch of the statistics pass
 
 # %% ../nbs/method/06_recipe.ipynb #d6b4059c
@@ -84,7 +91,8 @@ class Recipe(_Constants):
 
 # %% ../nbs/method/06_recipe.ipynb #92a813c4
 def check_types(recipe) -> None:     # a dataclass whose annotations are type, type | None or tuple[...]
-    "ValueError naming the first field whose value is not of its annotated type, or not finite; a whole number will do for a float."
+    """ValueError naming the first field whose value is not of its annotated type, or not finite; a whole number will
+    do for a float."""
     for name, kind in get_type_hints(type(recipe)).items():
         value = getattr(recipe, name)
         kinds = get_args(kind) if get_origin(kind) is UnionType else (kind,)
@@ -106,10 +114,12 @@ def _is_of(value, kind) -> bool:
 
 # %% ../nbs/method/06_recipe.ipynb #87c4a822
 _LEAST = {     # the smallest value of a field, for those that have one
-    2: ("target_batch", "parser_batch", "attribute_batch", "bn_batch"),         # for the statistics of batch normalisation
+    # for the statistics of batch normalisation
+    2: ("target_batch", "parser_batch", "attribute_batch", "bn_batch"),
     1: ("height", "width", "epochs", "parser_iterations", "attribute_height", "attribute_width", "attribute_epochs",
         "parsing_hidden", "attribute_hidden", "parser_width", "parser_height", "parser_input_width"),
-    0: ("margin", "weight_id", "weight_triplet", "weight_parts", "weight_attributes", "weight_decay", "attribute_weight_parts"),
+    0: ("margin", "weight_id", "weight_triplet", "weight_parts", "weight_attributes", "weight_decay",
+        "attribute_weight_parts"),
 }
 
 
@@ -122,20 +132,23 @@ def _check_recipe(recipe: Recipe) -> None:
         raise ValueError(f"precision is {recipe.precision!r}; it must be 'auto' or one of {', '.join(PRECISIONS)}")
     for least, name in ((least, name) for least, names in _LEAST.items() for name in names):
         if getattr(recipe, name) < least:
-            why = "the statistics of batch normalisation need at least 2 images" if least == 2 else f"it must be at least {least}"
+            why = ("the statistics of batch normalisation need at least 2 "
+                   "images" if least == 2 else f"it must be at least {least}")
             raise ValueError(f"{name} is {getattr(recipe, name)}; {why}")
     for name in ("lr", "parser_lr", "attribute_lr"):
         if not getattr(recipe, name) > 0:
             raise ValueError(f"{name} is {getattr(recipe, name)}; a learning rate is above 0")
     for name in ("parser_height", "parser_input_width"):
         if getattr(recipe, name) % 16:
-            raise ValueError(f"{name} is {getattr(recipe, name)}; the parser halves four times, so it must be a multiple of 16")
+            raise ValueError(f"{name} is {getattr(recipe, name)}; the parser halves four times, "
+                             "so it must be a multiple of 16")
     for name in ("milestones", "attribute_milestones"):
         epochs = getattr(recipe, name)
         if sorted(epochs) != list(epochs) or min(epochs, default=1) < 1:
             raise ValueError(f"{name} are {epochs}; they must ascend, from 1 on")
     if not 0 < recipe.attribute_share < 1:
-        raise ValueError(f"attribute_share is {recipe.attribute_share}; some images train, the others measure: a share in (0, 1)")
+        raise ValueError(f"attribute_share is {recipe.attribute_share}; some images train, "
+                         "the others measure: a share in (0, 1)")
     if recipe.identities < 2 or recipe.images < 2:
         raise ValueError("identities and images per batch must both be at least 2, or the triplet loss is empty")
     if not 0 <= recipe.warmup < 1:
@@ -165,8 +178,10 @@ def longer(recipe: Recipe, multiple: int) -> Recipe:
 
 # %% ../nbs/method/06_recipe.ipynb #90cc07a0
 def resolved(recipe: Recipe, device: str) -> dict:
-    "The fields of a recipe with the precision and the kind of device it is computed in; a file of weights by its SHA-256."
-    key = asdict(recipe) | {"precision": resolve_precision(recipe.precision, device), "device": torch.device(device).type}
+    """The fields of a recipe with the precision and the kind of device it is computed in; a file of weights by its
+    SHA-256."""
+    key = (asdict(recipe) | {"precision": resolve_precision(recipe.precision, device),
+                             "device": torch.device(device).type})
     if recipe.weights not in (None, "imagenet"):
         key["weights"] = hashlib.sha256(Path(recipe.weights).read_bytes()).hexdigest()
     return key

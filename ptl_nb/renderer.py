@@ -34,7 +34,8 @@ _SKIN = ((.88, .69, .58), (.80, .60, .47), (.68, .47, .34), (.50, .33, .23), (.3
 
 # %% ../nbs/lib/renderer.ipynb #b2c9f865
 _BONES = ((1, ('neck02', 'neck03', 'head', 'eye')), (2, ('root', 'pelvis', 'spine', 'clavicle', 'neck01', 'shoulder')),
-          (3, ('upperarm',)), (4, ('lowerarm', 'wrist', 'finger', 'metacarpal')), (5, ('upperleg',)), (6, ('lowerleg',)))
+          (3, ('upperarm',)), (4, ('lowerarm', 'wrist', 'finger', 'metacarpal')), (5, ('upperleg',)),
+          (6, ('lowerleg',)))
 
 def _bone_part(
     bone: str,  # name in the rig, such as `upperarm01.L`
@@ -62,7 +63,8 @@ _BODIES = Path(ptl_nb.__path__[0]) / 'standin_data' / 'bodies.npz'
 def _anny_model():
     "The anny body model; the first build takes minutes, after that it lies in $ANNY_CACHE_DIR."
     try: import anny
-    except ImportError as e: raise ImportError('Posing new people needs the package anny: pip install "ptl_nb[render]".') from e
+    except ImportError as e:
+        raise ImportError('Posing new people needs the package anny: pip install "ptl_nb[render]".') from e
     return anny.Anny()
 
 # %% ../nbs/lib/renderer.ipynb #8f99f268
@@ -89,12 +91,14 @@ def _body_geometry() -> dict:
     import torch
     model = _anny_model()
     out = model(phenotype_kwargs={k: torch.full((1,), .7 if k == 'age' else .5) for k in _PHENOTYPES})
-    canon, names = out['vertices'][0].detach().numpy(), list(model.bone_labels)
+    canon = out['vertices'][0].detach().numpy()
+    names = list(model.bone_labels)
     heads = dict(zip(names, out['bone_poses'][0, :, :3, 3].detach().numpy()))
     left = np.stack([np.abs(canon[:, 0]), canon[:, 1], canon[:, 2]], 1)
-    limb = lambda *bones: _along(left, *(heads[b + '.L'] for b in bones)).astype(np.float16)
+    def limb(*bones): return _along(left, *(heads[b + '.L'] for b in bones)).astype(np.float16)
     return dict(canon=canon.astype(np.float16), parts=np.rint(_part_weights(model) * 255).astype(np.uint8),
-                faces=model.get_triangular_faces().numpy().astype(np.uint16), arm=limb('upperarm01', 'lowerarm01', 'wrist'),
+                faces=model.get_triangular_faces().numpy().astype(np.uint16),
+                arm=limb('upperarm01', 'lowerarm01', 'wrist'),
                 leg=limb('upperleg01', 'lowerleg01', 'foot'), bones=np.array(names))
 
 # %% ../nbs/lib/renderer.ipynb #6f21f0a4
@@ -131,12 +135,15 @@ def _sample_hair(rng, d: dict, female: bool, age: str) -> dict:
 # %% ../nbs/lib/renderer.ipynb #94a0e3ab
 def _sample_body(rng, d: dict) -> dict:
     "Sex, age, build, skin, hair and glasses of one person of domain profile `d`."
-    female, age, build = bool(rng.random() < d['female']), _draw(rng, _AGES, d['ages']), _draw(rng, tuple(_BUILDS), d['build'])
+    female = bool(rng.random() < d['female'])
+    age = _draw(rng, _AGES, d['ages'])
+    build = _draw(rng, tuple(_BUILDS), d['build'])
     gender = float(np.clip(female + rng.normal(0, .08) * (1 - 2 * female), 0, 1))
     phenotype = dict(gender=gender, age=rng.uniform(*_AGE_PHENOTYPE[_AGES.index(age)]), muscle=rng.uniform(.3, .65),
                      weight=rng.uniform(*_BUILDS[build]), height=rng.uniform(.25, .65), proportions=rng.uniform(.3, .7))
     return dict(female=female, age=age, build=build, phenotype=phenotype, skin=_draw(rng, range(5), d['skin']),
-                skin_tone=rng.normal(0, .03), glasses=bool(rng.random() < d['glasses']), **_sample_hair(rng, d, female, age))
+                skin_tone=rng.normal(0, .03), glasses=bool(rng.random() < d['glasses']),
+                **_sample_hair(rng, d, female, age))
 
 # %% ../nbs/lib/renderer.ipynb #38c11efc
 #               Black White Grey Red Blue Green Yellow Orange Purple Pink Brown
@@ -162,7 +169,8 @@ def _sample_garments(rng, d: dict, female: bool) -> dict:
     others = [c for c in _COLOUR_NAMES if c != up]
     second = _draw(rng, others, [3.5 if c in ('White', 'Black', 'Grey') else 1 for c in others])
     unbuttoned = bool(upper in ('jacket', 'suit', 'coat') and rng.random() < .5)
-    return dict(upper=upper, lower=lower, pattern=pattern, sleeve=sleeve, up=up, low=low, second=second, open=unbuttoned,
+    return dict(upper=upper, lower=lower, pattern=pattern, sleeve=sleeve, up=up, low=low, second=second,
+                open=unbuttoned,
                 inner=_draw(rng, _COLOUR_NAMES, _INNER_WEIGHTS))
 
 # %% ../nbs/lib/renderer.ipynb #4991bff0
@@ -178,12 +186,14 @@ def _sample_extras(rng, d: dict, female: bool) -> dict:
 def _sample_details(rng) -> dict:
     "What tells two people in like clothes apart: shades, widths, places, lengths, sides."
     u = rng.uniform
-    near = lambda s: (rng.normal(0, s, 3) + rng.normal(0, s)).tolist()
+    def near(s): return (rng.normal(0, s, 3) + rng.normal(0, s)).tolist()
     return dict(up_shade=near(.035), low_shade=near(.03), second_shade=near(.03), phase=u(0, 1), freq=u(.8, 1.3),
                 logo=[u(-.06, .06), u(.26, .36), u(.04, .09), u(.03, .08)],  # x, height, half width, half height
                 hem=u(-.10, .02), neck=u(.02, .10), fit=u(.4, 1.4), yoke=bool(rng.random() < .1), coat_len=u(.35, 1.),
-                short_len=u(.55, 1.02), skirt_len=u(.5, .9), flare=u(1., 1.35), stripe_trousers=bool(rng.random() < .08),
-                boot=u(1.45, 1.8), sock=bool(rng.random() < .5), side=int(rng.integers(2)) * 2 - 1, bag_size=u(.85, 1.2))
+                short_len=u(.55, 1.02), skirt_len=u(.5, .9), flare=u(1., 1.35),
+                stripe_trousers=bool(rng.random() < .08),
+                boot=u(1.45, 1.8), sock=bool(rng.random() < .5), side=int(rng.integers(2)) * 2 - 1,
+                bag_size=u(.85, 1.2))
 
 # %% ../nbs/lib/renderer.ipynb #416196a2
 def _sample_person(
@@ -203,8 +213,10 @@ def _peta_person(p: dict) -> dict:
     age = dict(zip(('personalLess15', 'personalLess30', 'personalLess45', 'personalLess60', 'personalLarger60'), _AGES))
     bags = {'carryingBackpack': ('backpack',), 'carryingMessengerBag': _AT_SHOULDER, 'carryingOther': ('hand',),
             'carryingPlasticBags': ('plastic',), 'carryingNothing': ('none',)}
-    return {'personalMale': not p['female'], 'personalFemale': p['female'], **{k: p['age'] == a for k, a in age.items()},
-            'hairBald': p['hair'] == 'bald', 'hairShort': p['hair'] in ('short', 'bob'), 'hairLong': p['hair'] in _LONG_HAIR,
+    return {'personalMale': not p['female'], 'personalFemale': p['female'],
+            **{k: p['age'] == a for k, a in age.items()},
+            'hairBald': p['hair'] == 'bald', 'hairShort': p['hair'] in ('short', 'bob'),
+            'hairLong': p['hair'] in _LONG_HAIR,
             'accessoryHat': p['hat'] != 'none', 'accessoryMuffler': p['scarf'], 'accessorySunglasses': p['glasses'],
             'accessoryNothing': p['hat'] == 'none' and not p['scarf'] and not p['glasses'],
             **{k: p['bag'] in v for k, v in bags.items()}}
@@ -217,15 +229,18 @@ def _is_formal(p: dict) -> bool:
 # %% ../nbs/lib/renderer.ipynb #18a9831e
 def _peta_clothes(p: dict) -> dict:
     "PETA's attributes of the clothes, colours aside."
-    formal, low = _is_formal(p), _is_formal(p) and p['lower'] in ('trousers', 'skirt')
+    formal = _is_formal(p)
+    low = _is_formal(p) and p['lower'] in ('trousers', 'skirt')
     patterns = {'Logo': 'logo', 'Plaid': 'plaid', 'ThinStripes': 'thin', 'ThickStripes': 'thick'}
     uppers = {'Tshirt': ('tee',), 'Sweater': ('sweater',), 'Jacket': ('jacket', 'coat'), 'Suit': ('suit',)}
     lowers = {'Trousers': ('trousers',), 'Jeans': ('jeans',), 'Shorts': ('shorts',), 'ShortSkirt': ('skirt', 'dress'),
               'LongSkirt': ('longskirt',)}
     shoes = {'Sneaker': 'sneaker', 'LeatherShoes': 'leather', 'Boots': 'boots', 'Sandals': 'sandals'}
-    return {'upperBodyFormal': formal, 'upperBodyCasual': not formal, 'lowerBodyFormal': low, 'lowerBodyCasual': not low,
+    return {'upperBodyFormal': formal, 'upperBodyCasual': not formal, 'lowerBodyFormal': low,
+            'lowerBodyCasual': not low,
             'upperBodyNoSleeve': p['sleeve'] < .3, 'upperBodyShortSleeve': .3 <= p['sleeve'] < 1.2,
-            'upperBodyLongSleeve': p['sleeve'] >= 1.2, **{'upperBody' + k: p['pattern'] == v for k, v in patterns.items()},
+            'upperBodyLongSleeve': p['sleeve'] >= 1.2,
+            **{'upperBody' + k: p['pattern'] == v for k, v in patterns.items()},
             **{'upperBody' + k: p['upper'] in v for k, v in uppers.items()},
             **{'lowerBody' + k: p['lower'] in v for k, v in lowers.items()},
             **{'footwear' + k: p['shoes'] == v for k, v in shoes.items()}}
@@ -241,11 +256,14 @@ def _peta(p: dict) -> dict:
 # %% ../nbs/lib/renderer.ipynb #234a71c1
 _RAP_IS = {'age': {'AgeLess16': 'child', 'Age17-30': 'young', 'Age31-45': 'middle', 'Age46-60': 'senior'},
            'build': {'BodyFat': 'fat', 'BodyNormal': 'normal', 'BodyThin': 'thin'},
-           'upper': {'ub-Shirt': 'shirt', 'ub-Sweater': 'sweater', 'ub-TShirt': 'tee', 'ub-Cotton': 'coat', 'ub-Jacket': 'jacket',
+           'upper': {'ub-Shirt': 'shirt', 'ub-Sweater': 'sweater', 'ub-TShirt': 'tee', 'ub-Cotton': 'coat',
+                     'ub-Jacket': 'jacket',
                      'ub-SuitUp': 'suit'},
-           'lower': {'lb-LongTrousers': 'trousers', 'lb-Jeans': 'jeans', 'lb-Skirt': 'longskirt', 'lb-ShortSkirt': 'skirt',
+           'lower': {'lb-LongTrousers': 'trousers', 'lb-Jeans': 'jeans', 'lb-Skirt': 'longskirt',
+                     'lb-ShortSkirt': 'skirt',
                      'lb-Dress': 'dress'},
-           'shoes': {'shoes-Leather': 'leather', 'shoes-Sport': 'sneaker', 'shoes-Boots': 'boots', 'shoes-Cloth': 'sandals'},
+           'shoes': {'shoes-Leather': 'leather', 'shoes-Sport': 'sneaker', 'shoes-Boots': 'boots',
+                     'shoes-Cloth': 'sandals'},
            'bag': {'attach-Backpack': 'backpack', 'attach-HandBag': 'hand', 'attach-PlasticBag': 'plastic'}}
 
 # %% ../nbs/lib/renderer.ipynb #4ee0723f
@@ -253,14 +271,17 @@ def _rap(p: dict) -> dict:
     "All attributes of a person under RAP's names, name -> bool."
     return {'Female': p['female'], 'hs-BaldHead': p['hair'] == 'bald', 'hs-LongHair': p['hair'] in _LONG_HAIR,
             'hs-BlackHair': p['hair_colour'] == 'Black' and p['hair'] != 'bald', 'hs-Hat': p['hat'] != 'none',
-            'hs-Glasses': p['glasses'], 'ub-ShortSleeve': p['sleeve'] < 1.2, 'attach-SingleShoulderBag': p['bag'] in _AT_SHOULDER,
+            'hs-Glasses': p['glasses'], 'ub-ShortSleeve': p['sleeve'] < 1.2,
+            'attach-SingleShoulderBag': p['bag'] in _AT_SHOULDER,
             **{k: p[key] == v for key, table in _RAP_IS.items() for k, v in table.items()},
             **{head + c: p[key] == c for head, key in (('up-', 'up'), ('low-', 'low')) for c in _COLOUR_NAMES}}
 
 # %% ../nbs/lib/renderer.ipynb #187c4030
 def _turn(axis: str, angle: float) -> np.ndarray:
     "(4, 4) rotation about one axis; x: nodding, y: sideways, z: turning round."
-    c, s, m = math.cos(angle), math.sin(angle), np.eye(4)
+    c = math.cos(angle)
+    s = math.sin(angle)
+    m = np.eye(4)
     i, j = {'x': (1, 2), 'y': (2, 0), 'z': (0, 1)}[axis]
     m[i, i] = m[j, j] = c
     m[i, j], m[j, i] = -s, s
@@ -280,8 +301,10 @@ def _pose_legs(pose: dict, phase: float, swing: float, lift: float = 0.) -> None
 def _pose_arms(pose: dict, rng, phase: float, swing: float, p: dict, wild: float) -> None:
     "Shoulders, elbows and fingers: swinging, holding a phone or a strap, carrying a bag, or (wild) anything."
     for side, sign in (('L', 1), ('R', -1)):
-        a, u = -sign * swing * .8 * math.sin(phase) + rng.normal(0, .06), rng.random()
-        down, elbow = .62 + rng.normal(0, .06), rng.uniform(.2, .65)
+        a = -sign * swing * .8 * math.sin(phase) + rng.normal(0, .06)
+        u = rng.random()
+        down = .62 + rng.normal(0, .06)
+        elbow = rng.uniform(.2, .65)
         if u < (.14 if p['bag'] == 'shoulder' else .06): elbow, a = -rng.uniform(.7, 1.5), -.15
         if u > 1 - wild: down, a, elbow = rng.uniform(-.5, .7), rng.uniform(-1.4, .5), rng.uniform(-1.2, .4)
         if p['bag'] in ('hand', 'plastic') and sign == p['side']: down, a, elbow = .66, a * .4, .45
@@ -293,13 +316,17 @@ def _pose_arms(pose: dict, rng, phase: float, swing: float, p: dict, wild: float
 # %% ../nbs/lib/renderer.ipynb #17cf2388
 def _sample_pose(rng, p: dict, d: dict) -> np.ndarray:
     "(bones, 4, 4) rotations of one moment of person `p` in domain `d`: standing, walking or wild."
-    pose, phase, wild = {}, rng.uniform(0, 2 * math.pi), d['wild']
-    swing = rng.uniform(.22, .55) * (.7 if p['age'] == 'old' else 1) if rng.random() < d['walking'] else rng.uniform(0, .08)
+    pose = {}
+    phase = rng.uniform(0, 2 * math.pi)
+    wild = d['wild']
+    swing = (rng.uniform(.22, .55) * (.7 if p['age'] == 'old' else 1) if rng.random() < d['walking']
+             else rng.uniform(0, .08))
     lift = rng.uniform(.3, 1.4) if rng.random() < wild / 2 else 0.
     if p['lower'] in ('skirt', 'longskirt', 'dress'): swing, lift = min(swing, .36), min(lift, .3)
     _pose_legs(pose, phase, swing, lift)
     _pose_arms(pose, rng, phase, swing, p, wild)
-    stoop = rng.normal(.03, .04) + (.16 if p['age'] == 'old' else 0) + (rng.uniform(0, .7) if rng.random() < wild / 2 else 0)
+    stoop = (rng.normal(.03, .04) + (.16 if p['age'] == 'old' else 0) + (rng.uniform(0, .7) if rng.random() < wild / 2
+                                                                         else 0))
     for b in ('spine04', 'spine02'):
         pose[b] = _turn('x', stoop / 2) @ _turn('z', rng.normal(0, .06) + .12 * swing * math.sin(phase))
     pose['neck02'] = _turn('x', rng.normal(0, .12)) @ _turn('z', rng.normal(0, .3))
@@ -312,7 +339,8 @@ def _pose_bodies(
     people: list,  # B persons
     poses: np.ndarray,  # (B, bones, 4, 4)
 ) -> tuple:  # posed (B, V, 3), rest (B, V, 3), motion (B, bones, 4, 4), heads (B, bones, 3)
-    "Vertices in the pose and at rest, the bone motions that carry rest space into the pose, and the bones' heads at rest."
+    """Vertices in the pose and at rest, the bone motions that carry rest space into the pose, and the bones' heads
+    at rest."""
     import torch
     kwargs = {k: torch.tensor([p['phenotype'][k] for p in people]) for k in _PHENOTYPES}
     with torch.no_grad(): o = _anny_model()(pose_parameters=torch.tensor(poses), phenotype_kwargs=kwargs)
@@ -325,7 +353,8 @@ def freeze_bodies(path=_BODIES, people: int = 4) -> None:
     def write(**arrays):
         with atomic_write(path) as draft, open(draft, 'wb') as out: np.savez_compressed(out, **arrays)
     write(**_body_geometry())      # what a posed body is made with
-    rng, d = np.random.default_rng(11), DOMAINS['studio']
+    rng = np.random.default_rng(11)
+    d = DOMAINS['studio']
     who = [_sample_person(rng, d) for _ in range(people)]
     posed = _pose_bodies(who, np.stack([_sample_pose(rng, p, DOMAINS['plaza']) for p in who]))
     write(**_body_geometry(), **{f'posed{k}': a.astype(np.float16) for k, a in enumerate(posed)})
@@ -355,7 +384,9 @@ def _vertex_normals(v, f):
 @njit
 def _nearest_faces(xy, depth, f, h, w):
     "Nearest face per pixel, -1 for none, and its barycentric weights."
-    z, tri, bary = np.full((h, w), 1e9, np.float32), np.full((h, w), -1, np.int32), np.zeros((h, w, 3), np.float32)
+    z = np.full((h, w), 1e9, np.float32)
+    tri = np.full((h, w), -1, np.int32)
+    bary = np.zeros((h, w, 3), np.float32)
     for k in range(f.shape[0]):
         a, b, c = f[k, 0], f[k, 1], f[k, 2]
         x0, y0, x1, y1, x2, y2 = xy[a, 0], xy[a, 1], xy[b, 0], xy[b, 1], xy[c, 0], xy[c, 1]
@@ -377,7 +408,8 @@ def _nearest_faces(xy, depth, f, h, w):
 # %% ../nbs/lib/renderer.ipynb #2ae8f408
 @njit
 def _rasterise(xy, depth, f, attr, mat, h, w):
-    "G-buffer (h, w, C) of vertex attributes (V, C) and (h, w) face materials, 0 where nothing is; `xy` in pixels, y down."
+    """G-buffer (h, w, C) of vertex attributes (V, C) and (h, w) face materials, 0 where nothing is; `xy` in pixels,
+    y down."""
     tri, bary = _nearest_faces(xy, depth, f, h, w)
     out, m = np.zeros((h, w, attr.shape[1]), np.float32), np.zeros((h, w), np.uint8)
     for y in range(h):
@@ -419,13 +451,16 @@ def _covered_low(leg, parts, p) -> np.ndarray:
     return (parts[..., 5] + parts[..., 6] + parts[..., 7] + parts[..., 2] >= .5) & (leg < end)
 
 # %% ../nbs/lib/renderer.ipynb #87b60d68
-_THICK = {'tank': .006, 'tee': .012, 'shirt': .012, 'sweater': .02, 'jacket': .028, 'suit': .022, 'coat': .034}  # metres
+# metres
+_THICK = {'tank': .006, 'tee': .012, 'shirt': .012, 'sweater': .02, 'jacket': .028, 'suit': .022, 'coat': .034}
 
 # %% ../nbs/lib/renderer.ipynb #d5e28f0e
 def _offsets(p: dict) -> np.ndarray:
     "(V,) metres by which clothes, hair and shoes stand off the skin."
-    b, head = _body(), _body().parts[:, 1] > .5
-    c, loose = b.canon, .008 + .012 * p['fit'] * (.5 if p['lower'] == 'jeans' else 1)
+    b = _body()
+    head = _body().parts[:, 1] > .5
+    c = b.canon
+    loose = .008 + .012 * p['fit'] * (.5 if p['lower'] == 'jeans' else 1)
     off = np.where(_covered_low(b.leg, b.parts, p), loose * (1 + .35 * (b.leg > 1.2)), 0.)
     off = np.where(_covered_up(c, b.arm, b.parts, p), np.maximum(off, _THICK[p['upper']] * (.7 + .3 * p['fit'])), off)
     if p['hair'] != 'bald': off = np.where(head & (_scalp(c) > 0), p['hair_volume'], off)
@@ -464,7 +499,9 @@ def _carry(motion, v) -> np.ndarray:
 # %% ../nbs/lib/renderer.ipynb #0632d733
 def _bag_mesh(p, rest, motion, posed, scale):
     "The bag as (vertices, faces): on the back, at the hip, or hanging from a hand; None without one."
-    b, s, side = _body(), p['bag_size'] * scale, p['side']
+    b = _body()
+    s = p['bag_size'] * scale
+    side = p['side']
     if p['bag'] == 'backpack':
         back = rest[(b.parts[:, 2] > .9) & (np.abs(b.canon[:, 2] - .35) < .1), 1].max()
         v, f = _blob((0, back + .075 * s, .33 * scale), (.155 * s, .095 * s, .215 * s), .55)
@@ -483,8 +520,10 @@ def _bag_mesh(p, rest, motion, posed, scale):
 # %% ../nbs/lib/renderer.ipynb #e090e208
 def _head_meshes(p, head, scale) -> list:
     "Long hair, tail, bun, brims and glasses around the head's joint, in rest space: (vertices, faces, material) each."
-    vol, out = p['hair_volume'], []
-    def add(at, radii, q, material): out.append((*_blob(head + np.array(at) * scale, np.array(radii) * scale, q), material))
+    vol = p['hair_volume']
+    out = []
+    def add(at, radii, q, material):
+        out.append((*_blob(head + np.array(at) * scale, np.array(radii) * scale, q), material))
     if p['hair'] == 'long': add((0, .075, -.06), (.105 + vol, .055 + vol, .19), .8, _HAIR)
     if p['hair'] == 'bob': add((0, .05, .02), (.10 + vol, .075 + vol, .115), .8, _HAIR)
     if p['hair'] == 'tail': add((0, .15, -.02), (.035, .045, .15), 1, _HAIR)
@@ -498,10 +537,13 @@ def _head_meshes(p, head, scale) -> list:
 # %% ../nbs/lib/renderer.ipynb #003fbbd5
 def _skirt_ends(p, motion, heads) -> tuple:
     "Heights of waist, hip, knee and ankle in the pose, and the limb coordinate where the tube ends (0: there is none)."
-    at = lambda bone: np.mean([_carry(motion[k], heads[k])[2] for k in (_body().index[bone + s] for s in ('.L', '.R'))])
-    length = {'skirt': p['skirt_len'], 'dress': p['skirt_len'] + .15, 'longskirt': 1.2 + .4 * p['skirt_len']}.get(p['lower'], 0)
+    def at(bone):
+        return np.mean([_carry(motion[k], heads[k])[2] for k in (_body().index[bone + s] for s in ('.L', '.R'))])
+    length = {'skirt': p['skirt_len'], 'dress': p['skirt_len'] + .15,
+              'longskirt': 1.2 + .4 * p['skirt_len']}.get(p['lower'], 0)
     hip = at('upperleg01')
-    return (hip + .09, hip, at('lowerleg01'), at('foot')), max(length, p['coat_len']) if p['upper'] == 'coat' else length
+    return (hip + .09, hip, at('lowerleg01'),
+            at('foot')), max(length, p['coat_len']) if p['upper'] == 'coat' else length
 
 # %% ../nbs/lib/renderer.ipynb #f481867b
 def _skirt_mesh(p, posed, motion, heads, n: int = 28):
@@ -510,8 +552,11 @@ def _skirt_mesh(p, posed, motion, heads, n: int = 28):
     if not length: return None
     v = posed[(b.parts[:, 2] + b.parts[:, 5] + b.parts[:, 6] > .6) & (b.canon[:, 2] < .2)]
     levels = np.linspace(heights[0], np.interp(length, [0, 1, 1.9], heights[1:]), 9)
-    t, lo, hi, rings = np.arange(n) * 2 * math.pi / n, np.full(2, 9.), np.full(2, -9.), []
-    round_ = lambda a: np.sign(a) * np.abs(a)**.8  # a little boxier than an ellipse, or the legs poke through
+    t = np.arange(n) * 2 * math.pi / n
+    lo = np.full(2, 9.)
+    hi = np.full(2, -9.)
+    rings = []
+    def round_(a): return np.sign(a) * np.abs(a)**.8  # a little boxier than an ellipse, or the legs poke through
     for i, z in enumerate(levels):
         s = v[np.abs(v[:, 2] - z) < .03]
         if len(s): lo, hi = np.minimum(lo, s[:, :2].min(0)), np.maximum(hi, s[:, :2].max(0))
@@ -519,10 +564,15 @@ def _skirt_mesh(p, posed, motion, heads, n: int = 28):
         fold = 1 + .00375 * i * np.sin(t * 7 + 6 * p['phase'])
         x, y = (lo + hi)[:, None] / 2 + r[:, None] * round_(np.stack([np.cos(t), np.sin(t)])) * fold
         rings.append(np.stack([x, y, np.full(n, z)], 1))
-    return np.concatenate(rings), _tube_faces(9, n), np.repeat(np.interp(-levels, -np.array(heights), [-.12, .05, 1, 1.9]), n)
+    return np.concatenate(rings), _tube_faces(9, n), np.repeat(np.interp(-levels, -np.array(heights),
+                                                                         [-.12, .05, 1, 1.9]), n)
 
 # %% ../nbs/lib/renderer.ipynb #d9f11521
-_CANON, _ARM, _LEG, _NORMAL, _PART = slice(0, 3), 3, 4, slice(5, 8), slice(8, 16)  # columns of the attributes
+_CANON = slice(0, 3)  # columns of the attributes
+_ARM = 3
+_LEG = 4
+_NORMAL = slice(5, 8)
+_PART = slice(8, 16)
 
 def _extra_attributes(v, f, part, leg=0.) -> np.ndarray:
     "(n, 16) attributes of an extra mesh; `part`: one class, or one per vertex."
@@ -540,9 +590,12 @@ def _outward(v, f) -> np.ndarray:
 # %% ../nbs/lib/renderer.ipynb #d4f911ba
 def _pieces_of(p, v, rest, motion, heads) -> list:
     "The extra meshes of a person: (vertices, faces, material, part, leg coordinate) each."
-    b, head = _body(), _body().index['head']
-    scale, out = (heads[head][2] - heads[b.index['root']][2]) / .69, []
-    skirt, bag = _skirt_mesh(p, v, motion, heads), _bag_mesh(p, rest, motion, v, scale)
+    b = _body()
+    head = _body().index['head']
+    scale = (heads[head][2] - heads[b.index['root']][2]) / .69
+    out = []
+    skirt = _skirt_mesh(p, v, motion, heads)
+    bag = _bag_mesh(p, rest, motion, v, scale)
     if skirt: out.append((*skirt[:2], _SKIRT, np.select([skirt[2] < .06, skirt[2] < 1], [2, 5], 6), skirt[2]))
     if bag: out.append((*bag, _BAG, 0, 0.))
     return out + [(_carry(motion[head], hv), hf, m, 1, 0.) for hv, hf, m in _head_meshes(p, heads[head], scale)]
@@ -553,33 +606,46 @@ def _dressed(
     posed, rest, motion, heads,  # one person's rows of `_pose_bodies`
 ) -> tuple:  # (N, 3) vertices, (F, 3) faces, (N, 16) attributes, (F,) materials
     "One posed and dressed person as one mesh."
-    b, posed = _body(), np.ascontiguousarray(posed, np.float64)
+    b = _body()
+    posed = np.ascontiguousarray(posed, np.float64)
     v = posed + _vertex_normals(posed, b.faces) * _offsets(p)[:, None]
     attr = np.concatenate([b.canon, b.arm[:, None], b.leg[:, None], _vertex_normals(v, b.faces), b.parts], 1)
-    vs, fs, ats, ms, n = [v], [b.faces], [attr], [np.full(len(b.faces), _BODY)], len(v)
+    vs = [v]
+    fs = [b.faces]
+    ats = [attr]
+    ms = [np.full(len(b.faces), _BODY)]
+    n = len(v)
     for ev, ef, material, part, leg in _pieces_of(p, v, rest, motion, heads):
         ef = _outward(ev, ef)
-        vs.append(ev), fs.append(ef + n), ats.append(_extra_attributes(ev, ef, part, leg)), ms.append(np.full(len(ef), material))
+        vs.append(ev)
+        fs.append(ef + n)
+        ats.append(_extra_attributes(ev, ef, part, leg))
+        ms.append(np.full(len(ef), material))
         n += len(ev)
-    join = lambda a, t: np.concatenate(a).astype(t)
+    def join(a, t): return np.concatenate(a).astype(t)
     return join(vs, np.float64), join(fs, np.int32), join(ats, np.float32), join(ms, np.uint8)
 
 # %% ../nbs/lib/renderer.ipynb #83ae00a7
 def _turned(v, yaw: float) -> np.ndarray:
     "Points or normals (N, 3) turned about the vertical."
-    c, s = math.cos(yaw), math.sin(yaw)
+    c = math.cos(yaw)
+    s = math.sin(yaw)
     return v @ np.array([[c, s, 0], [-s, c, 0], [0, 0, 1]])
 
 def _project(v, yaw: float, pitch: float, distance: float) -> tuple:
     "Picture coordinates (N, 2), in metres at the person, y down, and depth (N,)."
-    q, c, s = _turned(v, yaw), math.cos(pitch), math.sin(pitch)
+    q = _turned(v, yaw)
+    c = math.cos(pitch)
+    s = math.sin(pitch)
     depth = q[:, 1] * c - q[:, 2] * s + distance
     return np.stack([q[:, 0], -(q[:, 1] * s + q[:, 2] * c)], 1) * (distance / depth)[:, None], depth
 
 # %% ../nbs/lib/renderer.ipynb #8b409e0f
 def _box_of(xy, rng, badbox: float) -> tuple:
-    "The detector's box (x, y, width, height): a little off; with probability `badbox` badly off (cut above, below, too big)."
-    lo, hi = xy.min(0), xy.max(0)
+    """The detector's box (x, y, width, height): a little off; with probability `badbox` badly off (cut above, below,
+    too big)."""
+    lo = xy.min(0)
+    hi = xy.max(0)
     h = (hi[1] - lo[1]) * rng.uniform(1.02, 1.16)
     w = np.clip((hi[0] - lo[0]) * rng.uniform(1.03, 1.2), h * .42, h * .56)
     cx, cy = (lo + hi) / 2 + rng.normal(0, .025, 2) * [w, h]
@@ -608,7 +674,8 @@ def _mix(a, b, m) -> np.ndarray:
 # %% ../nbs/lib/renderer.ipynb #3f87df5e
 def _pattern(p: dict, c, around) -> np.ndarray:
     "(n,) 0..1: how much of the garment's second colour shows at canonical points `c`; `around` runs sideways."
-    z, f = c[:, 2], p['freq']
+    z = c[:, 2]
+    f = p['freq']
     if p['pattern'] == 'thin': return (np.sin(z * 150 * f) > .25).astype(float)
     if p['pattern'] == 'thick': return (np.sin(z * 55 * f + p['phase']) > .1).astype(float)
     if p['pattern'] == 'plaid': return .55 * (np.sin(z * 85 * f) > .35) + .45 * (np.sin(around * 75 * f) > .35)
@@ -633,13 +700,16 @@ def _lower_colour(p, c, leg, normal) -> np.ndarray:
     "Colour of trousers or shorts: washed-out thighs on jeans, a side stripe on a few."
     if p['lower'] == 'jeans': low = np.clip(np.array(_DENIM[p['low']]) + p['low_shade'], .02, 1)
     else: low = _shade(p['low'], p['low_shade'])
-    col = _mix(low, np.array((.8, .8, .8)), p['stripe_trousers'] & (np.abs(c[:, 1]) < .02) & (np.abs(normal[:, 0]) > .6))
+    col = _mix(low, np.array((.8, .8, .8)),
+               p['stripe_trousers'] & (np.abs(c[:, 1]) < .02) & (np.abs(normal[:, 0]) > .6))
     return col * (1 + .25 * np.clip(1 - np.abs(leg - .55) * 2, 0, 1))[:, None] if p['lower'] == 'jeans' else col
 
 # %% ../nbs/lib/renderer.ipynb #1b445f91
 def _strap(p, c) -> np.ndarray:
     "True where a strap of the bag crosses the torso."
-    x, z, s = c[:, 0], c[:, 2], p['side']
+    x = c[:, 0]
+    z = c[:, 2]
+    s = p['side']
     if p['bag'] == 'backpack': return (np.abs(np.abs(x) - .115) < .02) & (c[:, 1] < .02) & (z > .2) & (z < .55)
     if p['bag'] == 'messenger': return np.abs(x * s - .13 + (z - .08) * .5) < .018
     if p['bag'] == 'shoulder': return (np.abs(x * s - .15) < .016) & (z > .15)
@@ -649,7 +719,7 @@ def _strap(p, c) -> np.ndarray:
 def _wear_ends(p, g, col) -> np.ndarray:
     "Shoes, hair, hat, scarf and straps over the rest."
     c, leg, part = g[:, _CANON], g[:, _LEG], g[:, _PART]
-    put = lambda col, where, colour: np.where(where[:, None], colour, col)
+    def put(col, where, colour): return np.where(where[:, None], colour, col)
     foot, head = part[:, 7] > .5, part[:, 1] > .5
     shoe = foot | (leg > p['boot']) & (part[:, 6] > .3) if p['shoes'] == 'boots' else foot
     if p['shoes'] == 'sandals': shoe = shoe & ((np.sin(c[:, 1] * 90) > .2) | (c[:, 2] < -.96))
@@ -657,14 +727,17 @@ def _wear_ends(p, g, col) -> np.ndarray:
     if p['shoes'] == 'sneaker': col = put(col, foot & (c[:, 2] < -.965), _shade('White'))
     if p['hair'] != 'bald': col = put(col, head & (_scalp(c) > 0), _HAIR_COLOURS[p['hair_colour']])
     if p['hat'] != 'none': col = put(col, head & (c[:, 2] > _CAP_LINE), _shade(p['hat_colour']))
-    if p['scarf']: col = put(col, (c[:, 2] > _NECK_LOW) & (c[:, 2] < _NECK_HIGH) & (part[:, 3] < .3), _shade(p['scarf_colour']))
+    if p['scarf']:
+        col = put(col, (c[:, 2] > _NECK_LOW) & (c[:, 2] < _NECK_HIGH) & (part[:, 3] < .3), _shade(p['scarf_colour']))
     return put(col, _strap(p, c) & (part[:, 2] > .5), _shade(p['bag_colour']))
 
 # %% ../nbs/lib/renderer.ipynb #85433a00
 def _skin_colour(p, c, head) -> np.ndarray:
     "Skin with eyes and mouth."
     skin = np.clip(np.array(_SKIN[p['skin']]) + p['skin_tone'], .05, 1)
-    face, x, z = head & (c[:, 1] < -.06), np.abs(c[:, 0]), c[:, 2]
+    face = head & (c[:, 1] < -.06)
+    x = np.abs(c[:, 0])
+    z = c[:, 2]
     col = _mix(np.tile(skin, (len(c), 1)), skin * .45, face & (np.abs(z - .728) < .011) & (np.abs(x - .034) < .016))
     return _mix(col, skin * [.85, .6, .6], face & (np.abs(z - .652) < .008) & (x < .026))
 
@@ -683,7 +756,8 @@ def _body_colour(p, g) -> np.ndarray:
 # %% ../nbs/lib/renderer.ipynb #afcce419
 def _skirt_colour(p, g) -> np.ndarray:
     "Colour of the tube: coat down to its end, skirt below, dress throughout."
-    skirt = np.full(len(g), p['lower'] in ('skirt', 'longskirt')) & ((g[:, _LEG] > p['coat_len']) | (p['upper'] != 'coat'))
+    skirt = (np.full(len(g), p['lower'] in ('skirt',
+                                            'longskirt')) & ((g[:, _LEG] > p['coat_len']) | (p['upper'] != 'coat')))
     c = g[:, _CANON].copy()
     c[:, 2] = -.1 - g[:, _LEG] * .45
     stripes = _pattern(p, c, c[:, 0]) * ~skirt if p['pattern'] != 'logo' else np.zeros(len(g))
@@ -694,7 +768,8 @@ def _skirt_colour(p, g) -> np.ndarray:
 def _bag_colour(p, g) -> np.ndarray:
     "Colour of the bag; backpacks and messenger bags have a band of another shade."
     col = np.tile(_shade(p['bag_colour']), (len(g), 1))
-    return _mix(col, col * .55 + .12 * p['phase'], np.abs(g[:, 2] + .05) < .05) if p['bag'] in ('backpack', 'messenger') else col
+    return (_mix(col, col * .55 + .12 * p['phase'], np.abs(g[:, 2] + .05) < .05)
+            if p['bag'] in ('backpack', 'messenger') else col)
 
 # %% ../nbs/lib/renderer.ipynb #8157abed
 def _surface(p, g, m) -> np.ndarray:
@@ -735,7 +810,9 @@ def _part_votes(part) -> np.ndarray:
 # %% ../nbs/lib/renderer.ipynb #ac83528f
 def _layer(p, g, m, yaw: float, cam: dict, fold_at) -> tuple:
     "Premultiplied colour (H, W, 3), coverage (H, W) and part map (H, W) of one person."
-    on, rgb, part = m > 0, np.zeros((*m.shape, 3)), np.zeros(m.shape, np.uint8)
+    on = m > 0
+    rgb = np.zeros((*m.shape, 3))
+    part = np.zeros(m.shape, np.uint8)
     a, mat = g[on], m[on]
     if len(a):
         at = ((a[:, 2] + a[:, _LEG]) * 300 + fold_at[0], (a[:, 0] + a[:, 1]) * 420 + fold_at[1])
@@ -748,7 +825,8 @@ def _layer(p, g, m, yaw: float, cam: dict, fold_at) -> tuple:
 _WALL, _GROUND, _WIDE = 220, 280, 900  # rows above and below the foot of the wall, columns
 _WALL_COLOURS = {'brick': (.5, .35, .29), 'hedge': (.25, .31, .19), 'shop': (.5, .5, .52), 'indoor': (.72, .68, .6),
                  'shelves': (.5, .47, .44), 'fence': (.55, .6, .6), 'glass': (.4, .47, .52)}
-_GROUND_COLOURS = {'asphalt': (.36, .36, .37), 'grass': (.36, .41, .27), 'tiles': (.66, .63, .58), 'wood': (.5, .37, .25),
+_GROUND_COLOURS = {'asphalt': (.36, .36, .37), 'grass': (.36, .41, .27), 'tiles': (.66, .63, .58),
+                   'wood': (.5, .37, .25),
                    'carpet': (.4, .3, .3)}
 
 # %% ../nbs/lib/renderer.ipynb #25d5cc5d
@@ -772,7 +850,9 @@ def _boxes(rng, img, n: int, width, height, base, spread: float = .25, border: f
     h, w = img.shape[:2]
     for _ in range(n):
         bw, bh = rng.integers(*width), rng.integers(*height)
-        x, y, c = rng.integers(0, w - bw), rng.integers(0, max(1, h - bh)), _tint(rng, base, spread)
+        x = rng.integers(0, w - bw)
+        y = rng.integers(0, max(1, h - bh))
+        c = _tint(rng, base, spread)
         img[y:y + bh, x:x + bw] = c * border
         inner = img[y + 2:y + bh - 2, x + 2:x + bw - 2]
         inner[:] = c * (1 + .15 * np.linspace(-1, 1, len(inner)))[:, None, None]
@@ -801,7 +881,7 @@ def _trees(rng, img) -> None:
 # %% ../nbs/lib/renderer.ipynb #39b1a1fe
 def _furnish(rng, img, kind: str) -> None:
     "What is in front of the plain wall."
-    i = lambda a, b: int(rng.integers(a, b))
+    def i(a, b): return int(rng.integers(a, b))
     if kind in ('brick', 'plaster'): _panes(rng, img, i(90, 150), 95, i(0, 30), 18, i(34, 60), 60, (.25, .3, .36))
     if kind == 'glass': _panes(rng, img, i(50, 70), i(64, 80), 3, 3, i(30, 48), 60, (.3, .38, .44))
     if kind == 'shop':
@@ -820,12 +900,16 @@ def _furnish(rng, img, kind: str) -> None:
 def _wall(rng, kind: str) -> np.ndarray:
     "(WALL, WIDE, 3) backdrop of one kind."
     y, x = np.mgrid[:_WALL, :_WIDE]
-    img = _tint(rng, _WALL_COLOURS.get(kind, (.58, .56, .53)), .08) * (1 + .06 * _cloud(rng, _WALL, _WIDE, 150))[..., None]
+    img = (_tint(rng, _WALL_COLOURS.get(kind, (.58, .56, .53)),
+                 .08) * (1 + .06 * _cloud(rng, _WALL, _WIDE, 150))[..., None])
     mortar = (y % 9 < 1) | ((x + (y // 9 % 2) * 11) % 22 < 1)
     if kind == 'brick': img *= np.where(mortar, 1.3, 1 + .1 * _cloud(rng, _WALL, _WIDE, 12, 1))[..., None]
     if kind == 'hedge': img *= np.clip(1 + .35 * _cloud(rng, _WALL, _WIDE, 40, 4), .2, 2)[..., None]
     if kind == 'fence': img *= (np.where(x % 14 < 3, .45, 1) * np.where(y % 90 < 5, .5, 1))[..., None]
-    _trees(rng, img) if kind == 'trees' else _furnish(rng, img, kind)
+    if kind == 'trees':
+        _trees(rng, img)
+    else:
+        _furnish(rng, img, kind)
     return np.clip(img, .02, 1)
 
 # %% ../nbs/lib/renderer.ipynb #dda71166
@@ -834,11 +918,13 @@ def _ground(rng, kind: str) -> np.ndarray:
     y, x = np.mgrid[:_GROUND, :_WIDE]
     near = 900 / (y + 45.)
     u, v, joint = (x - _WIDE / 2) * near / 55, near * 3, .015 * near
-    img = _tint(rng, _GROUND_COLOURS.get(kind, (.58, .56, .52)), .06) * (1 + .07 * _cloud(rng, _GROUND, _WIDE, 120, 4))[..., None]
+    img = (_tint(rng, _GROUND_COLOURS.get(kind, (.58, .56, .52)),
+                 .06) * (1 + .07 * _cloud(rng, _GROUND, _WIDE, 120, 4))[..., None])
     if kind == 'grass': img *= np.clip(1 + .2 * _cloud(rng, _GROUND, _WIDE, 14, 3), .4, 1.8)[..., None]
     if kind == 'asphalt': img += ((np.abs(u % 14 - 7) < .5) * rng.uniform(0, .35))[..., None]
     if kind == 'paving': img *= np.where((u % 2.2 < joint) | (v % 2.2 < joint), .78, 1)[..., None]
-    if kind == 'tiles': img *= np.where((np.floor(u / 2.5) + np.floor(v / 2.5)) % 2 > 0, 1, rng.uniform(.7, .95))[..., None]
+    if kind == 'tiles':
+        img *= np.where((np.floor(u / 2.5) + np.floor(v / 2.5)) % 2 > 0, 1, rng.uniform(.7, .95))[..., None]
     if kind == 'wood': img *= (1 + .12 * np.sin(np.floor(u / .8) * 12.9))[..., None]
     return np.clip(img * (1 + .015 * rng.normal(size=img.shape[:2]))[..., None], .02, 1)
 
@@ -859,7 +945,8 @@ def _make_camera(rng, d: dict) -> dict:
     sun = np.append(sun / np.linalg.norm(sun) * math.sqrt(1 - .75**2), .75) if d['sun'] else np.append(tilt, 1.)
     cast = np.array(d['cast']) * np.exp(rng.normal(0, d['cast_spread'], 3))
     views = rng.uniform(-math.pi, math.pi) + np.array([0, math.pi]) if d['views'] is None else np.array(d['views'])
-    return {k: rng.uniform(*d[k]) for k in _SENSOR} | dict(views=views, spread=d['view_spread'], sun=sun / np.linalg.norm(sun),
+    return {k: rng.uniform(*d[k]) for k in _SENSOR} | dict(views=views, spread=d['view_spread'],
+                                                           sun=sun / np.linalg.norm(sun),
                                                            cast=cast / cast.mean(), vignette=rng.uniform(0, .12),
                                                            scene=_scene(rng, d['walls'], d['grounds']))
 
@@ -867,7 +954,7 @@ def _make_camera(rng, d: dict) -> dict:
 def _coarse(img, share: float) -> np.ndarray:
     "The image as from a sensor with `share` of the lines."
     size = max(12, int(_W * share)), max(24, int(_H * share))
-    one = lambda a: Image.fromarray(a.astype(np.float32)).resize(size, Image.BOX).resize((_W, _H), Image.BICUBIC)
+    def one(a): return Image.fromarray(a.astype(np.float32)).resize(size, Image.BOX).resize((_W, _H), Image.BICUBIC)
     return np.stack([np.asarray(one(img[..., k])) for k in range(3)], -1)
 
 # %% ../nbs/lib/renderer.ipynb #f141abd2
@@ -898,7 +985,8 @@ def _backdrop(rng, cam: dict, feet: float) -> np.ndarray:
 # %% ../nbs/lib/renderer.ipynb #be7ee0a4
 def _shadow(v, yaw: float, pitch: float, cam: dict, box) -> np.ndarray:
     "(H, W) 0..1 cast shadow: body points carried along the sun's rays to the ground, splatted and softened."
-    sun, q = np.maximum(cam['sun'], [-9, -9, .25]), _turned(v[::3], yaw)
+    sun = np.maximum(cam['sun'], [-9, -9, .25])
+    q = _turned(v[::3], yaw)
     q = q - np.outer((q[:, 2] - v[:, 2].min()) / sun[2], sun)
     px = ((_project(q, 0., pitch, cam['distance'])[0] - box[:2]) * [_W / box[2], _H / box[3]]).astype(int)
     px = px[(px >= 0).all(1) & (px[:, 0] < _W) & (px[:, 1] < _H)]
@@ -919,7 +1007,8 @@ def _moved(rgb, alpha, dx: int, dy: int) -> tuple:
 def _obstacle(rng, kind: str) -> np.ndarray:
     "(H, W) True where an object of this kind stands in front."
     y, x = np.mgrid[:_H, :_W]
-    i, u = lambda a, b: int(rng.integers(a, b)), rng.uniform
+    def i(a, b): return int(rng.integers(a, b))
+    u = rng.uniform
     if kind == 'pole': return (x - i(4, _W - 8)) % _W < i(4, 9)
     if kind == 'box': return (y > _H - i(18, 48)) & ((x < i(15, 45)) if u() < .5 else (x > i(20, 50)))
     if kind == 'bush': return y > _H - u(14, 40) + 6 * np.sin(x / u(4, 9)) + rng.normal(0, 2, (1, _W))
@@ -939,28 +1028,35 @@ def _occlude(rng, img, part, kind: str) -> None:
 # %% ../nbs/lib/renderer.ipynb #f1d9d846
 def _shoot(rng, shot: dict, d: dict, cam: dict, *posed) -> dict:
     "One person before one camera: layer, part map, shadow, angles."
-    p, mesh = shot['person'], _dressed(shot['person'], *posed)
-    yaw, pitch = float(rng.choice(cam['views']) + rng.normal(0, cam['spread'])), cam['pitch'] + rng.normal(0, .03)
+    p = shot['person']
+    mesh = _dressed(shot['person'], *posed)
+    yaw = float(rng.choice(cam['views']) + rng.normal(0, cam['spread']))
+    pitch = cam['pitch'] + rng.normal(0, .03)
     view = _project(mesh[0], yaw, pitch, cam['distance'] * rng.uniform(.85, 1.2))
     x, y, w, h = _box_of(view[0], rng, 1. if shot.get('bad') else d['badbox'])
     if shot.get('partial'):
         x, y = x + w * rng.uniform(-.5, .5), y + h * rng.uniform(-.5, .5)
         w, h = w * rng.uniform(.5, .9), h * rng.uniform(.4, .8)
     rgb, alpha, part = _layer(p, *_gbuffer(mesh, view, (x, y, w, h)), yaw, cam, rng.integers(0, 256, 2))
-    return dict(who=shot['who'], rgb=rgb, alpha=alpha, part=part, feet=(view[0][:, 1].max() - y) * _H / h, yaw=yaw, pitch=pitch,
+    return dict(who=shot['who'], rgb=rgb, alpha=alpha, part=part, feet=(view[0][:, 1].max() - y) * _H / h, yaw=yaw,
+                pitch=pitch,
                 shadow=_shadow(mesh[0], yaw, pitch, cam, (x, y, w, h)))
 
 # %% ../nbs/lib/renderer.ipynb #689c79bc
 def _compose(rng, shot: dict, d: dict, cam: dict, own: dict, others: list) -> tuple:
     "The final image (H, W, 3) uint8 and its part map (H, W)."
-    img, part = _backdrop(rng, cam, own['feet']), own['part'].copy()
-    someone = lambda: others[rng.integers(len(others))]
-    aside = lambda a, b: int(rng.choice([-1, 1]) * rng.integers(a, b))
+    img = _backdrop(rng, cam, own['feet'])
+    part = own['part'].copy()
+    def someone(): return others[rng.integers(len(others))]
+    def aside(a, b): return int(rng.choice([-1, 1]) * rng.integers(a, b))
     if others and rng.random() < d['clutter']:
-        o, dim = someone(), rng.uniform(.75, 1.)
+        o = someone()
+        dim = rng.uniform(.75, 1.)
         img = _over(img, *_moved(o['rgb'] * dim, o['alpha'], aside(18, 40), int(rng.integers(-14, 3))))
     if shot.get('empty'): part[:] = 0
-    else: img = _over(img * (1 - own['shadow'] * (.25 + .35 * min(cam['direct'], 1)))[..., None], own['rgb'], own['alpha'])
+    else:
+        img = _over(img * (1 - own['shadow'] * (.25 + .35 * min(cam['direct'], 1)))[..., None], own['rgb'],
+                    own['alpha'])
     u = rng.random()
     if others and u < d['occlusion'] * .4:
         o = someone()
@@ -982,22 +1078,27 @@ def render_batch(
     posed = posed or _pose_bodies([s['person'] for s in shots], poses)
     cams = [cameras[s['cam'] - 1] for s in shots]
     layers = [_shoot(r, s, d, c, *(x[i] for x in posed)) for i, (r, s, c) in enumerate(zip(rngs, shots, cams))]
-    strangers = lambda s: [o for o in layers if o['who'] != s['who']]
+    def strangers(s): return [o for o in layers if o['who'] != s['who']]
     out = [_compose(r, s, d, c, own, strangers(s)) for r, s, c, own in zip(rngs, shots, cams, layers)]
-    return np.stack([o[0] for o in out]), np.stack([o[1] for o in out]), np.array([(o['yaw'], o['pitch']) for o in layers])
+    return np.stack(
+        [o[0] for o in out]), np.stack([o[1] for o in out]), np.array([(o['yaw'], o['pitch']) for o in layers])
 
 # %% ../nbs/lib/renderer.ipynb #08c68301
 #                      Black White Grey Red Blue Green Yellow Orange Purple Pink Brown
 _BASE = dict(
-    female=.5, ages=(.05, .4, .28, .17, .10), build=(.25, .55, .2), hair=(.53, .28, .1, .05, .04), skin=(.32, .3, .2, .12, .06),
+    female=.5, ages=(.05, .4, .28, .17, .10), build=(.25, .55, .2), hair=(.53, .28, .1, .05, .04),
+    skin=(.32, .3, .2, .12, .06),
     glasses=.15, upper=(.06, .3, .16, .16, .16, .06, .10), lower_m=(.42, .36, .22, 0, 0, 0),
     lower_f=(.28, .26, .13, .13, .08, .12),
     short_shirt=.4, pattern=(.5, .1, .12, .1, .18), up=(3, 2.5, 2, 1.3, 1.8, 1, .8, .7, .6, .9, .9),
-    low=(3.4, 1.1, 1.8, .6, 1.6, .6, .7, .65, .65, .6, 1.4), shoes=(.5, .25, .14, .11), bag_m=(.5, .25, .12, .05, .03, .05),
+    low=(3.4, 1.1, 1.8, .6, 1.6, .6, .7, .65, .65, .6, 1.4), shoes=(.5, .25, .14, .11),
+    bag_m=(.5, .25, .12, .05, .03, .05),
     bag_f=(.36, .16, .08, .18, .16, .06), hat=(.82, .09, .05, .04), scarf=.06, walking=.8, wild=0., pitch=(.05, .35),
-    distance=(3.5, 8), views=None, view_spread=.6, sun=True, direct=(.25, .6), ambient=(.7, .95), cast=(1, 1, 1), cast_spread=.04,
+    distance=(3.5, 8), views=None, view_spread=.6, sun=True, direct=(.25, .6), ambient=(.7, .95), cast=(1, 1, 1),
+    cast_spread=.04,
     gain=(.85, 1.15), contrast=(.9, 1.1), saturation=(.85, 1.1), blur=(.2, .6), noise=(.008, .018), lowres=(.6, 1.1),
-    walls=('plaster', 'brick', 'trees', 'glass', 'shop'), grounds=('paving', 'asphalt', 'grass'), clutter=.15, occlusion=.08,
+    walls=('plaster', 'brick', 'trees', 'glass', 'shop'), grounds=('paving', 'asphalt', 'grass'), clutter=.15,
+    occlusion=.08,
     occluders=('pole', 'box', 'bush', 'rail', 'car'), badbox=.04)
 
 # %% ../nbs/lib/renderer.ipynb #37b85c8f
@@ -1017,9 +1118,11 @@ _CAMPUS = {**_BASE, **dict(
     seed=102, cameras=8, female=.38, ages=(.0, .62, .22, .11, .05), upper=(0, .05, .05, .2, .36, .05, .29),
     lower_m=(.45, .53, .02, 0, 0, 0), lower_f=(.38, .44, .02, .06, .06, .04), short_shirt=.1,
     up=(5, .9, 3, .8, 2.4, .8, .15, .25, .35, .3, 1.1), low=(5, .2, 2.2, .1, 2.4, .25, .02, .02, .05, .05, 1.3),
-    shoes=(.5, .2, .3, 0), pattern=(.68, .05, .07, .08, .12), skin=(.4, .3, .14, .1, .06), bag_m=(.4, .46, .1, .02, 0, .02),
+    shoes=(.5, .2, .3, 0), pattern=(.68, .05, .07, .08, .12), skin=(.4, .3, .14, .1, .06),
+    bag_m=(.4, .46, .1, .02, 0, .02),
     bag_f=(.3, .34, .08, .18, .07, .03), hat=(.74, .05, .2, .01), scarf=.16, glasses=.08, walking=.9, pitch=(.1, .38),
-    distance=(3.2, 6.5), view_spread=.45, sun=False, direct=(.15, .3), ambient=(.8, 1.), cast=(.95, 1., 1.06), gain=(.78, 1.),
+    distance=(3.2, 6.5), view_spread=.45, sun=False, direct=(.15, .3), ambient=(.8, 1.), cast=(.95, 1., 1.06),
+    gain=(.78, 1.),
     contrast=(.8, .98), saturation=(.6, .85), blur=(.5, .95), noise=(.014, .024), lowres=(.55, .85),
     walls=('brick', 'trees', 'glass', 'hedge', 'plaster'), grounds=('asphalt', 'paving', 'grass'),
     occluders=('car', 'pole', 'box', 'rail', 'bush'), clutter=.2, occlusion=.14, badbox=.05)}
@@ -1028,10 +1131,13 @@ _CAMPUS = {**_BASE, **dict(
 _CORRIDOR = {**_BASE, **dict(
     seed=103, cameras=2, female=.52, ages=(.0, .7, .2, .08, .02), upper=(.04, .34, .2, .18, .17, .03, .04),
     lower_m=(.36, .46, .18, 0, 0, 0), lower_f=(.24, .34, .18, .12, .04, .08), pitch=(.52, .66), distance=(2.4, 3.2),
-    views=(0., math.pi), view_spread=.55, sun=False, direct=(.2, .4), ambient=(.75, .9), cast=(1.12, 1., .84), cast_spread=.03,
+    views=(0., math.pi), view_spread=.55, sun=False, direct=(.2, .4), ambient=(.75, .9), cast=(1.12, 1., .84),
+    cast_spread=.03,
     gain=(.58, .74), contrast=(.85, 1.), saturation=(.7, .95), blur=(.3, .6), noise=(.012, .02), lowres=(.7, 1.),
-    walls=('indoor', 'glass'), grounds=('tiles', 'wood', 'carpet'), occluders=('pole', 'box', 'rail'), clutter=.25, occlusion=.1,
-    badbox=.1, bag_m=(.38, .46, .1, .02, .01, .03), bag_f=(.28, .32, .08, .2, .08, .04), hat=(.95, .04, .01, 0), scarf=.02,
+    walls=('indoor', 'glass'), grounds=('tiles', 'wood', 'carpet'), occluders=('pole', 'box', 'rail'), clutter=.25,
+    occlusion=.1,
+    badbox=.1, bag_m=(.38, .46, .1, .02, .01, .03), bag_f=(.28, .32, .08, .2, .08, .04), hat=(.95, .04, .01, 0),
+    scarf=.02,
     walking=.92, skin=(.5, .35, .1, .03, .02), hair=(.8, .15, .02, .02, .01))}
 
 # %% ../nbs/lib/renderer.ipynb #ea9b8d16
@@ -1042,14 +1148,18 @@ _STUDIO = {**_BASE, **dict(
     'hedge', 'fence', 'shelves'), grounds=('paving', 'asphalt', 'grass', 'tiles', 'wood', 'carpet'),
     clutter=.25, occlusion=.2, badbox=.15)}
 _STREET = {**_BASE, **dict(
-    seed=105, cameras=10, ages=(.06, .36, .28, .18, .12), cast_spread=.06, gain=(.75, 1.15), saturation=(.7, 1.1), blur=(.2, .8),
+    seed=105, cameras=10, ages=(.06, .36, .28, .18, .12), cast_spread=.06, gain=(.75, 1.15), saturation=(.7, 1.1),
+    blur=(.2, .8),
     noise=(.006, .02), pitch=(.05, .5), distance=(3, 8), view_spread=.8, badbox=.05,
     walls=('plaster', 'brick', 'trees', 'glass', 'shop', 'hedge', 'fence'))}
 _MALL = {**_BASE, **dict(
-    seed=106, cameras=4, female=.6, ages=(.08, .42, .28, .14, .08), build=(.22, .5, .28), upper=(.05, .26, .14, .2, .2, .06, .09),
-    bag_m=(.46, .2, .1, .06, .06, .12), bag_f=(.24, .1, .05, .22, .24, .15), hat=(.9, .06, .03, .01), glasses=.2, sun=False,
+    seed=106, cameras=4, female=.6, ages=(.08, .42, .28, .14, .08), build=(.22, .5, .28),
+    upper=(.05, .26, .14, .2, .2, .06, .09),
+    bag_m=(.46, .2, .1, .06, .06, .12), bag_f=(.24, .1, .05, .22, .24, .15), hat=(.9, .06, .03, .01), glasses=.2,
+    sun=False,
     direct=(.2, .45), ambient=(.75, .95), cast=(1.02, 1., .98), gain=(.85, 1.1), pitch=(.3, .55), distance=(2.8, 5),
-    view_spread=.8, walls=('indoor', 'shelves', 'shop'), grounds=('tiles', 'tiles', 'wood'), occluders=('box', 'pole', 'rail'),
+    view_spread=.8, walls=('indoor', 'shelves', 'shop'), grounds=('tiles', 'tiles', 'wood'),
+    occluders=('box', 'pole', 'rail'),
     clutter=.22, occlusion=.12, hair=(.68, .18, .06, .04, .04), skin=(.46, .34, .12, .05, .03))}
 DOMAINS = dict(plaza=_PLAZA, campus=_CAMPUS, corridor=_CORRIDOR, studio=_STUDIO, street=_STREET, mall=_MALL)
 
@@ -1067,7 +1177,8 @@ def cameras_of(name: str, first: int = None) -> list:
 def tried_on(name: str, cams: list, start: int = 0) -> tuple:
     "The frozen bodies dressed as people of a domain: what `render_batch` gives, without anny."
     d = DOMAINS[name]
-    shots = [dict(person=_sample_person(rng_of(d['seed'], 9, k), d), who=k, cam=1 + k % len(cams), seed=[d['seed'], 8, k])
+    shots = [dict(person=_sample_person(rng_of(d['seed'], 9, k), d), who=k, cam=1 + k % len(cams),
+                  seed=[d['seed'], 8, k])
              for k in range(start, start + 4)]
     return render_batch(shots, d, cams, _frozen_bodies())
 
@@ -1089,10 +1200,15 @@ def _seen_by(rng, cameras: int, images: int, most: int) -> list:
 
 # %% ../nbs/lib/renderer.ipynb #82bd483d
 def _reid_plan(d: dict, name, train: int = 150, test: int = 100, only_gallery: int = 0) -> list:
-    "Shots in Market's and Duke's layout: 8 or 9 images a person; of the test identities one image per camera is a query."
-    rng, shots, n = rng_of(d['seed'], 1), [], train + test + only_gallery
+    """Shots in Market's and Duke's layout: 8 or 9 images a person; of the test identities one image per camera is a
+    query."""
+    rng = rng_of(d['seed'], 1)
+    shots = []
+    n = train + test + only_gallery
     for who, pid in enumerate(int(x) for x in rng.permutation(np.arange(1, n + 50))[:n]):
-        queried, images, most = set(), (int(rng.integers(8, 10)), 4) if who < train + test else (5, 2), None
+        queried = set()
+        images = (int(rng.integers(8, 10)), 4) if who < train + test else (5, 2)
+        most = None
         for k, cam in enumerate(_seen_by(rng, d['cameras'], *images)):
             query = train <= who < train + test and cam not in queried
             folder = 'bounding_box_train' if who < train else 'query' if query else 'bounding_box_test'
@@ -1107,13 +1223,17 @@ def _campus_plan(d: dict) -> list:
 
 # %% ../nbs/lib/renderer.ipynb #6cb5743f
 def _plaza_plan(d: dict) -> list:
-    "As Market-1501: 100 distractors (pid 0: empty boxes, fragments, strangers) and 40 junk boxes (pid -1) in the gallery."
-    shots, rng = _reid_plan(d, _market_name), rng_of(d['seed'], 2)
+    """As Market-1501: 100 distractors (pid 0: empty boxes, fragments, strangers) and 40 junk boxes (pid -1) in the
+    gallery."""
+    shots = _reid_plan(d, _market_name)
+    rng = rng_of(d['seed'], 2)
     for k in range(140):
-        cam, pid = int(rng.integers(1, d['cameras'] + 1)), 0 if k < 100 else -1
+        cam = int(rng.integers(1, d['cameras'] + 1))
+        pid = 0 if k < 100 else -1
         kind = ({'empty': True}, {'partial': True}, {})[k % 3] if pid == 0 else {'bad': True, 'partial': bool(k % 2)}
         who = 1000 + k if pid == 0 else int(rng.integers(150, 250))
-        shots.append(dict(path='bounding_box_test/' + _market_name(pid, cam, rng, k), pid=pid, cam=cam, who=who, **kind))
+        shots.append(dict(path='bounding_box_test/' + _market_name(pid, cam, rng, k), pid=pid, cam=cam, who=who,
+                          **kind))
     return shots
 
 # %% ../nbs/lib/renderer.ipynb #1f890afe
@@ -1125,7 +1245,7 @@ def _corridor_plan(d: dict) -> list:
 
 def _label_plan(d: dict, n: int = 1520) -> list:
     "Every image its own person; cameras take turns."
-    cam = lambda k: k % d['cameras'] + 1
+    def cam(k): return k % d['cameras'] + 1
     return [dict(path=f'images/c{cam(k):02d}_{k:05d}.jpg', pid=k, cam=cam(k), who=k) for k in range(n)]
 
 # %% ../nbs/lib/renderer.ipynb #5d9f70de
@@ -1134,15 +1254,19 @@ def plan(name: str) -> list:
     d = DOMAINS[name]
     shots = {'plaza': _plaza_plan, 'campus': _campus_plan, 'corridor': _corridor_plan}.get(name, _label_plan)(d)
     shots = sorted(shots, key=lambda s: s['path'])
-    if len({s['path'] for s in shots}) < len(shots): raise ValueError(f'{name}: two shots share a file name; change the seed.')
-    for k, s in enumerate(shots): s |= dict(person=_sample_person(rng_of(d['seed'], 3, s['who']), d), seed=[d['seed'], 4, k])
+    if len({s['path'] for s in shots}) < len(shots):
+        raise ValueError(f'{name}: two shots share a file name; change the seed.')
+    for k, s in enumerate(shots):
+        s |= dict(person=_sample_person(rng_of(d['seed'], 3, s['who']), d), seed=[d['seed'], 4, k])
     return shots
 
 # %% ../nbs/lib/renderer.ipynb #a9a3c13b
 def _render_shots(name: str, shots: list, batch: int = 32, progress: bool = False) -> tuple:
     "Images, part maps and angles of the given shots (needs anny)."
     from tqdm import tqdm
-    d, cams, order = DOMAINS[name], cameras_of(name), rng_of(DOMAINS[name]['seed'], 6).permutation(len(shots))
+    d = DOMAINS[name]
+    cams = cameras_of(name)
+    order = rng_of(DOMAINS[name]['seed'], 6).permutation(len(shots))
     n = len(shots)
     images, parts, angles = np.zeros((n, _H, _W, 3), np.uint8), np.zeros((n, _H, _W), np.uint8), np.zeros((n, 2))
     for s in tqdm(range(0, n, batch), desc=name, disable=not progress):
@@ -1162,17 +1286,22 @@ def _cuhk03_split(shots: list) -> bytes:
     "The .mat of CUHK03's new protocol; identities 0-59 train, the others test with one query per identity and camera."
     from scipy.io import savemat
     who, cam = np.array([s['who'] for s in shots]), np.array([s['cam'] for s in shots])
-    index, test, first = np.arange(len(shots)), who >= 60, np.unique(who * 2 + cam, return_index=True)[1]
-    query, out = np.isin(index, first) & test, io.BytesIO()
-    column = lambda a: np.asarray(a, np.uint16).reshape(-1, 1)
-    savemat(out, {'filelist': _cells([s['path'].split('/')[1] for s in shots]), 'labels': column([s['pid'] for s in shots]),
+    index = np.arange(len(shots))
+    test = who >= 60
+    first = np.unique(who * 2 + cam, return_index=True)[1]
+    query = np.isin(index, first) & test
+    out = io.BytesIO()
+    def column(a): return np.asarray(a, np.uint16).reshape(-1, 1)
+    savemat(out, {'filelist': _cells([s['path'].split('/')[1] for s in shots]),
+                  'labels': column([s['pid'] for s in shots]),
                   'camId': column(cam), 'train_idx': column(index[~test] + 1), 'query_idx': column(index[query] + 1),
                   'gallery_idx': column(index[test & ~query] + 1)})
     return b'MATLAB 5.0 MAT-file, written by ptl_nb'.ljust(116) + out.getvalue()[116:]  # scipy puts the date there
 
 # %% ../nbs/lib/renderer.ipynb #90826942
 def _labels_of(name: str, shot: dict) -> dict:
-    "Attributes stored for a shot: PETA's names in street, RAP's in mall, both elsewhere; nothing is true of an empty box."
+    """Attributes stored for a shot: PETA's names in street, RAP's in mall, both elsewhere; nothing is true of an
+    empty box."""
     p = shot['person']
     a = _peta(p) if name == 'street' else _rap(p) if name == 'mall' else {**_peta(p), **_rap(p)}
     return {k: v and not shot.get('empty', False) for k, v in a.items()}
@@ -1181,7 +1310,8 @@ def _labels_of(name: str, shot: dict) -> dict:
 def _shots_csv(shots: list, parts: np.ndarray, angles: np.ndarray) -> bytes:
     "How each image was taken: camera, yaw (0: facing the camera) and pitch in degrees, share of person pixels."
     yaw, pitch = np.rad2deg(angles).T
-    rows = [f'{s["path"]},{s["cam"]},{y % 360:.0f},{q:.0f},{(m > 0).mean():.3f}' for s, y, q, m in zip(shots, yaw, pitch, parts)]
+    rows = [f'{s["path"]},{s["cam"]},{y % 360:.0f},{q:.0f},{(m > 0).mean():.3f}'
+            for s, y, q, m in zip(shots, yaw, pitch, parts)]
     return '\n'.join(['path,camid,yaw,pitch,person', *rows, '']).encode()
 
 # %% ../nbs/lib/renderer.ipynb #d8b25cf8
@@ -1208,4 +1338,5 @@ def render_domain(
     others = {'truth/shots.csv': _shots_csv(shots, parts, angles)}
     if name == 'corridor': others['cuhk03_new_protocol_config_detected.mat'] = _cuhk03_split(shots)
     files = {s['path']: _jpeg(x) for s, x in zip(shots, images)}
-    return write_archive(Path(folder) / f'{name}.zip', marker, files, parts, [_labels_of(name, s) for s in shots], others)
+    return write_archive(Path(folder) / f'{name}.zip', marker, files, parts, [_labels_of(name, s) for s in shots],
+                         others)

@@ -37,7 +37,8 @@ def _reciprocal_sets(
     k: int,
 ) -> tuple[np.ndarray, np.ndarray]: # (N, k + 1) int32 members, nearest first, and (N,) how many of them count
     "k-reciprocal neighbours (Eq. 2)."
-    members, count = np.empty((len(index), k + 1), np.int32), np.zeros(len(index), np.int32)
+    members = np.empty((len(index), k + 1), np.int32)
+    count = np.zeros(len(index), np.int32)
     with row_threads() as run: run(_mutual, len(index), index, k + 1, members, count)
     return members, count
 
@@ -52,7 +53,8 @@ def _expand(start, stop, near, near_count, half, half_count, ptr, out):
             core[near[i, p]] = seen[near[i, p]] = i
             if len(out): out[base + p] = near[i, p]
         for p in range(near_count[i]):
-            c, both = near[i, p], 0
+            c = near[i, p]
+            both = 0
             for q in range(half_count[c]): both += core[half[c, q]] == i
             if 3 * both <= 2 * half_count[c]: continue
             for q in range(half_count[c]):
@@ -69,7 +71,8 @@ def _expanded_sets(
     k1: int,
 ) -> tuple[np.ndarray, np.ndarray]: # (N + 1,) where each set starts, and all members, ascending within a set
     "Expanded k-reciprocal sets (Eq. 3)."
-    sets, sizes = (*_reciprocal_sets(index, k1), *_reciprocal_sets(index, round(k1 / 2))), np.zeros(len(index), np.int64)
+    sets = (*_reciprocal_sets(index, k1), *_reciprocal_sets(index, round(k1 / 2)))
+    sizes = np.zeros(len(index), np.int64)
     with row_threads() as run:
         run(_expand, len(index), *sets, sizes, np.empty(0, np.int32))
         ptr = np.concatenate([[0], np.cumsum(sizes)])
@@ -81,13 +84,15 @@ def _expanded_sets(
 @njit(nogil=True)
 def _known(start, stop, index, squared, ptr, members, d):
     "Distances of members that are neighbours, NaN for the others."
-    value, seen = np.empty(len(index), np.float32), np.full(len(index), -1, np.int32)
+    value = np.empty(len(index), np.float32)
+    seen = np.full(len(index), -1, np.int32)
     for i in range(start, stop):
         for p in range(index.shape[1]): value[index[i, p]], seen[index[i, p]] = squared[i, p], i
         for p in range(ptr[i], ptr[i + 1]): d[p] = value[members[p]] if seen[members[p]] == i else np.nan
 
 
-def _narrow(entries: int) -> type: return np.int32 if entries < 2**31 else np.int64   # SciPy widens the indices to the type of the pointers
+# SciPy widens the indices to the type of the pointers
+def _narrow(entries: int) -> type: return np.int32 if entries < 2**31 else np.int64
 
 
 def _gaussian_weights(
@@ -96,7 +101,9 @@ def _gaussian_weights(
     ptr: np.ndarray, members: np.ndarray, # sets, from `_expanded_sets`
 ) -> csr_array: # (N, N) V, rows sum to one
     "Weights exp(-d) of the members of each set, d scaled by the image's farthest distance (Eq. 1, 4)."
-    n, d, owner = len(near.index), np.empty(len(members), np.float32), np.repeat(np.arange(len(ptr) - 1, dtype=np.int32), np.diff(ptr))
+    n = len(near.index)
+    d = np.empty(len(members), np.float32)
+    owner = np.repeat(np.arange(len(ptr) - 1, dtype=np.int32), np.diff(ptr))
     with row_threads() as run: run(_known, n, near.index, near.squared, ptr, members, d)
     new = np.flatnonzero(np.isnan(d))
     d[new] = squared_distances(x, x, owner[new], members[new])
@@ -112,9 +119,11 @@ def encode(
     k2: int = 6, # images in a local query expansion
 ) -> csr_array: # (N, N) V averaged, rows sum to one
     "K-reciprocal encoding of each image (Eq. 2-4)."
-    weights, n = _gaussian_weights(x, near, *_expanded_sets(near.index, k1)), len(near.index)
+    weights = _gaussian_weights(x, near, *_expanded_sets(near.index, k1))
+    n = len(near.index)
     starts = (np.arange(n + 1) * k2).astype(_narrow(n * k2))
-    encoding = csr_array((np.full(n * k2, 1 / k2, np.float32), near.index[:, :k2].ravel(), starts), shape=(n, n)) @ weights
+    encoding = (csr_array((np.full(n * k2, 1 / k2, np.float32), near.index[:, :k2].ravel(), starts),
+                          shape=(n, n)) @ weights)
     encoding.sort_indices()
     return encoding
 
@@ -159,7 +168,8 @@ _ALMOST_ONE = np.float32(1 - 1e-6)
 def _similar(start, stop, first, arrays, room, index, value, count):
     "Similarities of the rows first + start..first + stop, each from room[row] on, and how many."
     n = len(arrays[0]) - 1
-    total, touched = np.zeros(n, np.float32), np.empty(n, np.int32)
+    total = np.zeros(n, np.float32)
+    touched = np.empty(n, np.int32)
     for r in range(start, stop):
         if 8 * (room[r + 1] - room[r]) < n: count[r] = _touched(first + r, *arrays, total, touched)
         else:
@@ -182,7 +192,8 @@ def row_groups(
     room: int = ROOM, # most entries of a group of several rows
 ) -> Iterator[tuple[int, int]]: # first row, row after the last
     "Ranges of rows whose bounds add up to `room` at most, one row at least."
-    ends, start = _ends(bound), 0
+    ends = _ends(bound)
+    start = 0
     while start < len(bound):
         stop = max(start + 1, int(np.searchsorted(ends, ends[start] + room, "right")) - 1)
         yield start, stop
@@ -212,13 +223,16 @@ def _min_sum(
     max_stored: int = _MAX_STORED, # most entries to store, 8 bytes each
 ) -> csr_array: # (N, N) float32 s / (2 - s), exactly symmetric
     "Jaccard similarities of the rows (Eq. 5); ValueError where they are too many to store."
-    n, arrays = encoding.shape[0], _inverted(encoding)
+    n = encoding.shape[0]
+    arrays = _inverted(encoding)
     bound = np.minimum(np.add.reduceat(np.diff(arrays[3]).astype(np.int64)[encoding.indices], encoding.indptr[:-1]), n)
-    ends, size = np.zeros(n + 1, np.int64), min(int(bound.sum()), max_stored)
+    ends = np.zeros(n + 1, np.int64)
+    size = min(int(bound.sum()), max_stored)
     indices, data = np.empty(size, np.int32), np.empty(size, np.float32)
     with row_threads() as run:
         for a, b in row_groups(bound):
-            room, counts = _ends(bound[a:b]), np.empty(b - a, np.int64)
+            room = _ends(bound[a:b])
+            counts = np.empty(b - a, np.int64)
             index, value = np.empty(room[-1], np.int32), np.empty(room[-1], np.float32)
             run(_similar, b - a, a, arrays, room, index, value, counts)
             ends[a + 1:b + 1] = ends[a] + np.cumsum(counts)
@@ -230,13 +244,19 @@ def _min_sum(
 
 def _check_stored(stored: int, rows: int, images: int, max_stored: int):
     if stored > max_stored:
-        raise ValueError(f"more than max_stored={max_stored:,} pairs share neighbours ({stored:,} after {rows:,} of {images:,} images): the features may have collapsed, "
-                         "or k1 is large for so many images. Look at the features, take a smaller k1, or raise max_stored (8 bytes a pair)")
+        raise ValueError(f"more than max_stored={max_stored:,} pairs share neighbours ({stored:,} after {rows:,} of "
+                         f"{images:,} images): the features may have collapsed, "
+                         "or k1 is large for so many images. Look at the features, take a smaller k1, or raise "
+                         "max_stored (8 bytes a pair)")
 
 # %% ../nbs/lib/reranking.ipynb #d7f5b745
 def _check_k(images: int, k1: int, k2: int):
-    if not (isinstance(k1, Integral) and isinstance(k2, Integral) and 1 <= k2 <= k1): raise ValueError(f"k1={k1}, k2={k2}: expected 1 <= k2 <= k1, since the k2 images of a query expansion are the first of the k1 neighbours")
-    if images <= k1: raise ValueError(f"{images} images are too few for k1={k1}: every image needs {k1} others. Give at least {k1 + 1} images, or a smaller k1")
+    if not (isinstance(k1, Integral) and isinstance(k2, Integral) and 1 <= k2 <= k1):
+        raise ValueError(f"k1={k1}, k2={k2}: expected 1 <= k2 <= k1, since the k2 images of a query expansion are "
+                         "the first of the k1 neighbours")
+    if images <= k1:
+        raise ValueError(f"{images} images are too few for k1={k1}: every image needs {k1} others. Give at least "
+                         f"{k1 + 1} images, or a smaller k1")
 
 
 def jaccard_similarity(
@@ -247,7 +267,8 @@ def jaccard_similarity(
     probes: int = 32, # for method='faiss'
     max_stored: int = _MAX_STORED, # most entries to store, 8 bytes each
 ) -> csr_array: # (N, N) float32 in [0, 1], exactly symmetric, 1 on the diagonal; what is not stored is 0: distance 1
-    "One minus the Jaccard distance of k-reciprocal encodings (Zhong et al., 2017); ValueError for unusable features, N <= k1 or k2 > k1."
+    """One minus the Jaccard distance of k-reciprocal encodings (Zhong et al., 2017); ValueError for unusable
+    features, N <= k1 or k2 > k1."""
     x = centred("features", features)
     _check_k(len(x), k1, k2)
     return _min_sum(encode(x, centred_neighbours(x, k1, method, probes), k1, k2), max_stored)
@@ -256,7 +277,8 @@ def jaccard_similarity(
 @njit(nogil=True)
 def _blend(start, stop, arrays, far, weight, out):
     "Distances of rows of queries to distances of Eq. 6, in place."
-    total, one = np.zeros(out.shape[1], np.float32), np.float32(1)
+    total = np.zeros(out.shape[1], np.float32)
+    one = np.float32(1)
     for i in range(start, stop):
         _minima(i, *arrays, total)
         for j in range(out.shape[1]):
@@ -266,9 +288,12 @@ def _blend(start, stop, arrays, far, weight, out):
 
 def _check_rerank(query: torch.Tensor, gallery: torch.Tensor, lambda_value: float):
     if query.shape[1] != gallery.shape[1]:
-        raise ValueError(f"query features have {query.shape[1]} dimensions, gallery features {gallery.shape[1]}: they must come from one model")
-    if not len(query) or not len(gallery): raise ValueError(f"nothing to rank: {len(query)} queries and {len(gallery)} gallery images")
-    if not 0 <= lambda_value <= 1: raise ValueError(f"lambda_value={lambda_value}: expected a share between 0 and 1")
+        raise ValueError(f"query features have {query.shape[1]} dimensions, gallery features {gallery.shape[1]}: "
+                         "they must come from one model")
+    if not len(query) or not len(gallery):
+        raise ValueError(f"nothing to rank: {len(query)} queries and {len(gallery)} gallery images")
+    if not 0 <= lambda_value <= 1:
+        raise ValueError(f"lambda_value={lambda_value}: expected a share between 0 and 1")
 
 # %% ../nbs/lib/reranking.ipynb #37f3a72c
 def rerank(
@@ -278,7 +303,8 @@ def rerank(
     k2: int = 6, # images in a local query expansion, at most k1
     lambda_value: float = 0.3, # share of the original distance
 ) -> np.ndarray: # (Q, G) float32
-    "Re-ranked distances of queries to the gallery (Zhong et al., 2017); ValueError for unusable features, Q + G <= k1 or k2 > k1."
+    """Re-ranked distances of queries to the gallery (Zhong et al., 2017); ValueError for unusable features, Q + G <=
+    k1 or k2 > k1."""
     query, gallery = (
         finite_features(name, features)
         for name, features in (("query_features", query_features), ("gallery_features", gallery_features))

@@ -14,8 +14,10 @@ import pandas as pd
 from .evaluator import Interval
 
 # %% ../nbs/lib/rows.ipynb #f599239d
-SCORE_NAMES = {"mAP_trapezoid": "mAP (trapezoid)", "mAP": "mAP (step)", "rank1": "Rank-1", "rank5": "Rank-5", "rank10": "Rank-10"}
-QUOTED = {"mAP_trapezoid": "mAP", "rank1": "rank1", "rank5": "rank5", "rank10": "rank10"}     # the paper's mAP is the trapezoid one
+SCORE_NAMES = {"mAP_trapezoid": "mAP (trapezoid)", "mAP": "mAP (step)", "rank1": "Rank-1", "rank5": "Rank-5",
+               "rank10": "Rank-10"}
+# the paper's mAP is the trapezoid one
+QUOTED = {"mAP_trapezoid": "mAP", "rank1": "rank1", "rank5": "rank5", "rank10": "rank10"}
 REFERENCES = ("BL", "BL+BN^t")        # what a row is held against
 
 
@@ -54,7 +56,8 @@ def _row(line: dict) -> TableRow:
     for reference in REFERENCES:
         bounds = [line.get(f"vs_{reference}{end}", np.nan) for end in ("", "_low", "_high")]
         if not pd.isna(bounds[0]): versus[reference] = Interval(*bounds)
-    paper = {m: line[f"paper_{column}"] for m, column in QUOTED.items() if not pd.isna(line.get(f"paper_{column}", np.nan))}
+    paper = {m: line[f"paper_{column}"] for m, column in QUOTED.items()
+             if not pd.isna(line.get(f"paper_{column}", np.nan))}
     return TableRow(line["method"], line.get("labels", ""), int(line["seeds"]), {m: line[m] for m in SCORE_NAMES},
                     {m: line.get(f"{m}_sd", np.nan) for m in SCORE_NAMES}, versus, paper)
 
@@ -70,7 +73,8 @@ def display_table(table: pd.DataFrame) -> pd.DataFrame:      # of `table_of`
     shown = [reference for reference in REFERENCES if any(reference in row.versus for row in rows)]
     lines = []
     for row in rows:
-        values = {label: f"{row.mean[m]:.1f}" + (f" ± {row.sd[m]:.1f}" if row.seeds > 1 else "") for m, label in SCORE_NAMES.items()}
+        values = {label: f"{row.mean[m]:.1f}" + (f" ± {row.sd[m]:.1f}" if row.seeds > 1 else "")
+                  for m, label in SCORE_NAMES.items()}
         versus = {f"Δ mAP vs {r}": points(row.versus[r]) if r in row.versus else "" for r in shown}
         lines.append({"method": row.method, **values, **versus})
         if "mAP_trapezoid" in row.paper:

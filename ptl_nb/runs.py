@@ -68,11 +68,14 @@ class ReIDRun(Run):
     source: Domain
     target: Domain
     seed: int = 0
-    labels: dict[str, Path] = field(default_factory=dict)     # label store by domain name, for the domains whose proxy tasks are on
-    own: object = None                                        # constants of a method that has its own; None: those of the recipe's name
+    # label store by domain name, for the domains whose proxy tasks are on
+    labels: dict[str, Path] = field(default_factory=dict)
+    # constants of a method that has its own; None: those of the recipe's name
+    own: object = None
 
     def __post_init__(self):
-        if not self.method.trains: object.__setattr__(self, "method", self.method.start)      # the run whose weights it scores
+        # the run whose weights it scores
+        if not self.method.trains: object.__setattr__(self, "method", self.method.start)
         needs = [d for d, _ in self._labelled()]
         given_labels(self.labels, needs, self.method.name)
 
@@ -95,7 +98,8 @@ class ReIDRun(Run):
     def key(self, device: str) -> dict: return _run_key(self, device)
 
     def fill(self, store: Store, folder: Path) -> dict:
-        net, m = _first_network(self, store, folder), self.observed()
+        net = _first_network(self, store, folder)
+        m = self.observed()
         source = _training_images(self, "source", net) if m.uses_source(self.constants) else None
         target = _training_images(self, "target", net) if m.uses_target else None
         session = Session(store.device, self.recipe.precision, store.ranks, folder / STATE_FILE,
@@ -105,14 +109,16 @@ class ReIDRun(Run):
         save_trained(net, folder)
         (folder / _START_FILE).unlink(missing_ok=True)
         facts = {"standin": self.source.standin or self.target.standin}
-        if isinstance(source, LabelledImages): facts["short_identities"] = short_identities(source.classes, self.recipe.images)
+        if isinstance(source, LabelledImages):
+            facts["short_identities"] = short_identities(source.classes, self.recipe.images)
         if "stopped" in history: facts |= {"rounds": len(history), "stopped": history["stopped"].iloc[-1]}
         return facts
 
     def observed(self) -> Method:
         "The method with a measure of its clusters where the truth is known; for the records only."
         truth = self.target.train.pid.to_numpy()
-        return self.method.observed(functools.partial(quality, truth=truth)) if len(truth) and (truth >= 0).all() else self.method
+        return (self.method.observed(functools.partial(quality, truth=truth)) if len(truth) and (truth >= 0).all()
+                else self.method)
 
     def _labelled(self) -> list[tuple[Domain, tuple[str, ...]]]:
         "The domains whose labels the method learns from, and of which kinds."
@@ -148,9 +154,13 @@ def _first_network(run: ReIDRun, store: Store, folder: Path) -> PTLNet:
 
 
 def _training_images(run: ReIDRun, where: str, net: PTLNet) -> Images:
-    "A domain's training pixels with the proxy labels that the method needs there; part maps at the size of the head's output."
-    domain, kinds, labels = getattr(run, where), run.method.label_kinds(where), {}
-    paths, store = domain.train.path, run.labels.get(getattr(run, where).name)
+    """A domain's training pixels with the proxy labels that the method needs there; part maps at the size of the
+    head's output."""
+    domain = getattr(run, where)
+    kinds = run.method.label_kinds(where)
+    labels = {}
+    paths = domain.train.path
+    store = run.labels.get(getattr(run, where).name)
     if "parts" in kinds: labels["parts"] = read_parts(store, paths, net.part_size(*run.recipe.size), run.recipe.variant)
     if "attributes" in kinds: labels["attributes"] = read_attributes(store, paths)[1]
     labels["camids"] = domain.train.camid.to_numpy()
@@ -161,7 +171,8 @@ def _training_images(run: ReIDRun, where: str, net: PTLNet) -> Images:
 
 def _start_network(run: ReIDRun, store: Store, folder: Path) -> PTLNet:
     "Statistics taken anew are kept, so that a resumed run starts from the same bits."
-    made, first = store.make(run.start), run.method.start
+    made = store.make(run.start)
+    first = run.method.start
     if first.trains: return load_reid(made, run.recipe)
     if not (folder / _START_FILE).exists():
         save_weights(scored_network(store, run.recipe, made, run.target, first), folder / _START_FILE)
@@ -175,10 +186,12 @@ def _attribute_sizes(run: ReIDRun) -> tuple[int, ...]:
 
 # %% ../nbs/lib/runs.ipynb #54a3759b
 def reid_net(state: dict[str, torch.Tensor], backbone_name: str) -> PTLNet:
-    "An untrained network of the shape of these backbone and ReID tensors; without a classifier among them, it has one identity."
+    """An untrained network of the shape of these backbone and ReID tensors; without a classifier among them, it has
+    one identity."""
     classifier, embedding = (state.get(f"reid.{layer}.weight") for layer in ("classifier", "linear"))
     net = PTLNet(1 if classifier is None else len(classifier), backbone_name=backbone_name)
-    if embedding is not None: net.reid = EmbeddingHead(*reversed(embedding.shape))      # SSG put it in the place of the ReID head
+    # SSG put it in the place of the ReID head
+    if embedding is not None: net.reid = EmbeddingHead(*reversed(embedding.shape))
     return net
 
 
@@ -193,7 +206,8 @@ def load_reid(run: Path, recipe: Recipe, file: str = "model.safetensors") -> PTL
 
 
 def scored_network(store: Store, recipe: Recipe, run: Path, domain: Domain, method: Method) -> PTLNet:
-    "The network that a method scores: as the run left it, or with what the method does to it on the target's training images."
+    """The network that a method scores: as the run left it, or with what the method does to it on the target's
+    training images."""
     net = load_reid(run, recipe).to(store.device)
     if not method.trains:
         target = Images(pixels(domain, "train", recipe.size))
@@ -216,7 +230,8 @@ def score_model(store: Store, recipe: Recipe, run: Path, domain: Domain, method:
     if broadcast_value(file.exists(), store.ranks): return _read_scores(file)
     scores = score_net(scored_network(store, recipe, run, domain, method), recipe, domain, store.device, store.ranks)
     if not store.ranks.first: return scores
-    with explain_errors(file, "the run itself is whole"), atomic_write(file) as draft, open(draft, "wb") as out: np.savez(out, **asdict(scores))
+    with explain_errors(file, "the run itself is whole"), atomic_write(file) as draft, open(draft, "wb") as out:
+        np.savez(out, **asdict(scores))
     return scores
 
 
@@ -225,17 +240,20 @@ def _read_scores(file: Path) -> Scores:
     try:
         with np.load(file, allow_pickle=False) as stored:
             return Scores(**{k: v.item() if v.ndim == 0 else v for k, v in stored.items()})
-    except (OSError, ValueError, TypeError, AttributeError, KeyError, EOFError, zipfile.BadZipFile, NotImplementedError) as error:
+    except (OSError, ValueError, TypeError, AttributeError, KeyError, EOFError, zipfile.BadZipFile,
+            NotImplementedError) as error:
         raise ValueError(f"{file} holds no scores, or not all ({error}); delete this file: "
                          "the scores are computed again from the weights beside it") from error
 
 # %% ../nbs/lib/runs.ipynb #904d5a88
 def own_domain_curve(store: Store, recipe: Recipe, source: Domain, seed: int = 0, points: int = 10) -> pd.DataFrame:
     "Trapezoid mAP and Rank-1 (percent) of BL on the source's own test set, at about `points` epochs of one training."
-    bl, step = ReIDRun(recipe, PTL(), source, source, seed), max(1, recipe.epochs // points)
+    bl = ReIDRun(recipe, PTL(), source, source, seed)
+    step = max(1, recipe.epochs // points)
 
     def write(folder: Path) -> None:
-        net, rows = _first_network(bl, store, folder), []
+        net = _first_network(bl, store, folder)
+        rows = []
 
         def watch(epoch: int) -> None:
             if epoch % step and epoch < recipe.epochs: return

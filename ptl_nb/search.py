@@ -29,10 +29,12 @@ def allowed_rows(
     since: str | float | pd.Timestamp | None = None,     # as `parse_times`, included; None: from the first
     until: str | float | pd.Timestamp | None = None,     # the same, a date or a minute to its end; None: to the last
 ) -> np.ndarray:                                 # ascending row numbers
-    "Rows that pass both filters; ValueError for a camera that is not there, a span without times, or where nothing is left."
+    """Rows that pass both filters; ValueError for a camera that is not there, a span without times, or where nothing
+    is left."""
     keep = np.ones(len(index), bool)
     if camera is not None:
-        wanted, there = np.atleast_1d(np.asarray(camera)), np.unique(index.rows["camid"])
+        wanted = np.atleast_1d(np.asarray(camera))
+        there = np.unique(index.rows["camid"])
         if wanted.dtype.kind not in "iu":
             raise ValueError(
                 f"camera is {camera!r}; give the numbers of cameras, such as [1, 3] (`camera_numbers` knows their"
@@ -47,12 +49,15 @@ def allowed_rows(
     ends = {name: value for name, value in (("since", since), ("until", until)) if value is not None}
     ends = {name: value for name, value in ends.items() if str(value).strip()}          # 0 is a bound, "" is none
     if ends: keep &= _in_span(index.rows["time"], ends)
-    if not keep.any(): raise ValueError(f"none of {len(index)} images passes the filters camera={camera}, since={since}, until={until}; widen them")
+    if not keep.any():
+        raise ValueError(f"none of {len(index)} images passes the filters camera={camera}, "
+                         f"since={since}, until={until}; widen them")
     return np.flatnonzero(keep)
 
 
 def _in_span(times: pd.Series, ends: dict) -> np.ndarray:     # since, until, or both
-    if times.isna().all(): raise ValueError("no image of the index has a time, so none can be chosen by it; build it with `times`")
+    if times.isna().all():
+        raise ValueError("no image of the index has a time, so none can be chosen by it; build it with `times`")
     told = {name: time_span(value) for name, value in ends.items()}
     for name, bounds in told.items():
         if isinstance(bounds[0], pd.Timestamp) != (times.dtype.kind == "M"):
@@ -61,7 +66,8 @@ def _in_span(times: pd.Series, ends: dict) -> np.ndarray:     # since, until, or
             )
     first = told["since"][0] if "since" in told else times.min()
     last = told["until"][1] if "until" in told else times.max()
-    if len(told) == 2 and first > last: raise ValueError(f"since {first} is after until {last}; exchange them")
+    if len(told) == 2 and first > last:
+        raise ValueError(f"since {first} is after until {last}; exchange them")
     return times.between(first, last).to_numpy()
 
 # %% ../nbs/lib/search.ipynb #ff5056ca
@@ -73,7 +79,8 @@ def choose_rule(index: GalleryIndex, queries: GalleryIndex, rule: str) -> str:  
 
     Identities count from 1; where they are not known 'auto' is 'self'. ValueError for an unknown rule.
     """
-    if rule not in ("auto", *LEAVE_OUT): raise ValueError(f"leave_out is {rule!r}; it must be one of auto, {', '.join(LEAVE_OUT)}")
+    if rule not in ("auto", *LEAVE_OUT):
+        raise ValueError(f"leave_out is {rule!r}; it must be one of auto, {', '.join(LEAVE_OUT)}")
     known = (queries.rows["pid"] > 0).all() and (queries.rows["camid"] > 0).all() and (index.rows["pid"] > 0).any()
     return rule if rule != "auto" else "evaluation" if known else "self"
 
@@ -83,14 +90,19 @@ def excluded_rows(
     queries: GalleryIndex,
     rule: str,             # one of LEAVE_OUT, or auto
 ) -> list[np.ndarray]:     # of each query: ascending row numbers
-    "Rows that are no answer to each query; ValueError for an unknown rule, or where a query's camera or identity is not known."
+    """Rows that are no answer to each query; ValueError for an unknown rule, or where a query's camera or identity
+    is not known."""
     rule = choose_rule(index, queries, rule)
     own = index.places.get_indexer(pd.Index(paths_from(index.root, queries), dtype="str"))
     out = [at[at >= 0] for at in own[:, None]]
     if rule == "self": return out
-    pids, camids, places = queries.rows["pid"].to_numpy(), common_cameras(index, queries)[0].to_numpy(), queries.places
+    pids = queries.rows["pid"].to_numpy()
+    camids = common_cameras(index, queries)[0].to_numpy()
+    places = queries.places
     unknown = f"so leave_out={rule!r} cannot be applied"
-    if (camids < 1).any(): raise ValueError(f"the camera of query {places[int((camids < 1).argmax())]!r} is not known, {unknown}; give its camid")
+    if (camids < 1).any():
+        raise ValueError(f"the camera of query {places[int((camids < 1).argmax())]!r} is not "
+                         f"known, {unknown}; give its camid")
     if rule == "evaluation" and (pids < 1).any():
         raise ValueError(
             f"nobody knows who query {places[int((pids < 1).argmax())]!r} is (people are counted from 1), {unknown};"
@@ -115,7 +127,8 @@ def _merge(
     at: np.ndarray,     # (B,) its rows, all behind those so far
 ) -> None:
     "The best of both, into `best` and `rows`."
-    top, found = len(best), np.flatnonzero(values > best[-1])
+    top = len(best)
+    found = np.flatnonzero(values > best[-1])
     if len(found) > top:
         level = np.partition(values[found], len(found) - top)[len(found) - top]
         found = found[values[found] >= level]
@@ -125,8 +138,10 @@ def _merge(
     best[:], rows[:] = both[order], where[order]
 
 # %% ../nbs/lib/search.ipynb #99627074
-def _exact(index: GalleryIndex, queries: np.ndarray, kept: np.ndarray, out: list[np.ndarray], top: int) -> tuple[np.ndarray, np.ndarray]:
-    "(Q, top) similarities, descending, and rows of the best of `kept` that are not left out; -inf and -1 where there are fewer."
+def _exact(index: GalleryIndex, queries: np.ndarray, kept: np.ndarray, out: list[np.ndarray],
+           top: int) -> tuple[np.ndarray, np.ndarray]:
+    """(Q, top) similarities, descending, and rows of the best of `kept` that are not left out; -inf and -1 where
+    there are fewer."""
     best, rows = np.full((len(queries), top), -np.inf, np.float32), np.full((len(queries), top), -1, np.int64)
     group = max(1, BLOCK_BYTES // (4 * BLOCK_ROWS))
     for first in range(0, len(queries), group):
@@ -135,7 +150,8 @@ def _exact(index: GalleryIndex, queries: np.ndarray, kept: np.ndarray, out: list
             stop = min(start + BLOCK_ROWS, len(index))
             at = kept[slice(*np.searchsorted(kept, (start, stop)))]
             if not len(at): continue
-            few = 8 * len(at) < stop - start                 # then their rows are gathered; else a plain product is faster
+            # then their rows are gathered; else a plain product is faster
+            few = 8 * len(at) < stop - start
             block = queries[some] @ (index.features[at] if few else index.features[start:stop]).T
             if not few and len(at) < stop - start: block = block[:, at - start]
             for q, values in enumerate(block, first):
@@ -163,19 +179,24 @@ def search(
 ) -> pd.DataFrame:                               # query, rank (from 1), similarity, row, path, pid, camid, time, same (yes, no; ? where an identity is not known)
     "The images most similar to each query; ValueError where the models differ or a filter cannot be applied."
     check_comparable(queries, index, "the query")
-    if not len(queries): raise ValueError("there are no queries; give at least one image")
+    if not len(queries):
+        raise ValueError("there are no queries; give at least one image")
     if not isinstance(top, (int, np.integer)) or top < 1:
         raise ValueError(f"top is {top!r}; at least 1 answer must be asked for, a whole number")
-    kept, out = allowed_rows(index, camera, since, until), excluded_rows(index, queries, leave_out)
-    if not np.isfinite(queries.features).all(): raise ValueError("a query has a feature that is not finite: the network has diverged, take another run")
+    kept = allowed_rows(index, camera, since, until)
+    out = excluded_rows(index, queries, leave_out)
+    if not np.isfinite(queries.features).all():
+        raise ValueError("a query has a feature that is not finite: the network has diverged, take another run")
     best, rows = (_exact if engine is None else engine.best)(index, queries.features, kept, out, min(top, len(kept)))
     query, rank = np.nonzero(rows >= 0)
     found = rows[query, rank]
     columns = {name: index.rows[name].to_numpy()[found] for name in index.rows}
-    who, asked = columns["pid"], queries.rows["pid"].to_numpy()[query]
+    who = columns["pid"]
+    asked = queries.rows["pid"].to_numpy()[query]
     unknown = (np.minimum(who, asked) < 0) | (np.maximum(who, asked) == 0)  # two distractors may be one person or two
     same = np.where(unknown, "?", np.where(who == asked, "yes", "no"))
-    return pd.DataFrame({"query": query, "rank": rank + 1, "similarity": best[query, rank], "row": found, **columns, "same": same})
+    return pd.DataFrame({"query": query, "rank": rank + 1, "similarity": best[query, rank], "row": found, **columns,
+                         "same": same})
 
 # %% ../nbs/lib/search.ipynb #2bc32c74
 def query_rows(
@@ -190,7 +211,8 @@ def query_rows(
                 f"query {text!r} is an image of a camera that is known; a camera goes with images given as files"
             )
         table = domain.query if len(domain.query) else domain.train
-        if not text[4:].isdecimal() or int(text[4:]) >= len(table): raise ValueError(f"query is {text!r}; {domain.title} has rows row:0 to row:{len(table) - 1}")
+        if not text[4:].isdecimal() or int(text[4:]) >= len(table):
+            raise ValueError(f"query is {text!r}; {domain.title} has rows row:0 to row:{len(table) - 1}")
         return domain.root, table[int(text[4:]):][:1], domain.standin
     path = expand_user(text)
     if path.is_dir():
@@ -198,7 +220,9 @@ def query_rows(
         if not own_csv(path): return images.root, images.train[["path"]].assign(camid=camera), images.standin
         table = images.query if len(images.query) else images.train
         return images.root, table.assign(camid=camera) if camera else table, images.standin
-    if not path.is_file(): raise FileNotFoundError(f"query {text!r} does not exist; give an image file, a folder of images, or row:0 and on for a row of the target")
+    if not path.is_file():
+        raise FileNotFoundError(f"query {text!r} does not exist; give an image file, a folder of images, "
+                                "or row:0 and on for a row of the target")
     decode(path, (8, 4))              # an image that cannot be read shows here
     return path.parent, pd.DataFrame({"path": [path.name], "camid": [camera]}), False
 
@@ -209,12 +233,15 @@ def named_gallery(
     root: str | Path = "data",            # see `load_domain`
     origin: str = "auto",
     camera: str = "",                     # of a path, see `load_domain`
-    time: str = "",                       # of a path, see `load_domain`; a domain.csv may have a column time all the same
+    # of a path, see `load_domain`; a domain.csv may have a column time all the same
+    time: str = "",
 ) -> tuple[Path | Domain, pd.Series | None]:     # what `gallery.open_gallery` takes; times by path
     "A gallery by name; errors as `load_domain`'s."
     place = expand_user(text)
     saved = text == "target" or (place / INDEX_FILE).is_file()
-    if saved and (camera or time): raise ValueError(f"expressions for camera and time go with the path of a domain.csv or a folder; the gallery {text!r} knows its own")
+    if saved and (camera or time):
+        raise ValueError("expressions for camera and time go with the path of a domain.csv or a folder; "
+                         f"the gallery {text!r} knows its own")
     if saved: return (target if text == "target" else place), None
     domain = load_domain(text, root, origin, camera, time)
     if time: return domain, _domain_times(domain)
@@ -226,7 +253,8 @@ def named_gallery(
 def _domain_times(domain: Domain) -> pd.Series:
     told = pd.concat([getattr(domain, s) for s in SPLITS])
     try: return parse_times(told["time"]).set_axis(told["path"])
-    except ValueError as error: raise ValueError(f"{domain.root}: {error}; numbers are taken too, such as those of frames") from None
+    except ValueError as error:
+        raise ValueError(f"{domain.root}: {error}; numbers are taken too, such as those of frames") from None
 
 # %% ../nbs/lib/search.ipynb #5d1c9a09
 def camera_numbers(
@@ -237,7 +265,8 @@ def camera_numbers(
 
     ValueError for a name that none of them has.
     """
-    number, text = {plain_name(name): camid for camid, name in (cameras or {}).items()}, plain_name(str(text))
+    number = {plain_name(name): camid for camid, name in (cameras or {}).items()}
+    text = plain_name(str(text))
     parts = [text] if text in number else [p for p in map(str.strip, text.split(",")) if p]
     camids = [_camid(p, number) for p in parts]
     if None in camids:
@@ -263,7 +292,8 @@ def camera_number(
 ) -> int:                                 # camid; 0: unknown
     "One camera as a person names it; ValueError as `camera_numbers`, and where several are named."
     camids = camera_numbers(text, cameras) or [0]
-    if len(camids) > 1: raise ValueError(f"{text!r} names {len(camids)} cameras; a query is of one")
+    if len(camids) > 1:
+        raise ValueError(f"{text!r} names {len(camids)} cameras; a query is of one")
     return camids[0]
 
 
@@ -280,10 +310,15 @@ class Engine:
     content: str            # `content_hash` of the gallery index
     probes: int | None      # lists looked into; None: all images are
 
-    def best(self, index: GalleryIndex, queries: np.ndarray, kept: np.ndarray, out: list[np.ndarray], top: int) -> tuple[np.ndarray, np.ndarray]:
+    def best(self, index: GalleryIndex, queries: np.ndarray, kept: np.ndarray, out: list[np.ndarray],
+             top: int) -> tuple[np.ndarray, np.ndarray]:
         "As the exact search gives it, for what the codes find; ValueError where the gallery has changed since."
-        if self.faiss.ntotal != len(index): raise ValueError(f"this engine knows {self.faiss.ntotal} images, the index holds {len(index)}; build it anew")
-        if self.content != index.content: raise ValueError(f"this engine is of an index {self.content}, asked is {index.content} with as many images; build it anew")
+        if self.faiss.ntotal != len(index):
+            raise ValueError(f"this engine knows {self.faiss.ntotal} images, "
+                             f"the index holds {len(index)}; build it anew")
+        if self.content != index.content:
+            raise ValueError(f"this engine is of an index {self.content}, "
+                             f"asked is {index.content} with as many images; build it anew")
         best, rows = np.full((len(queries), top), -np.inf, np.float32), np.full((len(queries), top), -1, np.int64)
         for q, found in enumerate(self._candidates(queries, kept, out, top)):
             found = np.sort(found[found >= 0])
@@ -293,15 +328,19 @@ class Engine:
     def _candidates(self, queries: np.ndarray, kept: np.ndarray, out: list[np.ndarray], top: int) -> np.ndarray:
         "(Q, R) rows, -1 where there are fewer."
         wanted = min(self.faiss.ntotal, _REFINE * top)
-        if len(kept) == self.faiss.ntotal and not any(map(len, out)): return self.faiss.search(queries, wanted, params=self._parameters())[1]
-        return np.concatenate([self.faiss.search(queries[q:q + 1], wanted, params=self._parameters(np.setdiff1d(kept, o, assume_unique=True)))[1] for q, o in enumerate(out)])
+        if len(kept) == self.faiss.ntotal and not any(map(len, out)):
+            return self.faiss.search(queries, wanted, params=self._parameters())[1]
+        return np.concatenate([self.faiss.search(queries[q:q + 1], wanted,
+                                                 params=self._parameters(np.setdiff1d(kept, o, assume_unique=True)))[1]
+                               for q, o in enumerate(out)])
 
     def _parameters(self, rows: np.ndarray | None = None):
         import faiss
         allowed = np.zeros(self.faiss.ntotal, bool) if rows is not None else None
         if rows is not None: allowed[rows] = True
         only = {} if rows is None else {"sel": faiss.IDSelectorBitmap(np.packbits(allowed, bitorder="little"))}
-        return faiss.SearchParameters(**only) if self.probes is None else faiss.SearchParametersIVF(nprobe=self.probes, **only)
+        return (faiss.SearchParameters(**only) if self.probes is None
+                else faiss.SearchParametersIVF(nprobe=self.probes, **only))
 
 # %% ../nbs/lib/search.ipynb #a1ca70c1
 def faiss_engine(
@@ -313,18 +352,23 @@ def faiss_engine(
     folder: Path | None = None,  # where a built engine is kept and found again, beside a saved index; None: nowhere
     seed: int = 0,               # of k-means
 ) -> Engine:
-    "A FAISS engine for an index, built or read back; ImportError without FAISS, ValueError for a kind or a code that cannot be."
+    """A FAISS engine for an index, built or read back; ImportError without FAISS, ValueError for a kind or a code
+    that cannot be."""
     try: import faiss
-    except ImportError as error: raise ImportError("FAISS is missing; install it with: pip install 'ptl_nb[search]'") from error
-    if kind not in ENGINES: raise ValueError(f"index is {kind!r}; it must be exact or one of {', '.join(ENGINES)}")
+    except ImportError as error:
+        raise ImportError("FAISS is missing; install it with: pip install 'ptl_nb[search]'") from error
+    if kind not in ENGINES:
+        raise ValueError(f"index is {kind!r}; it must be exact or one of {', '.join(ENGINES)}")
     n, d = index.features.shape
     for name, value in (("lists", lists), ("code", code), ("probes", probes)):
-        if value is not None and value < 1: raise ValueError(f"{name} is {value}; it must be at least 1, or None")
+        if value is not None and value < 1:
+            raise ValueError(f"{name} is {value}; it must be at least 1, or None")
     lists = lists or max(1, min(int(4 * n**.5), n // 39))
     code = code or next(m for m in range(max(1, d // 8), 0, -1) if d % m == 0)
     if kind == "ivfpq" and n >= _FEWEST and lists > n // 39:
         raise ValueError(f"lists is {lists}; {n} images are enough for {n // 39}, each wants 39")
-    if d % code: raise ValueError(f"code is {code} bytes for features of {d} dimensions; it must divide them")
+    if d % code:
+        raise ValueError(f"code is {code} bytes for features of {d} dimensions; it must divide them")
     file = Path(folder) / f"{kind}-{index.content}-{lists}-{code}-{seed}.faiss" if folder else None
     built = faiss.read_index(str(file)) if file and file.is_file() else _build(index, kind, lists, code, seed)
     if file and not file.is_file():
@@ -337,7 +381,9 @@ def _build(index: GalleryIndex, kind: str, lists: int, code: int, seed: int):
     n, d = index.features.shape
     built = faiss.IndexFlatIP(d)
     if kind == "ivfpq":
-        if n < _FEWEST: raise ValueError(f"{n} images are too few to learn codes from (at least {_FEWEST}); 'ivfpq' is for galleries of a million, take 'exact'")
+        if n < _FEWEST:
+            raise ValueError(f"{n} images are too few to learn codes from (at least {_FEWEST}); 'ivfpq' is for "
+                             "galleries of a million, take 'exact'")
         built = faiss.IndexIVFPQ(built, d, lists, code, 8, faiss.METRIC_INNER_PRODUCT)
         built.cp.seed = built.pq.cp.seed = seed
         sample = np.sort(np.random.default_rng(seed).permutation(n)[:max(256, lists) * 64])
@@ -351,6 +397,7 @@ def recall(
     approximated: pd.DataFrame, # the same search with one
 ) -> float:                     # in [0, 1]
     "Share of the exact answers that the approximate search found too."
-    if not len(exact): raise ValueError("the exact search has no answers that another could find too")
+    if not len(exact):
+        raise ValueError("the exact search has no answers that another could find too")
     pairs = [set(zip(t["query"], t["row"])) for t in (exact, approximated)]
     return len(pairs[0] & pairs[1]) / len(pairs[0])

@@ -68,7 +68,8 @@ def all_notebooks(
     root: Path, # of the repository
 ) -> list[Path]: # sorted
     "Every notebook in nbs/ and its folders, hidden ones (editors' checkpoints) left out."
-    found = (p for p in (root / "nbs").rglob("*.ipynb") if not any(part[0] in "._" for part in p.relative_to(root).parts))
+    found = (p for p in (root / "nbs").rglob("*.ipynb")
+             if not any(part[0] in "._" for part in p.relative_to(root).parts))
     return sorted(found)
 
 
@@ -97,7 +98,8 @@ class Page:
     @property
     def address(self) -> str:
         "A notebook's page has its name, another's in a folder the folder's before its own; README.md is the folder."
-        readme, folder = self.source.name == "README.md", self.source.resolve().parent
+        readme = self.source.name == "README.md"
+        folder = self.source.resolve().parent
         top = self.source.suffix == ".ipynb" or (folder / "nbs").is_dir()     # notebooks are named all over the site
         if readme: return "index.html" if top else f"{folder.name}.html"
         return f"{self.source.stem}.html" if top else f"{folder.name}-{self.source.stem}.html"
@@ -114,7 +116,8 @@ def read_page(
     if source.suffix == ".md": text = source.read_text(encoding="utf-8")
     else: text = next((c.source for c in read_notebook(source).cells if c.cell_type == "markdown"), "")
     found = re.search(r"^# (.+)$(?:\s*^> (.+)$)?", text, re.M)
-    if not found: raise SiteError(f"{source}: no title; the first text cell must open with a line '# Title'")
+    if not found:
+        raise SiteError(f"{source}: no title; the first text cell must open with a line '# Title'")
     return Page(source, found[1].strip(), (found[2] or "").strip())
 
 # %% ../nbs/lib/site.ipynb #9c9e3baf
@@ -144,7 +147,8 @@ def _readable(
     notebook: NotebookNode, # as saved; is changed
 ) -> NotebookNode:
     "The notebook without directives and hidden cells; exported cells are tagged, pictures described."
-    kept, heading = [], ""
+    kept = []
+    heading = ""
     for cell in notebook.cells:
         if cell.cell_type == "markdown": heading = (re.findall(r"^#+ (.+)$", cell.source, re.M) or [heading])[-1]
         if cell.cell_type == "code":
@@ -166,7 +170,8 @@ def _exporter() -> HTMLExporter:
             return render_markdown(source, context.get("cell", {}).get("attachments"))
 
     made = Exporter(template_name="basic", exclude_input_prompt=True, exclude_output_prompt=True)
-    made.register_filter("clean_html", lambda html: html)     # is for code, which Pygments has escaped; half of the time
+    # is for code, which Pygments has escaped; half of the time
+    made.register_filter("clean_html", lambda html: html)
     return made
 
 def _body(
@@ -174,10 +179,12 @@ def _body(
     exporter: HTMLExporter | None = None, # made once for many pages
 ) -> BeautifulSoup: # HTML tree
     "What stands between head and foot of a page."
-    if page.source.suffix == ".md": html = f'<div class="rendered_html">{render_markdown(page.source.read_text(encoding="utf-8"))}</div>'
+    if page.source.suffix == ".md":
+        html = f'<div class="rendered_html">{render_markdown(page.source.read_text(encoding="utf-8"))}</div>'
     else: html, _ = (exporter or _exporter()).from_notebook_node(_readable(read_notebook(page.source)))
     soup = _jupyter("bs4").BeautifulSoup(html, "html.parser")
-    for i, heading in enumerate(soup.select(".rendered_html :is(h1, h2, h3, h4)")): heading["id"] = heading.get("id") or f"heading-{i}"
+    for i, heading in enumerate(soup.select(".rendered_html :is(h1, h2, h3, h4)")):
+        heading["id"] = heading.get("id") or f"heading-{i}"
     return soup
 
 # %% ../nbs/lib/site.ipynb #4e7d0487
@@ -192,14 +199,16 @@ def _follow(
         link = urlsplit(tag[name])
         if link.scheme or link.netloc or not link.path: continue
         file = (page.source.parent / unquote(link.path)).resolve()
-        if not file.is_file() or not file.is_relative_to(root.resolve()): raise SiteError(f"{page.source}: the link {tag[name]!r} leads to no file of the repository")
+        if not file.is_file() or not file.is_relative_to(root.resolve()):
+            raise SiteError(f"{page.source}: the link {tag[name]!r} leads to no file of the repository")
         needed.append(file)
         tag[name] = link._replace(path=_address(file, root)).geturl()
     return needed
 
 def _address(file: Path, root: Path) -> str:
     "Where a file of the repository lies in the site: notebooks and Markdown as pages, others under their own path."
-    return Page(file, "").address if file.suffix in (".ipynb", ".md") else f"files/{file.relative_to(root.resolve()).as_posix()}"
+    return (Page(file, "").address if file.suffix in (".ipynb", ".md")
+            else f"files/{file.relative_to(root.resolve()).as_posix()}")
 
 # %% ../nbs/lib/site.ipynb #002afcea
 def definitions(
@@ -215,12 +224,14 @@ def definitions(
         found[f"ptl_nb.{module}"] = notebook, ""
         for cell in cells:
             if "export" not in _DIRECTIVE.findall(cell.source): continue
-            for node in ast.parse(cell.source).body: found |= {f"ptl_nb.{module}.{name}": (notebook, cell.id) for name in _bound(node)}
+            for node in ast.parse(cell.source).body:
+                found |= {f"ptl_nb.{module}.{name}": (notebook, cell.id) for name in _bound(node)}
     return found
 
 def _bound(node: ast.stmt) -> list[str]:
     "Public names that a statement defines."
-    names = [node.name] if isinstance(node, (ast.FunctionDef, ast.ClassDef)) else [t.id for t in getattr(node, "targets", []) if isinstance(t, ast.Name)]
+    names = ([node.name] if isinstance(node, (ast.FunctionDef, ast.ClassDef))
+             else [t.id for t in getattr(node, "targets", []) if isinstance(t, ast.Name)])
     return [n for n in names if not n.startswith("_")]
 
 # %% ../nbs/lib/site.ipynb #7fa220d4
@@ -236,15 +247,18 @@ def _link_names(
     called = _spoken(defined)
     for word in [*soup.find_all("code"), *soup.find_all("span", class_="nn")]:
         address = called.get(word.get_text().removesuffix("()"))
-        if address and not word.find_parent(["a", "pre"] if word.name == "code" else "a"): word.wrap(soup.new_tag("a", href=address))
+        if address and not word.find_parent(["a", "pre"] if word.name == "code" else "a"):
+            word.wrap(soup.new_tag("a", href=address))
 
 def _spoken(defined: dict[str, tuple[Path, str]]) -> dict[str, str]:
     "Every way to say a name in a text, and where it leads; what is ambiguous or a plain word is left out."
     called, bare = {}, {}
     for full, (notebook, cell) in defined.items():
-        called[full] = called[full.removeprefix("ptl_nb.") if cell else full] = f"{notebook.stem}.html" + (f"#{full}" if cell else "")
+        called[full] = called[full.removeprefix("ptl_nb.") if cell
+                              else full] = (f"{notebook.stem}.html" + (f"#{full}" if cell else ""))
         bare.setdefault(full.rpartition(".")[2], []).append(full)
-    return {name: called[full[0]] for name, full in bare.items() if len(full) == 1 and re.search(r"_|[a-z][A-Z]", name)} | called
+    return ({name: called[full[0]] for name, full in bare.items() if len(full) == 1
+             and re.search(r"_|[a-z][A-Z]", name)} | called)
 
 # %% ../nbs/lib/site.ipynb #32774cab
 _LAYOUT = """
@@ -321,7 +335,8 @@ def style() -> str: # CSS
     "The style sheet, code colours for light and dark included."
     formatters = _jupyter("pygments.formatters")
     def colours(name: str) -> str: return formatters.HtmlFormatter(style=name).get_style_defs(".highlight")
-    return "".join([colours("default"), "\n@media (prefers-color-scheme: dark) {\n", colours("github-dark"), "\n}", _TEXT, _CELLS, _LAYOUT, _NARROW])
+    return "".join([colours("default"), "\n@media (prefers-color-scheme: dark) {\n", colours("github-dark"), "\n}",
+                    _TEXT, _CELLS, _LAYOUT, _NARROW])
 
 # %% ../nbs/lib/site.ipynb #86fa7e1d
 _PAGE = Template("""<!DOCTYPE html>
@@ -350,7 +365,8 @@ _PAGE = Template("""<!DOCTYPE html>
 # %% ../nbs/lib/site.ipynb #a00c65b1
 def _contents(soup: BeautifulSoup) -> list[tuple[str, str, str]]:
     "Second and third headings of the text: level, id, HTML."
-    found, parse = [], _jupyter("bs4").BeautifulSoup
+    found = []
+    parse = _jupyter("bs4").BeautifulSoup
     for heading in soup.select(".rendered_html :is(h2, h3)"):
         copy = parse(str(heading), "html.parser")
         for link in copy.select(".anchor-link"): link.decompose()
@@ -374,8 +390,10 @@ def _write_page(
     _link_names(soup, defined, page.source)
     order = [home, *sum(groups.values(), [])]
     i = order.index(page) if page in order else None
-    around = {"before": order[i - 1] if i else None, "after": order[i + 1] if i is not None and i + 1 < len(order) else None}
-    html = _PAGE.render(page=page, home=home, groups=groups, body=str(soup), contents=_contents(soup), math=soup.select_one(".math") is not None,
+    around = {"before": order[i - 1] if i else None, "after": order[i + 1] if i is not None and i + 1 < len(order)
+              else None}
+    html = _PAGE.render(page=page, home=home, groups=groups, body=str(soup), contents=_contents(soup),
+                        math=soup.select_one(".math") is not None,
                         origin=page.source.resolve().relative_to(root.resolve()).as_posix(), **around)
     (folder / page.address).write_text(html, encoding="utf-8")
     return needed
@@ -384,19 +402,27 @@ def _write_page(
 def _copy_mathjax(folder: Path) -> None:
     "MathJax and its fonts into the site."
     found = find_spec("jupyter_server_mathjax")
-    if found is None: raise ModuleNotFoundError("equations need MathJax, which the package jupyter_server_mathjax ships: pip install jupyter_server_mathjax, or this package's extra [dev]")
+    if found is None:
+        raise ModuleNotFoundError("equations need MathJax, which the package jupyter_server_mathjax ships: pip install "
+                                  "jupyter_server_mathjax, or this package's extra [dev]")
     shutil.copytree(Path(found.origin).parent / "static", folder, ignore=shutil.ignore_patterns("localization", "a11y"))
 
 # %% ../nbs/lib/site.ipynb #bdbe5989
-_LOADED = {"script": ("src",), "link": ("href",), "img": ("src", "srcset"), "iframe": ("src",), "source": ("src", "srcset"), "video": ("src", "poster"), "audio": ("src",),
-           "embed": ("src",), "object": ("data",), "image": ("href", "xlink:href"), "use": ("href", "xlink:href"), "input": ("src",)}
+_LOADED = {"script": ("src",), "link": ("href",), "img": ("src", "srcset"), "iframe": ("src",),
+           "source": ("src", "srcset"), "video": ("src", "poster"), "audio": ("src",),
+           "embed": ("src",), "object": ("data",), "image": ("href", "xlink:href"), "use": ("href", "xlink:href"),
+           "input": ("src",)}
 _IN_CSS = re.compile(r"""url\(\s*["']?([^"')]+)|@import\s+["']([^"']+)""")
 
 class Addresses(HTMLParser):
-    "The addresses in a page: what it loads by itself (scripts, styles, pictures, fonts), where its links lead, and its own anchors."
+    """The addresses in a page: what it loads by itself (scripts, styles, pictures, fonts), where its links lead, and
+    its own anchors."""
     def __init__(self, html: str):
         super().__init__()
-        self.loads, self.links, self.ids, self._css = [], [], set(), False
+        self.loads = []
+        self.links = []
+        self.ids = set()
+        self._css = False
         self.feed(html)
 
     def handle_starttag(self, tag, attributes):
@@ -419,7 +445,7 @@ def check_site(
 ) -> list[str]: # what is wrong, with the page's name; empty if nothing
     "Dead links, dead anchors, and whatever a page would load from a network."
     pages = {p.name: Addresses(p.read_text(encoding="utf-8")) for p in sorted(folder.glob("*.html"))}
-    outside = lambda address: bool(urlsplit(address).scheme or urlsplit(address).netloc)
+    def outside(address): return bool(urlsplit(address).scheme or urlsplit(address).netloc)
     wrong = []
     for name, page in pages.items():
         loads = [u for u in page.loads if not u.startswith("data:")]
@@ -428,7 +454,9 @@ def check_site(
             parts = urlsplit(link)
             target = unquote(parts.path) or name
             if not (folder / target).is_file(): wrong.append(f"{name}: {link} leads nowhere")
-            elif parts.fragment and target in pages and not {parts.fragment, unquote(parts.fragment)} & pages[target].ids: wrong.append(f"{name}: no place {link}")
+            elif parts.fragment and target in pages and not {parts.fragment,
+                                                             unquote(parts.fragment)} & pages[target].ids:
+                wrong.append(f"{name}: no place {link}")
     return wrong
 
 # %% ../nbs/lib/site.ipynb #9396c082
@@ -445,7 +473,8 @@ def _publish(draft: Path, to: Path) -> None:
 def _check_place(to: Path) -> None:
     index = to / "index.html"
     ours = index.is_file() and 'content="ptl_nb.site"' in index.read_text(encoding="utf-8", errors="replace")[:1000]
-    if to.exists() and not ours and not (to.is_dir() and not any(to.iterdir())): raise FileExistsError(f"{to} exists and is no site made here: remove it or give another folder with --to")
+    if to.exists() and not ours and not (to.is_dir() and not any(to.iterdir())):
+        raise FileExistsError(f"{to} exists and is no site made here: remove it or give another folder with --to")
 
 # %% ../nbs/lib/site.ipynb #836cfc58
 def build_site(
@@ -454,24 +483,31 @@ def build_site(
     progress: bool = True, # show a bar
 ) -> Path: # the index page
     "All notebooks as a static site, from their saved outputs."
-    root, to = Path(root).resolve(), Path(to)
+    root = Path(root).resolve()
+    to = Path(to)
     notebooks = all_notebooks(root)
-    if not notebooks or not (root / "README.md").is_file(): raise FileNotFoundError(f"{root}: a site needs README.md and notebooks in nbs/; start in the repository or give --root")
+    if not notebooks or not (root / "README.md").is_file():
+        raise FileNotFoundError(f"{root}: a site needs README.md and notebooks in nbs/; "
+                                "start in the repository or give --root")
     _check_place(to)
     home = replace(read_page(root / "README.md"), summary="")
     groups = {group: [read_page(p) for p in members] for group, members in navigation(notebooks).items()}
     with draft_folder(to) as draft:
         _fill(draft, root, home, groups, definitions(notebooks), progress)
-        if wrong := check_site(draft): raise SiteError("the site is not published:\n" + "\n".join(wrong))
+        if wrong := check_site(draft):
+            raise SiteError("the site is not published:\n" + "\n".join(wrong))
         _publish(draft, to)
     return to / "index.html"
 
 # %% ../nbs/lib/site.ipynb #c1990871
-def _fill(folder: Path, root: Path, home: Page, groups: dict[str, list[Page]], defined: dict[str, tuple[Path, str]], progress: bool) -> None:
+def _fill(folder: Path, root: Path, home: Page, groups: dict[str, list[Page]], defined: dict[str, tuple[Path, str]],
+          progress: bool) -> None:
     "Write pages and what they need; Markdown files that pages link to become pages too."
     (folder / "style.css").write_text(style(), encoding="utf-8")
     _copy_mathjax(folder / "mathjax")
-    pages, exporter, done = [home, *sum(groups.values(), [])], _exporter(), set()
+    pages = [home, *sum(groups.values(), [])]
+    exporter = _exporter()
+    done = set()
     _check_addresses(pages)
     for page in (bar := tqdm(pages, desc="pages", disable=not progress)):
         needed = _write_page(page, folder, root, groups, home, defined, exporter)
@@ -487,7 +523,8 @@ def _check_addresses(pages: list[Page]) -> None:
     taken = {}
     for page in pages:
         other = taken.setdefault(page.address.casefold(), page)
-        if other is not page: raise SiteError(f"{other.source} and {page.source} would both be {page.address}: rename one")
+        if other is not page:
+            raise SiteError(f"{other.source} and {page.source} would both be {page.address}: rename one")
 
 def _copy(file: Path, to: Path) -> None:
     to.parent.mkdir(parents=True, exist_ok=True)
@@ -498,7 +535,9 @@ def main(
     arguments: list[str] | None = None, # None: those of the command line
 ) -> None:
     "`python -m ptl_nb.site`: build the site and say where it is."
-    parser = argparse.ArgumentParser(prog="python -m ptl_nb.site", description="Build a static site of README.md and all notebooks from their saved outputs.")
+    parser = argparse.ArgumentParser(prog="python -m ptl_nb.site",
+                                     description="Build a static site of README.md and all "
+                                     "notebooks from their saved outputs.")
     parser.add_argument("--root", type=Path, default=Path("."), help="the repository (default: the working directory)")
     parser.add_argument("--to", type=Path, help="folder of the site (default: _site in the repository)")
     given = parser.parse_args(arguments)

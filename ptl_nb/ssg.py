@@ -37,14 +37,16 @@ class SSGRecipe:
     # features
     pooling: str = "average"              # of the last map; "max": as the ReID head of PTL pools (not in SSG)
     # clustering
-    distance: str = "jaccard"             # "jaccard": k-reciprocal, full SSG; "euclidean": plain, SSG-dagger; "cosine": plain, EANet (Huang et al. 2018)
+    # "jaccard": k-reciprocal, full SSG; "euclidean": plain, SSG-dagger; "cosine": plain, EANet (Huang et al. 2018)
+    distance: str = "jaccard"
     k1: int = 20                          # Zhong et al. 2017; "jaccard" only
     k2: int = 6                           # Zhong et al. 2017; "jaccard" only
     source_weight: float = 0.1            # λ, share of the source term; "jaccard" only
     rho: float = 1.6e-3                   # ρ, share of all non-zero distances whose mean is eps; EANet 8e-4
     renew_eps: bool = False               # False: eps of the first round for all rounds; True: anew each round (EANet)
     min_samples: int = 4                  # DBSCAN
-    max_share: float | None = None        # not in any paper: largest share of all images that one cluster may hold, see `_capped_dbscan`; None: no guard
+    # not in any paper: largest share of all images that one cluster may hold, see `_capped_dbscan`; None: no guard
+    max_share: float | None = None
     # batches
     batch: int = 128                      # images, P · K
     images: int = 4                       # K
@@ -60,7 +62,8 @@ class SSGRecipe:
     momentum: float = 0.9
     weight_decay: float = 5e-4
     margin: float = 0.5                   # of the triplet losses
-    head: str = "neck"                    # "neck": g of the ReID head takes the embedding's place and is scored; "embedding": as in the code
+    # "neck": g of the ReID head takes the embedding's place and is scored; "embedding": as in the code
+    head: str = "neck"
     embedding: int = 2048                 # code, size of the embedding; "embedding" only
 
     def __post_init__(self): _check_ssg(self)
@@ -69,24 +72,36 @@ class SSGRecipe:
 def _check_ssg(recipe: SSGRecipe) -> None:
     "ValueError naming the first field that cannot be."
     check_types(recipe)
-    for name, known in (("pooling", ("average", "max")), ("distance", ("jaccard", "euclidean", "cosine")), ("head", ("neck", "embedding"))):
-        if getattr(recipe, name) not in known: raise ValueError(f"{name} is {getattr(recipe, name)!r}; it must be one of {', '.join(known)}")
+    for name, known in (("pooling", ("average", "max")), ("distance", ("jaccard", "euclidean", "cosine")),
+                        ("head", ("neck", "embedding"))):
+        if getattr(recipe, name) not in known:
+            raise ValueError(f"{name} is {getattr(recipe, name)!r}; it must be one of {', '.join(known)}")
     for name in ("k1", "k2", "min_samples", "rounds", "epochs", "embedding"):
-        if getattr(recipe, name) < 1: raise ValueError(f"{name} is {getattr(recipe, name)}; it must be at least 1")
-    if recipe.k2 > recipe.k1: raise ValueError(f"k2 is {recipe.k2}, k1 is {recipe.k1}; k2 must not exceed k1")
+        if getattr(recipe, name) < 1:
+            raise ValueError(f"{name} is {getattr(recipe, name)}; it must be at least 1")
+    if recipe.k2 > recipe.k1:
+        raise ValueError(f"k2 is {recipe.k2}, k1 is {recipe.k1}; k2 must not exceed k1")
     if recipe.images < 2 or recipe.batch % recipe.images or recipe.batch < 2 * recipe.images:
-        raise ValueError(f"batch is {recipe.batch} and images is {recipe.images}; a batch holds at least two clusters of the same number of images, at least two")
+        raise ValueError(f"batch is {recipe.batch} and images is {recipe.images}; a batch holds at least two clusters "
+                         "of the same number of images, at least two")
     for name in ("lr", "margin"):
-        if not getattr(recipe, name) > 0: raise ValueError(f"{name} is {getattr(recipe, name)}; it must be above 0")
-    for name, low, high in (("weight_decay", 0, 1), ("source_weight", 0, 0.999), ("flip", 0, 1), ("erase", 0, 1), ("momentum", 0.001, 0.999)):
-        if not low <= getattr(recipe, name) <= high: raise ValueError(f"{name} is {getattr(recipe, name)}; it must lie in [{low}, {high}]")
-    if not 0 < recipe.rho <= 1: raise ValueError(f"rho is {recipe.rho}; a share of all distances lies in (0, 1]")
-    if recipe.max_share is not None and not 0 < recipe.max_share <= 1: raise ValueError(f"max_share is {recipe.max_share}; a share lies in (0, 1], None turns the guard off")
+        if not getattr(recipe, name) > 0:
+            raise ValueError(f"{name} is {getattr(recipe, name)}; it must be above 0")
+    for name, low, high in (("weight_decay", 0, 1), ("source_weight", 0, 0.999), ("flip", 0, 1), ("erase", 0, 1),
+                            ("momentum", 0.001, 0.999)):
+        if not low <= getattr(recipe, name) <= high:
+            raise ValueError(f"{name} is {getattr(recipe, name)}; it must lie in [{low}, {high}]")
+    if not 0 < recipe.rho <= 1:
+        raise ValueError(f"rho is {recipe.rho}; a share of all distances lies in (0, 1]")
+    if recipe.max_share is not None and not 0 < recipe.max_share <= 1:
+        raise ValueError(f"max_share is {recipe.max_share}; a share lies in (0, 1], None turns the guard off")
     if not 0 < recipe.erase_area[0] <= recipe.erase_area[1] < 1 or not 0 < recipe.erase_aspect <= 1:
-        raise ValueError(f"erase_area is {recipe.erase_area}, erase_aspect {recipe.erase_aspect}; areas are ascending shares of the image, the aspect lies in (0, 1]")
+        raise ValueError(f"erase_area is {recipe.erase_area}, erase_aspect {recipe.erase_aspect}; areas are ascending "
+                         "shares of the image, the aspect lies in (0, 1]")
 
 # %% ../nbs/method/11_ssg.ipynb #bf123b68
-_VARIANTS = {"full": {"distance": "jaccard"}, "dagger": {"distance": "euclidean"}, "eanet": {"distance": "cosine", "rho": 8e-4, "renew_eps": True}}
+_VARIANTS = {"full": {"distance": "jaccard"}, "dagger": {"distance": "euclidean"},
+             "eanet": {"distance": "cosine", "rho": 8e-4, "renew_eps": True}}
 
 
 def variant(
@@ -94,7 +109,8 @@ def variant(
     name: str,           # a key of VARIANTS
 ) -> SSGRecipe:
     "The recipe with what sets a variant apart; ValueError for an unknown one."
-    if name not in _VARIANTS: raise ValueError(f"unknown variant {name!r} (known: {', '.join(_VARIANTS)})")
+    if name not in _VARIANTS:
+        raise ValueError(f"unknown variant {name!r} (known: {', '.join(_VARIANTS)})")
     return replace(recipe, **_VARIANTS[name])
 
 # %% ../nbs/method/11_ssg.ipynb #e1f3b0bb
@@ -105,7 +121,8 @@ SSG_RECIPES = {
 }
 
 
-def choose_ssg(name: str, kind: str, given: SSGRecipe | None = None) -> SSGRecipe:     # name of a recipe; kind: a key of VARIANTS
+# name of a recipe; kind: a key of VARIANTS
+def choose_ssg(name: str, kind: str, given: SSGRecipe | None = None) -> SSGRecipe:
     "The SSG recipe of a variant: the given one, or the one with a recipe's name."
     if given is None and name not in SSG_RECIPES:
         raise ValueError(f"no SSG recipe goes with the recipe {name!r} (known: {', '.join(SSG_RECIPES)}); give `ssg`")
@@ -124,7 +141,8 @@ def pool(
         raise ValueError(f"a map of shape {tuple(e.shape)} has no upper and lower half: give taller images, or a "
                          "network of smaller stride")
     half = e.shape[2] // 2
-    return torch.stack([rows.float().mean((2, 3)) if pooling == "average" else rows.float().amax((2, 3)) for rows in (e, e[:, :, :half], e[:, :, half:])])
+    return torch.stack([rows.float().mean((2, 3)) if pooling == "average" else rows.float().amax((2, 3))
+                        for rows in (e, e[:, :, :half], e[:, :, half:])])
 
 # %% ../nbs/method/11_ssg.ipynb #2efdfc67
 @torch.inference_mode()
@@ -186,7 +204,9 @@ def _capped_dbscan(
     held = _Graph(distance.graph(eps, max_edges))
     labels = dbscan(held, eps, recipe.min_samples)
     if _largest_share(labels) <= recipe.max_share: return labels, eps
-    labels, low, high = np.full(len(labels), -1), 0.0, eps
+    labels = np.full(len(labels), -1)
+    low = 0.0
+    high = eps
     for _ in range(12):
         middle = (low + high) / 2
         tried = dbscan(held, middle, recipe.min_samples)
@@ -205,7 +225,8 @@ class PseudoLabels:
     @property
     def kept(self) -> np.ndarray: return (self.labels >= 0).all(0)                    # (N,) bool: trained on
     @property
-    def groups(self) -> int: return len(np.unique(self.labels[0, self.kept]))      # whole-body clusters with an image that is kept
+    # whole-body clusters with an image that is kept
+    def groups(self) -> int: return len(np.unique(self.labels[0, self.kept]))
 
 # %% ../nbs/method/11_ssg.ipynb #9d088a63
 def pseudo_labels(
@@ -220,7 +241,8 @@ def pseudo_labels(
 ) -> PseudoLabels:
     "Clusters of the target as the network sees it now."
     features = part_features(net, images, device, precision, recipe.pooling).to(device)
-    near = [None] * len(_BODY) if source is None else part_features(net, source, device, precision, recipe.pooling).to(device)
+    near = ([None] * len(_BODY) if source is None
+            else part_features(net, source, device, precision, recipe.pooling).to(device))
     found = []
     for b in range(len(_BODY)):
         distance = _body_distance(features[b], recipe, near[b])
@@ -245,13 +267,15 @@ def quality(
     if not inside.any(): return dict.fromkeys(("purity", "nmi", "fm"), math.nan)
     a, b = truth[inside], labels[inside]
     pure = contingency_matrix(a, b, sparse=True).max(axis=0).sum() / len(a)
-    return {"purity": float(pure), "nmi": float(normalized_mutual_info_score(a, b)), "fm": float(fowlkes_mallows_score(a, b))}
+    return {"purity": float(pure), "nmi": float(normalized_mutual_info_score(a, b)),
+            "fm": float(fowlkes_mallows_score(a, b))}
 
 # %% ../nbs/method/11_ssg.ipynb #bf5b360a
 def _stop_reason(found: PseudoLabels) -> str:
     "Why a round cannot be trained on; empty if it can."
     if found.groups > 1: return ""
-    counts = ", ".join(f"{name} {labels.max() + 1} and {(labels < 0).sum()}" for name, labels in zip(_BODY, found.labels))
+    counts = ", ".join(f"{name} {labels.max() + 1} and {(labels < 0).sum()}"
+                       for name, labels in zip(_BODY, found.labels))
     if max(map(_largest_share, found.labels)) > 0.5:
         remedy = "one cluster has swallowed the others: start from a better model, lower rho, or set max_share"
     else:
@@ -271,7 +295,8 @@ def _round_columns(
     out = {"images": int(found.kept.sum()), "dropped": int((~found.kept).sum()), "groups": found.groups}
     for b, name in enumerate(_BODY):
         labels = found.labels[b]
-        out |= {f"eps_{name}": found.eps[b], f"radius_{name}": found.radius[b], f"clusters_{name}": int(labels.max() + 1),
+        out |= {f"eps_{name}": found.eps[b], f"radius_{name}": found.radius[b],
+                f"clusters_{name}": int(labels.max() + 1),
                 f"outliers_{name}": int((labels < 0).sum()), f"largest_{name}": _largest_share(labels)}
         if measure: out |= {f"{key}_{name}": value for key, value in measure(labels).items()}
     return out | {"stopped": _stop_reason(found)}
@@ -291,7 +316,8 @@ def random_erasing(
     fits = (h < high) & (w < wide)
     chosen = fits.any(1) & (torch.rand(n, generator=generator) < recipe.erase)
     box = h, w, (draw[2] * (high - h + 1)).floor(), (draw[3] * (wide - w + 1)).floor()
-    h, w, top, left = (v.gather(1, fits.float().argmax(1, keepdim=True)) for v in box)      # of the first rectangle that fits
+    # of the first rectangle that fits
+    h, w, top, left = (v.gather(1, fits.float().argmax(1, keepdim=True)) for v in box)
     rows, columns = torch.arange(high), torch.arange(wide)
     tall, across = (rows >= top) & (rows < top + h), (columns >= left) & (columns < left + w)
     inside = tall[:, :, None] & across[:, None] & chosen[:, None, None]
@@ -304,7 +330,8 @@ def _counted_triplet(
     labels: Tensor,        # (B,) clusters, on the CPU
     margin: float,
 ) -> tuple[Tensor, int]:   # loss, anchors that were skipped
-    "Batch-hard triplet loss over the anchors that have a positive and a negative, 0 where there are none; and how many have not."
+    """Batch-hard triplet loss over the anchors that have a positive and a negative, 0 where there are none; and how
+    many have not."""
     same = (labels[:, None] == labels).sum(1)
     skipped = int(((same < 2) | (same == len(labels))).sum())
     if skipped == len(labels): return features.sum() * 0, skipped
@@ -312,7 +339,8 @@ def _counted_triplet(
 
 # %% ../nbs/method/11_ssg.ipynb #20f0691b
 class EmbeddingHead(nn.Module):
-    "E → pooled feature, embedding: average pool, FC, BN, ReLU (SSG's released code), in the place of a `model.ReIDHead`."
+    """E → pooled feature, embedding: average pool, FC, BN, ReLU (SSG's released code), in the place of a
+    `model.ReIDHead`."""
     def __init__(self, channels: int, size: int = 2048):
         super().__init__()
         self.linear = nn.Linear(channels, size, bias=False)
@@ -391,12 +419,14 @@ def _clustered_round(s: Setting, found: PseudoLabels, record: dict) -> Round:
     "One stream of target images with their clusters; of no length where they cannot be trained on."
     note = f"{record['clusters_whole']} clusters, {record['dropped']} dropped"
     if record["stopped"]: return Round([], 0, 1, note=note)
-    rng, kept = np.random.default_rng([s.seed, record["round"]]), np.flatnonzero(found.kept)
+    rng = np.random.default_rng([s.seed, record["round"]])
+    kept = np.flatnonzero(found.kept)
     chance = torch.Generator().manual_seed(int(rng.integers(2**63)))
     rows = (kept[some] for some in cycle(_round_epoch, found.labels[0, kept], s.recipe, rng))
     make = functools.partial(clustered_batch, s.target, found.labels, s.recipe, s.device)
     length = found.groups // min(s.recipe.batch // s.recipe.images, found.groups)
-    return Round([Stream("target", make, rows, chance)], s.recipe.epochs, length, resumable=False, every=length, note=note)
+    return Round([Stream("target", make, rows, chance)], s.recipe.epochs, length, resumable=False, every=length,
+                 note=note)
 
 # %% ../nbs/method/11_ssg.ipynb #b1d45cc4
 _SUFFIXES = {"full": "SSG", "dagger": "SSG†", "eanet": "SSGe"}
@@ -417,12 +447,14 @@ class SSG(Method):
         first = self.start.trained + ("" if self.start.trains else "+BN^t")
         return f"{first}+{_SUFFIXES[self.variant]}"
 
-    def constants(self, recipe, own: SSGRecipe | None = None) -> SSGRecipe: return choose_ssg(recipe.name, self.variant, own)
+    def constants(self, recipe, own: SSGRecipe | None = None) -> SSGRecipe:
+        return choose_ssg(recipe.name, self.variant, own)
     def uses_source(self, constants: SSGRecipe) -> bool: return _has_source_term(constants)
     def observed(self, measure: Measure) -> "SSG": return replace(self, measure=measure)
 
     def key(self, constants: SSGRecipe) -> dict:
-        unused = (constants.distance != "jaccard") * ("k1", "k2", "source_weight") + (constants.head == "neck") * ("embedding",)
+        unused = ((constants.distance != "jaccard") * ("k1", "k2",
+                                                       "source_weight") + (constants.head == "neck") * ("embedding",))
         return {k: v for k, v in asdict(constants).items() if k not in unused}
 
     def check(self, s: Setting) -> None: _check_ssg_images(s)
@@ -470,13 +502,16 @@ def _has_source_term(recipe: SSGRecipe) -> bool:
 
 def _check_ssg_images(s: Setting) -> None:
     "ValueError naming what cannot be."
-    if s.target is None: raise ValueError("SSG adapts to a target; give its images")
-    if s.ranks.size > 1: raise ValueError(f"SSG runs in one process, not in {s.ranks.size}")
+    if s.target is None:
+        raise ValueError("SSG adapts to a target; give its images")
+    if s.ranks.size > 1:
+        raise ValueError(f"SSG runs in one process, not in {s.ranks.size}")
     images = s.target.pixels
     if images.ndim != 4 or images.shape[3] != 3 or images.dtype != np.uint8:
         raise ValueError(f"images are {images.dtype} of shape {images.shape}; expected (N, H, W, 3) uint8")
     if len(images) < 2 * s.recipe.images:
-        raise ValueError(f"{len(images)} images of the target, two clusters of {s.recipe.images} have {2 * s.recipe.images}; "
+        raise ValueError(f"{len(images)} images of the target, "
+                         f"two clusters of {s.recipe.images} have {2 * s.recipe.images}; "
                          "give more, or lower `images`")
     if not _has_source_term(s.recipe): return
     if s.source is None:
@@ -499,13 +534,15 @@ def adapt(
     net: PTLNet,                          # trained on a source; changed in place
     images: np.ndarray,                   # (N, H, W, 3) uint8, unlabelled training images of the target
     recipe: SSGRecipe,
-    source: np.ndarray | None = None,     # (S, H, W, 3) uint8, source images; needed by the source term of full SSG only
+    # (S, H, W, 3) uint8, source images; needed by the source term of full SSG only
+    source: np.ndarray | None = None,
     seed: int = 0,                        # of sampling, augmentation and a new head
     session: Session = Session(precision="auto"),     # where and how
     truth: np.ndarray | None = None,      # (N,) identities, for the records only
     max_edges: int = MAX_EDGES,           # see `clustering.dbscan`
 ) -> pd.DataFrame:                        # one row per round; `stopped` says why a round was the last before its time
-    "Self-training on clusters (Fu et al. 2019); ValueError for input that cannot be, or where eps joins too many pairs to hold."
+    """Self-training on clusters (Fu et al. 2019); ValueError for input that cannot be, or where eps joins too many
+    pairs to hold."""
     if truth is not None and len(truth) != len(images):
         raise ValueError(f"truth holds {len(truth)} identities for {len(images)} images")
     method = SSG(measure=functools.partial(quality, truth=truth) if truth is not None else None, max_edges=max_edges)

@@ -28,8 +28,10 @@ from .disk import atomic_folder, atomic_write, expand_user, explain_errors, file
 from .names import nearest_name
 
 # %% ../nbs/lib/standins.ipynb #59b79476
-STANDINS = {'plaza': 'market', 'campus': 'duke', 'corridor': 'cuhk03', 'studio': 'densepose', 'street': 'peta', 'mall': 'rap'}
-_LAYOUT = {'plaza': 'Market-1501-v15.09.15', 'campus': 'DukeMTMC-reID', 'corridor': 'cuhk03'}  # the original archive's folder
+STANDINS = {'plaza': 'market', 'campus': 'duke', 'corridor': 'cuhk03', 'studio': 'densepose', 'street': 'peta',
+            'mall': 'rap'}
+# the original archive's folder
+_LAYOUT = {'plaza': 'Market-1501-v15.09.15', 'campus': 'DukeMTMC-reID', 'corridor': 'cuhk03'}
 SHA256 = {'plaza': '6af4bd4d4ef2c99d7a690b7b3ed5071087343886e49b538d8a1d3a0236718734',
           'campus': 'aa074aec439e754a776cf3be4acc916608e1970ebe7b3b6902b054e1462812a5',
           'corridor': '5f628246b2a58c2d1e0f1bd3f65f95d3f86945f7d0fac7a1a55539c4d8dbd89f',
@@ -58,10 +60,12 @@ def verify(
 ) -> str:  # the same
     "Checks an archive; FileNotFoundError if it is not there, ValueError if it is not the pinned one."
     remedy = 'reinstall ptl_nb, or restore ptl_nb/standin_data with git'
-    if not path.is_file(): raise FileNotFoundError(f'{path.name} is missing from the package: {remedy}.')
+    if not path.is_file():
+        raise FileNotFoundError(f'{path.name} is missing from the package: {remedy}.')
     found = sha256(path)
     if found != expected:
-        raise ValueError(f'{path.name} is not the frozen archive: its SHA-256 is {found}, pinned is {expected}; {remedy}.')
+        raise ValueError(f'{path.name} is not the frozen archive: its SHA-256 is {found}, '
+                         f'pinned is {expected}; {remedy}.')
     return found
 
 # %% ../nbs/lib/standins.ipynb #922b8810
@@ -79,27 +83,36 @@ def _check_inside(path: str, source: str) -> PurePosixPath:
 def _checked_members(z: zipfile.ZipFile, source: str) -> list:
     "Members of an archive, all relative, inside, plain files and of sane number and size; ValueError otherwise."
     members = z.infolist()
-    if len(members) > _MEMBERS: raise ValueError(f'{source}: {len(members):,} members, over the limit of {_MEMBERS:,}; {WRONG}.')
+    if len(members) > _MEMBERS:
+        raise ValueError(f'{source}: {len(members):,} members, over the limit of {_MEMBERS:,}; {WRONG}.')
     for m in members:
         _check_inside(m.filename, source)
-        if len(m.filename) > 250: raise ValueError(f'{source}: a member with a name of {len(m.filename)} letters, over the limit of 250; {WRONG}.')
+        if len(m.filename) > 250:
+            raise ValueError(f'{source}: a member with a name of {len(m.filename)} letters, '
+                             f'over the limit of 250; {WRONG}.')
         if (kind := stat.S_IFMT(m.external_attr >> 16)) not in (0, stat.S_IFREG, stat.S_IFDIR):
             raise ValueError(f'{source}: {m.filename!r} is a link or a device (type {kind:o}), no file; {WRONG}.')
     total = sum(m.file_size for m in members)
-    if total > _LIMIT: raise ValueError(f'{source}: {total:,} bytes unpacked, over the limit of {_LIMIT:,}; {WRONG}.')
+    if total > _LIMIT:
+        raise ValueError(f'{source}: {total:,} bytes unpacked, over the limit of {_LIMIT:,}; {WRONG}.')
     return members
 
 # %% ../nbs/lib/standins.ipynb #69635c1c
 def _truth_of(folder: Path, source: str) -> tuple:  # image paths, (N, H, W) uint8
     "What truth/attributes.csv and truth/parts.png hold; ValueError where they are missing, broken or do not fit."
     try:
-        with open(folder / 'truth' / 'attributes.csv', newline='', encoding='utf-8') as f: paths = [_check_inside(row[0], source) for row in csv.reader(f, strict=True)][1:]
-    except (OSError, UnicodeDecodeError, IndexError, csv.Error) as error: raise ValueError(f'{source}: truth/attributes.csv cannot be read ({error}); {WRONG}.') from error
+        with open(folder / 'truth' / 'attributes.csv', newline='', encoding='utf-8') as f:
+            paths = [_check_inside(row[0], source) for row in csv.reader(f, strict=True)][1:]
+    except (OSError, UnicodeDecodeError, IndexError, csv.Error) as error:
+        raise ValueError(f'{source}: truth/attributes.csv cannot be read ({error}); {WRONG}.') from error
     try:
         with Image.open(folder / 'truth' / 'parts.png') as im: stack = np.asarray(im)
-    except Exception as error: raise ValueError(f'{source}: truth/parts.png cannot be decoded ({error}); {WRONG}.') from error  # Pillow raises a dozen kinds
+    except Exception as error:
+        # Pillow raises a dozen kinds
+        raise ValueError(f'{source}: truth/parts.png cannot be decoded ({error}); {WRONG}.') from error
     if not paths or stack.ndim != 2 or len(stack) % len(paths):
-        raise ValueError(f'{source}: truth/parts.png of shape {stack.shape} does not hold the part maps of the {len(paths)} images in truth/attributes.csv; {WRONG}.')
+        raise ValueError(f'{source}: truth/parts.png of shape {stack.shape} does not hold the part maps of the '
+                         f'{len(paths)} images in truth/attributes.csv; {WRONG}.')
     return paths, stack.reshape(len(paths), -1, stack.shape[1])
 
 def split_parts(folder: Path, source: str) -> None:
@@ -118,7 +131,8 @@ def extract_archive(archive: Path, folder: Path) -> Path:
             with zipfile.ZipFile(archive) as z: z.extractall(new, _checked_members(z, archive.name))
         except Exception as error:  # zipfile raises a dozen kinds for broken archives
             disk = getattr(error, 'errno', None) not in (None, errno.EINVAL, errno.ENOTDIR, errno.EISDIR, errno.EEXIST)
-            if disk or str(error).startswith(f'{archive.name}:'): raise  # the latter: what `_checked_members` found
+            if disk or str(error).startswith(f'{archive.name}:'):
+                raise  # the latter: what `_checked_members` found
             raise ValueError(f'{archive.name} cannot be unpacked ({error}); {WRONG}.') from error
         split_parts(new, archive.name)
     return folder
@@ -151,7 +165,8 @@ def unpack(
     return make_once(folder, lambda: extract_archive(archive_path(name), folder))
 
 def truth_store(name: str) -> Path:
-    "The label store of a stand-in's true part maps and attributes (never used to train on a target, only to measure labels)."
+    """The label store of a stand-in's true part maps and attributes (never used to train on a target, only to
+    measure labels)."""
     return unpack(name) / 'truth'
 
 # %% ../nbs/lib/standins.ipynb #6df65d22
@@ -164,7 +179,8 @@ def export_layout(
     target = Path(folder) / _LAYOUT.get(name, name)
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise ValueError(f'{target} exists and is not empty: name another folder, or remove it first.')
-    with atomic_folder(target) as new: shutil.copytree(unpack(name), new, ignore=shutil.ignore_patterns('truth'), dirs_exist_ok=True)
+    with atomic_folder(target) as new:
+        shutil.copytree(unpack(name), new, ignore=shutil.ignore_patterns('truth'), dirs_exist_ok=True)
     return target
 
 # %% ../nbs/lib/standins.ipynb #a548eed6
@@ -195,7 +211,7 @@ def image_levels(
     "Brightness, contrast, saturation, warmth, sharpness and fine structure of each image."
     x = images.astype(np.float32) / 255
     y = x @ np.array([.299, .587, .114], np.float32)
-    d = lambda a, axis: np.diff(a, 2, axis=axis)  # 1 -2 1
+    def d(a, axis): return np.diff(a, 2, axis=axis)  # 1 -2 1
     gradient = np.hypot(np.diff(y, axis=1)[:, :, 1:], np.diff(y, axis=2)[:, 1:])
     return dict(brightness=y.mean((1, 2)), contrast=y.std((1, 2)), saturation=(x.max(-1) - x.min(-1)).mean((1, 2)),
                 warmth=(x[..., 0] - x[..., 2]).mean((1, 2)), sharpness=gradient.mean((1, 2)),
@@ -203,7 +219,8 @@ def image_levels(
 
 # %% ../nbs/lib/standins.ipynb #81bca1f7
 def _shot_table(name: str):
-    "How each image was taken: path, camid, yaw (0 faces the camera) and pitch in degrees, share of person pixels; a DataFrame."
+    """How each image was taken: path, camid, yaw (0 faces the camera) and pitch in degrees, share of person pixels;
+    a DataFrame."""
     import pandas as pd
     return pd.read_csv(truth_store(name) / 'shots.csv')
 
@@ -220,7 +237,8 @@ def _view_statistics(name: str) -> dict:
     t = _shot_table(name)
     off = (t.yaw + 180) % 360 - 180
     front, back = off.abs() < 45, off.abs() > 135
-    return dict(images=len(t), cameras=t.camid.nunique(), pitch=t.pitch.mean(), pitch_sd=t.pitch.std(), front=front.mean(),
+    return dict(images=len(t), cameras=t.camid.nunique(), pitch=t.pitch.mean(), pitch_sd=t.pitch.std(),
+                front=front.mean(),
                 side=(~front & ~back).mean(), back=back.mean(), person=t.person.mean())
 
 def _attribute_rates(name: str):
@@ -234,12 +252,15 @@ def _attribute_rates(name: str):
 def _standin_part_shares(name: str, every: int = 10) -> np.ndarray:
     "(8,) mean share of pixels per part, over every few images."
     files = [(truth_store(name) / 'parts' / p).with_suffix('.png') for p in stored_images(name)[::every]]
-    return np.bincount(np.concatenate([np.asarray(Image.open(f)).ravel() for f in files]), minlength=8) / (len(files) * 128 * 64)
+    return (np.bincount(np.concatenate([np.asarray(Image.open(f)).ravel() for f in files]),
+                        minlength=8) / (len(files) * 128 * 64))
 
 # %% ../nbs/lib/standins.ipynb #dea072d3
 def _attributes_csv(paths: list, rows: list) -> bytes:
-    "A two-way attribute table in the label store's form: path, then name=no, name=yes as 0 or 1; each row name -> bool."
-    names, out = list(rows[0]), io.StringIO()
+    """A two-way attribute table in the label store's form: path, then name=no, name=yes as 0 or 1; each row name ->
+    bool."""
+    names = list(rows[0])
+    out = io.StringIO()
     w = csv.writer(out, lineterminator='\n')
     w.writerow(['path'] + [f'{a}={c}' for a in names for c in ('no', 'yes')])
     for path, r in zip(paths, rows): w.writerow([path] + [int(v) for a in names for v in (not r[a], r[a])])
@@ -262,7 +283,8 @@ def write_archive(
 ) -> str:  # SHA-256
     "Writes a stand-in's archive, whole or not at all."
     path = Path(path)
-    if not images: raise ValueError(f'{path}: no images to write an archive of.')
+    if not images:
+        raise ValueError(f'{path}: no images to write an archive of.')
     small = {'standin.json': json.dumps(marker, indent=1).encode(), **others,
              'truth/attributes.csv': _attributes_csv(list(images), attributes), 'truth/parts.png': stacked_png(parts)}
     with atomic_write(path) as draft, zipfile.ZipFile(draft, 'w') as z:

@@ -29,13 +29,16 @@ _BYTES = (  # modules whose results have hashes of their own, or none
 @lru_cache
 def _code_modules(module: str) -> tuple[str, ...]:      # of this package, without its name
     "A module and all of this package that it imports, directly or not, sorted; those in BYTES are left out."
-    found, todo = set(), [module]
+    found = set()
+    todo = [module]
     while todo:
         name = todo.pop()
         if name in found or name in _BYTES: continue
         found.add(name)
-        todo += [n.module for n in ast.walk(ast.parse(_source(name))) if isinstance(n, ast.ImportFrom) and n.level == 1 and n.module]
-        todo += [n.module[7:] for n in ast.walk(ast.parse(_source(name))) if isinstance(n, ast.ImportFrom) and (n.module or "").startswith("ptl_nb.")]
+        todo += [n.module for n in ast.walk(ast.parse(_source(name))) if isinstance(n, ast.ImportFrom) and n.level == 1
+                 and n.module]
+        todo += [n.module[7:] for n in ast.walk(ast.parse(_source(name))) if isinstance(n, ast.ImportFrom)
+                 and (n.module or "").startswith("ptl_nb.")]
     return tuple(sorted(found))
 
 
@@ -54,7 +57,8 @@ def _syntax(code: str) -> bytes:
     "The syntax tree without docstrings."
     tree = ast.parse(code)
     for node in ast.walk(tree):
-        documented = isinstance(node, (ast.Module, ast.FunctionDef, ast.ClassDef)) and ast.get_docstring(node) is not None
+        documented = (isinstance(node, (ast.Module, ast.FunctionDef, ast.ClassDef))
+                      and ast.get_docstring(node) is not None)
         if documented: node.body = node.body[1:]
     return ast.dump(tree).encode()
 
@@ -96,14 +100,16 @@ def folder_name(run: Run, device: str) -> str:
 
 # %% ../nbs/lib/store.ipynb #b14b1a14
 def _read_run(folder: Path) -> dict:
-    "What run.json says of a finished run; ValueError naming what is not readable, missing or of another size than when it was written."
+    """What run.json says of a finished run; ValueError naming what is not readable, missing or of another size than
+    when it was written."""
     remedy = "and it is made again"
     try:
         facts = json.loads((folder / "run.json").read_text(encoding="utf-8"))
         facts["key"].items()
         sizes = {name: int(size) for name, size in facts.get("bytes", {}).items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
-        raise ValueError(f"{folder} is not a readable run (run.json: {error}); move or delete this folder, {remedy}") from error
+        raise ValueError(f"{folder} is not a readable run (run.json: {error}); "
+                         f"move or delete this folder, {remedy}") from error
     for name, size in sizes.items():
         there = (folder / name).stat().st_size if (folder / name).is_file() else None
         if there != size:
@@ -150,7 +156,8 @@ class Store:
         return self.root / folder_name(run, self.device)
 
     def find(self, run: Run) -> Path | None:
-        "The folder of a finished run, or None; ValueError if what is in its place is broken, foreign or of another version."
+        """The folder of a finished run, or None; ValueError if what is in its place is broken, foreign or of another
+        version."""
         folder = self.folder(run)
         if not folder.exists(): return None
         if differs := _key_differences(_read_run(folder)["key"], run.key(self.device)):
@@ -165,9 +172,11 @@ class Store:
         with file_lock(folder):
             if found := self.find(run): return found                    # another process made it meanwhile
             for line in other_versions(self, run): print(line, flush=True)
-            draft = folder.with_name(f".{folder.name}.partial")         # what an interrupted `fill` left is there for it to go on with
+            # what an interrupted `fill` left is there for it to go on with
+            draft = folder.with_name(f".{folder.name}.partial")
             if not _only_to_be_named(draft, run.key(self.device)):
-                with explain_errors(draft, "what this run had saved stays there, and the finished runs beside it are whole"):
+                with explain_errors(draft, "what this run had saved stays there, "
+                                    "and the finished runs beside it are whole"):
                     fill_run(self, run, draft)
             draft.rename(folder)
         return folder
@@ -188,9 +197,11 @@ def fill_run(store: Store, run: Run, draft: Path) -> None:
         _remove_halves(draft)
         if not any(draft.iterdir()): draft.rmdir()
         raise
-    kept = [f for f in sorted(draft.iterdir()) if f.is_file() and f.name != "run.json" and not f.name.startswith(".")]      # a lock is no result
-    write_json(draft / "run.json", {"name": run.name, "key": run.key(store.device), "seconds": round(time.perf_counter() - start, 2),
-                                    **facts, **environment(store.device), "bytes": {f.name: f.stat().st_size for f in kept}})
+    # a lock is no result
+    kept = [f for f in sorted(draft.iterdir()) if f.is_file() and f.name != "run.json" and not f.name.startswith(".")]
+    write_json(draft / "run.json",
+               {"name": run.name, "key": run.key(store.device), "seconds": round(time.perf_counter() - start, 2),
+                **facts, **environment(store.device), "bytes": {f.name: f.stat().st_size for f in kept}})
 
 
 def _remove_halves(draft: Path) -> None:

@@ -71,7 +71,8 @@ def check_domains(
     if scored: _check_test(target)
     people = int(identity_classes(source.train.pid.to_numpy()).max()) + 1
     if people < recipe.identities:
-        raise ValueError(f"{source.name} has {people} training identities, a batch wants {recipe.identities}; lower `identities`")
+        raise ValueError(f"{source.name} has {people} training identities, a batch wants "
+                         f"{recipe.identities}; lower `identities`")
     chains = [m for method in methods for m in method.chain]
     if any(m.uses_target for m in chains): target.need("train")
     drawn = any(m.uses_target and m.trains and m.start is None for m in chains)
@@ -89,7 +90,8 @@ def _check_test(domain: Domain) -> None:
     people = matched_identities(q.pid, g.pid, q.camid, g.camid)
     if len(people) > 1: return
     cameras = len(set(q.camid) | set(g.camid))
-    raise ValueError(f"{domain.name} has {len(people)} people whom both a query and the gallery image of another camera show "
+    raise ValueError(f"{domain.name} has {len(people)} people whom both a query and the gallery "
+                     "image of another camera show "
                      f"({q.pid.nunique()} people in {len(q)} queries, {g.pid.nunique()} in {len(g)} gallery images, "
                      f"{cameras} camera{'s' * (cameras > 1)} in all), and a score with its interval needs two: "
                      "label at least two such people, with the same pid in query and gallery and another camid")
@@ -148,7 +150,8 @@ class Comparison:
     runs: dict[str, dict[int, Path]]         # method name -> seed -> run folder
     labels: str = "predicted labels"         # or "oracle labels"
     standin_labels: bool = False             # proxy labels come from models trained on rendered stand-ins
-    default_rows: str = ""                   # rows that file names need not tell, comma-separated: what the notebook shows unasked
+    # rows that file names need not tell, comma-separated: what the notebook shows unasked
+    default_rows: str = ""
 
     @property
     def standin(self) -> bool: return self.source.standin or self.target.standin
@@ -165,8 +168,10 @@ class Comparison:
     def title(self) -> str:
         mark = "; STAND-IN NUMBERS from rendered people, not comparable with the paper's" if self.standin else ""
         if self.standin_labels and not self.standin: mark = "; proxy labels from models trained on RENDERED STAND-INS"
-        oracle = ", ORACLE LABELS (true part maps and attributes of the target)" if self.labels == "oracle labels" else ""
-        return f"{self.source.title} → {self.target.title}, recipe {self.recipe.name}, {self.recipe.variant}{oracle}{mark}"
+        oracle = (", ORACLE LABELS (true part maps and attributes of the target)" if self.labels == "oracle labels"
+                  else "")
+        return (f"{self.source.title} → {self.target.title}, recipe {self.recipe.name}, "
+                f"{self.recipe.variant}{oracle}{mark}")
 
     def by_seed(self) -> pd.DataFrame:
         "One row per method and seed, in percent."
@@ -174,10 +179,12 @@ class Comparison:
                              for m, seeds in self.scores.items() for s, x in seeds.items()])
 
     def rows(self) -> list[TableRow]:
-        "One row per method: mean and standard deviation over seeds, differences with identity-level bootstrap intervals, the paper's."
+        """One row per method: mean and standard deviation over seeds, differences with identity-level bootstrap
+        intervals, the paper's."""
         pair = self.source.stands_for or self.source.name, self.target.stands_for or self.target.name
         quoted = {} if self.labels == "oracle labels" else PAPER_TABLE2.get(pair, {})
-        return [self._row(method, group, quoted.get(method, ())) for method, group in self.by_seed().groupby("method", sort=False)]
+        return [self._row(method, group, quoted.get(method, ()))
+                for method, group in self.by_seed().groupby("method", sort=False)]
 
     def summary(self) -> pd.DataFrame:
         "The rows as the table that is kept."
@@ -185,7 +192,8 @@ class Comparison:
 
     def difference(self, method: str, reference: str) -> Interval:
         "Trapezoid mAP of one method minus another's, averaged over the seeds both have; test identities resampled."
-        return bootstrap_difference(_mean_scores(self.scores[method]), _mean_scores(self.scores[reference]), measure="mAP_trapezoid")
+        return bootstrap_difference(_mean_scores(self.scores[method]), _mean_scores(self.scores[reference]),
+                                    measure="mAP_trapezoid")
 
     def _row(self, method: str, group: pd.DataFrame, quoted: tuple) -> TableRow:
         mean = {m: group[m].mean() for m in SCORE_NAMES}
@@ -198,7 +206,8 @@ class Comparison:
 # %% ../nbs/lib/tables.ipynb #60e720db
 def result_name(comparison: Comparison) -> str:
     "What the results are of, so that other data, seeds, variants or rows never overwrite them."
-    names, told = ", ".join(comparison.scores), slug(" ".join(comparison.scores))
+    names = ", ".join(comparison.scores)
+    told = slug(" ".join(comparison.scores))
     if len(told) > 100: told = short_hash({"rows": names})                # a file name has 255 bytes
     rows = {comparison.default_rows: "", TABLE2_ALL: "-all"}.get(names, f"-rows-{told}")
     marks = "-as-code" if comparison.recipe.variant == "as_code" else ""
@@ -210,7 +219,8 @@ def result_name(comparison: Comparison) -> str:
 def _mean_scores(scores: dict[int, Scores]) -> Scores:
     "Scores whose per-query values are means over seeds (what the bootstrap over identities resamples)."
     first = next(iter(scores.values()))
-    means = {name: np.mean([getattr(s, name) for s in scores.values()], axis=0) for name in ("ap", "ap_trapezoid", "inp")}
+    means = {name: np.mean([getattr(s, name) for s in scores.values()], axis=0)
+             for name in ("ap", "ap_trapezoid", "inp")}
     return replace(first, **means)
 
 # %% ../nbs/lib/tables.ipynb #6abe8153
@@ -224,21 +234,26 @@ def compare_labels(
     for name, x in each.items():
         mine = replace(x, methods=[m for m in x.methods if learns[m.name]]) if found else x
         found[name] = compare(mine)
-    rows = [(m, name, f"{m} ({name})" if own else m) for m, own in learns.items() for name in (each if own else list(each)[:1])]
+    rows = [(m, name, f"{m} ({name})" if own else m) for m, own in learns.items()
+            for name in (each if own else list(each)[:1])]
     return replace(found[next(iter(each))], scores={row: found[name].scores[m] for m, name, row in rows},
                    runs={row: found[name].runs[m] for m, name, row in rows},
                    standin_labels=any(c.standin_labels for c in found.values()))
 
 # %% ../nbs/lib/tables.ipynb #d1bae9ea
-def _findings(comparison: Comparison, questions: dict[str, tuple[str, str]]) -> pd.DataFrame:      # question -> (row, the row it should beat)
-    """Trapezoid mAP of a row minus another's, in points, per question: difference, 95 % interval, seeds above zero, verdict.
+# question -> (row, the row it should beat)
+def _findings(comparison: Comparison, questions: dict[str, tuple[str, str]]) -> pd.DataFrame:
+    """Trapezoid mAP of a row minus another's, in points, per question: difference, 95 % interval, seeds above zero,
+    verdict.
 
     Questions about rows that are not there are left out.
     """
     rows = []
     for question, (better, worse) in questions.items():
         if not {better, worse} <= set(comparison.scores): continue
-        d, ours, theirs = comparison.difference(better, worse), comparison.scores[better], comparison.scores[worse]
+        d = comparison.difference(better, worse)
+        ours = comparison.scores[better]
+        theirs = comparison.scores[worse]
         above = sum(ours[s].mAP_trapezoid > theirs[s].mAP_trapezoid for s in ours)
         verdict = "holds" if d.low > 0 and above == len(ours) else "reversed" if d.high < 0 and above == 0 else "open"
         rows.append({"question": question, "rows": f"{better} − {worse}", "points": 100 * d.value, "low": 100 * d.low,
@@ -248,21 +263,26 @@ def _findings(comparison: Comparison, questions: dict[str, tuple[str, str]]) -> 
 # %% ../nbs/lib/tables.ipynb #feef6bf9
 def _stored_facts(runs: dict[str, dict[int, Path]]) -> dict[str, dict[int, dict]]:
     "What `run.json` of every run says, by row and seed."
-    return {m: {s: json.loads((r / "run.json").read_text(encoding="utf-8")) for s, r in seeds.items()} for m, seeds in runs.items()}
+    return {m: {s: json.loads((r / "run.json").read_text(encoding="utf-8")) for s, r in seeds.items()}
+            for m, seeds in runs.items()}
 
 
 def _ssg_facts(runs: dict[str, dict[int, dict]]) -> dict:
-    "The recipes of a table's rows with SSG, and where a row's adaptation stopped before its last round; empty without such rows."
+    """The recipes of a table's rows with SSG, and where a row's adaptation stopped before its last round; empty
+    without such rows."""
     rows = {m: seeds for m, seeds in runs.items() if all("stopped" in run for run in seeds.values())}
     if not rows: return {}
     return {"ssg": {m: next(iter(seeds.values()))["key"]["recipe"] for m, seeds in rows.items()},
             "ssg_rounds": {m: {s: run["rounds"] for s, run in seeds.items()} for m, seeds in rows.items()},
-            "ssg_stopped": {m: {s: run["stopped"] for s, run in seeds.items() if run["stopped"]} for m, seeds in rows.items()}}
+            "ssg_stopped": {m: {s: run["stopped"] for s, run in seeds.items() if run["stopped"]}
+                            for m, seeds in rows.items()}}
 
 
 def stopped_early(comparison: Comparison) -> pd.DataFrame:
-    "One row per adaptation by clusters that did not train all its rounds, with the round that ended it; empty where all did."
-    facts, rows = _ssg_facts(_stored_facts(comparison.runs)), []
+    """One row per adaptation by clusters that did not train all its rounds, with the round that ended it; empty
+    where all did."""
+    facts = _ssg_facts(_stored_facts(comparison.runs))
+    rows = []
     for m, seeds in facts.get("ssg_stopped", {}).items():
         for s, why in seeds.items():
             ended = f"{facts['ssg_rounds'][m][s]} of {facts['ssg'][m]['rounds']}"
@@ -305,7 +325,8 @@ class TableSetUp:
 
     def experiment(self, source: str, target: str, labels, default_rows: str) -> Experiment:
         "The methods of the table on a pair of domains."
-        return Experiment(self.store, self.recipe, self.domains[source], self.domains[target], self.methods, self.seeds, labels,
+        return Experiment(self.store, self.recipe, self.domains[source], self.domains[target], self.methods, self.seeds,
+                          labels,
                           default_rows=default_rows)
 
     def save(self, comparison: Comparison, minutes: float, **extra) -> Path:
@@ -337,7 +358,8 @@ def set_up(
     plain_warnings()
     given = _UNASKED | namespace
     smoke = in_test() if given["smoke"] is None else given["smoke"]
-    device, data = choose_device(given["device"]), os.path.relpath(from_root(given["data_root"]))
+    device = choose_device(given["device"])
+    data = os.path.relpath(from_root(given["data_root"]))
     loaded = {place: load_domain(place, data, given["origin"]) for place in dict.fromkeys(domains)}
     name = "smoke" if smoke else given["recipe"]
     recipe = choose_recipe(name, *loaded.values(), device=device, variant=given["variant"])

@@ -32,11 +32,13 @@ class Session:
     device: str = "cpu"
     precision: str | None = None           # see `precision.autocast`; None: as the recipe says
     ranks: Ranks = SINGLE                   # processes that train together, each of which calls `fit` alike
-    state: Path | None = None              # file to go on from where it is there, and to save to; whoever saves the weights removes it then
+    # file to go on from where it is there, and to save to; whoever saves the weights removes it then
+    state: Path | None = None
     save_seconds: float = 20               # time between two saves
     every: int = 10                        # iterations between two looks at the losses, and rows of the history
     progress: str | None = None            # label of the progress bar; None: no bar
-    watch: Callable[[int], dict | None] | None = None     # called at the end of each epoch with its number; adds columns to the history
+    # called at the end of each epoch with its number; adds columns to the history
+    watch: Callable[[int], dict | None] | None = None
 
 # %% ../nbs/method/07_trainer.ipynb #35f297bb
 @dataclass
@@ -49,11 +51,13 @@ class Setting:
     seed: int = 0                                   # of sampling and augmentation
     session: Session = Session()
     extra: nn.ModuleDict = field(default_factory=nn.ModuleDict)     # what `Method.build` made
-    facts: dict = field(default_factory=dict)       # what a method remembers from round to round (JSON); saved with the weights
+    # what a method remembers from round to round (JSON); saved with the weights
+    facts: dict = field(default_factory=dict)
 
     def __post_init__(self):
         if isinstance(self.target, LabelledImages):
-            raise TypeError("the target has identities; a target is unlabelled: give Images(pixels, parts=..., attributes=...)")
+            raise TypeError("the target has identities; a target is unlabelled: "
+                            "give Images(pixels, parts=..., attributes=...)")
 
         if self.session.every < 1:
             raise ValueError(f"every is {self.session.every}; a row of the history is of at least 1 iteration")
@@ -87,14 +91,16 @@ class Round:
     epochs: int                          # 0: nothing is trained, and `after_round` follows
     epoch_length: int                    # iterations of an epoch
     joint: bool = False                  # the batches of all streams go into one loss, not each into its own
-    resumable: bool = True               # the same streams come out if it is asked for again, whatever the weights are by then
+    # the same streams come out if it is asked for again, whatever the weights are by then
+    resumable: bool = True
     every: int | None = None             # iterations between two looks at the losses; None: the session's
     note: str = ""                       # for the progress bar
 
     @property
     def iterations(self) -> int: return self.epochs * self.epoch_length
     @property
-    def generators(self) -> list[torch.Generator]: return list({id(t.generator): t.generator for t in self.streams}.values())
+    def generators(self) -> list[torch.Generator]:
+        return list({id(t.generator): t.generator for t in self.streams}.values())
 
 # %% ../nbs/method/07_trainer.ipynb #d615e8aa
 class _Named:
@@ -197,12 +203,14 @@ def train_step(
     s: Setting,
     method: Method,
     optimiser: torch.optim.Optimizer,
-    batches: dict[str, dict],                 # by stream; with several processes, `x` of each holds this one's rows, the labels are of all
+    # by stream; with several processes, `x` of each holds this one's rows, the labels are of all
+    batches: dict[str, dict],
     scaler: torch.amp.GradScaler | None = None,   # of this training; None: a new one
     joint: bool = False,                      # see `Round`
 ) -> dict[str, Tensor]:                       # detached, unweighted losses by name
     "One iteration: each stream forwarded and sent back by itself, then one step of the optimiser."
-    weights, seen = method.weights(s), {}
+    weights = method.weights(s)
+    seen = {}
     scaler = scaler or loss_scaler(s.precision, s.device)
     optimiser.zero_grad(set_to_none=True)
     for together in [batches] if joint else [{name: b} for name, b in batches.items()]:
@@ -225,7 +233,8 @@ def fit(
     seed: int = 0,                       # of sampling and augmentation
     session: Session = Session(),        # where and how
 ) -> pd.DataFrame:                       # one row per `every` iterations: iteration, lr, mean losses; or what the method makes of them
-    "Train `net` in place; ValueError for what cannot be trained, FloatingPointError if a loss is not finite or exploded."
+    """Train `net` in place; ValueError for what cannot be trained, FloatingPointError if a loss is not finite or
+    exploded."""
     s = Setting(net, recipe, source, target, seed, session)
     method.check(s)
     s = method.images(s)
@@ -239,21 +248,26 @@ def fit(
     return pd.DataFrame(loop.rows)
 
 # %% ../nbs/method/07_trainer.ipynb #6c9ae09c
-_NOTHING = {"number": 0, "iteration": 0, "epoch": 0, "rows": (), "of_round": (), "facts": {}}      # how far a new training is
+# how far a new training is
+_NOTHING = {"number": 0, "iteration": 0, "epoch": 0, "rows": (), "of_round": (), "facts": {}}
 
 # %% ../nbs/method/07_trainer.ipynb #40315c03
 class _Loop:
     "A training under way: its optimiser, its state, and how far it is."
     def __init__(self, s: Setting, method: Method):
-        self.s, self.method, session = s, method, s.session
-        self.optimiser, self.scaler = method.optimiser(s), loss_scaler(s.precision, s.device)
+        self.s = s
+        self.method = method
+        session = s.session
+        self.optimiser = method.optimiser(s)
+        self.scaler = loss_scaler(s.precision, s.device)
         everything = nn.ModuleDict({"net": s.net, "extra": s.extra})
         kept = everything, self.optimiser, self.scaler, _fingerprint(s, method) if session.state else {}
         self.checkpoint = Checkpointer(session.state, *kept, s.device, session.save_seconds, s.ranks)
         done = self.checkpoint.load() or _NOTHING
         self.number, self.first, self.epoch = done["number"], done["iteration"], done["epoch"]
         self.rows, self.of_round, s.facts = list(done["rows"]), list(done["of_round"]), dict(done["facts"])
-        self.bar = tqdm(total=method.epochs(s), initial=self.epoch, desc=session.progress, disable=session.progress is None,
+        self.bar = tqdm(total=method.epochs(s), initial=self.epoch, desc=session.progress,
+                        disable=session.progress is None,
                         unit="epoch", mininterval=5, ncols=100)
 
     def train(self, r: Round) -> None:
@@ -268,7 +282,9 @@ class _Loop:
             self.step(r, i)
             if r.resumable: self.checkpoint.save(r.generators, **self.facts(i + 1))
         self.rows += self.method.after_round(self.s, self.number, self.of_round)
-        self.number, self.first, self.of_round = self.number + 1, 0, []
+        self.number = self.number + 1
+        self.first = 0
+        self.of_round = []
         self.checkpoint.write([], **self.facts(0))
         self.checkpoint.end()
 

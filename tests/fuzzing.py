@@ -42,7 +42,8 @@ DOCUMENTED = (ValueError, FileNotFoundError)     # what a reader may raise, see 
 SECONDS = 10                                     # one example may take, hangs included
 
 
-def late(*_): raise TimeoutError(f"not done within {SECONDS} seconds")
+def late(*_):
+    raise TimeoutError(f"not done within {SECONDS} seconds")
 
 
 def outcome(read: Callable, value) -> str:
@@ -241,7 +242,8 @@ def runs() -> Target:
         masks = [{"size": [256, 256], "counts": counts}] + [[]] * 13
         densepose._check_masks({"dp_masks": masks}, "file")
         decoded = (densepose.person_parts(masks) > 0).sum()
-        if decoded != densepose._rle_runs(counts)[1::2].sum(): raise RuntimeError("the decoder and the check disagree")
+        if decoded != densepose._rle_runs(counts)[1::2].sum():
+            raise RuntimeError("the decoder and the check disagree")
     valid = densepose.encode_parts(np.repeat(np.arange(8), 32)[:, None].repeat(256, 1).astype(np.uint8))
     good = [m["counts"] for m in valid if m]
     near = st.sampled_from(good).flatmap(lambda c: mutated(c.encode())).map(lambda b: b.decode("latin-1"))
@@ -322,7 +324,8 @@ def weights() -> Target:
     save_file({"conv.weight": torch.zeros(4, 3), "conv.bias": torch.zeros(4), "steps": torch.tensor(7)}, file)
     whole = file.read_bytes()
     size = struct.unpack("<Q", whole[:8])[0]
-    header, body = json.loads(whole[8:8 + size]), whole[8 + size:]
+    header = json.loads(whole[8:8 + size])
+    body = whole[8 + size:]
 
     def pack(text: bytes) -> bytes: return struct.pack("<Q", len(text)) + text + body
     near = st.one_of(mutated(whole, size), json_near(header).map(pack))
@@ -333,7 +336,8 @@ def archive() -> Target:
     out = io.BytesIO()
     with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as z:
         for name, content in TRUTH.items(): z.writestr(name, content)
-    whole, file = out.getvalue(), scratch() / "fuzzed.zip"
+    whole = out.getvalue()
+    file = scratch() / "fuzzed.zip"
 
     def packed(members) -> bytes:
         made = io.BytesIO()
@@ -354,7 +358,8 @@ def archive() -> Target:
         finally:
             beside = set(scratch().iterdir()) - before - {scratch() / "unpacked"}
             beside |= set(folder.parent.iterdir()) - {folder}
-            if beside: raise RuntimeError(f"left or wrote beside its folder: {beside}")
+            if beside:
+                raise RuntimeError(f"left or wrote beside its folder: {beside}")
     known = [*TRUTH, "../x", "/x", "a/../../x", "..", ".", "a", "a/b", "C:x", "a\\b", "truth/", "truth"]
     names = st.sampled_from(known) | st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=8)
     contents = st.one_of(st.binary(max_size=20), st.sampled_from(list(TRUTH.values())), st.just(b"path\n../../x.jpg\n"))
@@ -364,7 +369,8 @@ def archive() -> Target:
 
 
 def run_json() -> Target:
-    store, key = Store(scratch() / "runs", progress=False), {"kind": "fuzz", "seed": 0}
+    store = Store(scratch() / "runs", progress=False)
+    key = {"kind": "fuzz", "seed": 0}
     run = FunctionRun("fuzz", key, lambda folder: None)
     valid = {"name": "fuzz", "key": key, "seconds": 1.0, "bytes": {"run.json": 9}}
     return Target(json_near(valid), through(store.folder(run) / "run.json", lambda: store.find(run)), 150)

@@ -26,7 +26,8 @@ def test_catalogue_is_a_catalogue():
 
 
 def test_every_module_of_an_area_is_in_it():
-    folder, helpers = bad_inputs.__path__[0], {"__init__", "__main__", "catalogue", "made"}
+    folder = bad_inputs.__path__[0]
+    helpers = {"__init__", "__main__", "catalogue", "made"}
     assert {p.stem for p in Path(folder).glob("*.py")} - helpers == set(bad_inputs.AREAS)
 
 

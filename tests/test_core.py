@@ -1,4 +1,5 @@
-"""The core of the package without what only notebooks, or labels of DensePose, need: those packages are hidden in a process of its own."""
+"""The core of the package without what only notebooks, or labels of DensePose, need: those packages are hidden in a
+process of its own."""
 import subprocess
 import sys
 from pathlib import Path
@@ -56,8 +57,10 @@ print(evaluate(q, g, query.pid, gallery.pid, query.camid, gallery.camid).valid_q
 
 @pytest.mark.parametrize("extra, use", [
     ("labels", "from ptl_nb.densepose import person_parts; person_parts([[]] * 14)"),
-    ("labels", "import numpy as np; from ptl_nb.densepose import encode_parts; encode_parts(np.ones((256, 256), np.uint8))"),
-    ("notebooks", "from pathlib import Path; from ptl_nb.site import read_notebook; read_notebook(Path('nbs/table2.ipynb'))"),
+    ("labels", "import numpy as np; from ptl_nb.densepose import encode_parts; "
+     "encode_parts(np.ones((256, 256), np.uint8))"),
+    ("notebooks", "from pathlib import Path; from ptl_nb.site import read_notebook; "
+     "read_notebook(Path('nbs/table2.ipynb'))"),
     ("notebooks", "from ptl_nb.site import render_markdown; render_markdown('# Title')"),
     ("notebooks", "from ptl_nb.site import style; style()"),
     ("notebooks", "import matplotlib.pyplot as plt; from ptl_nb.plots import picture; picture(plt.figure())")])

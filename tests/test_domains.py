@@ -43,9 +43,10 @@ def mat(folder, suffix=".png", listed=".png", sub="", **changes):
     for i, (pid, cam, take) in enumerate(rows):
         touch(folder / CUHK03_IMAGES / sub / f"1_{pid:03d}_{cam}_{take:02d}{suffix}", i)
     pid, cam, take = np.array(rows).T
-    at = lambda mask: (np.flatnonzero(mask) + 1).astype(np.uint16)[:, None]
+    def at(mask): return (np.flatnonzero(mask) + 1).astype(np.uint16)[:, None]
     content = {"filelist": np.array([f"1_{p:03d}_{c}_{t:02d}{listed}" for p, c, t in rows], dtype=object)[:, None],
-               "labels": pid.astype(np.uint16)[:, None], "camId": cam.astype(np.uint8)[:, None], "train_idx": at(pid < 4),
+               "labels": pid.astype(np.uint16)[:, None], "camId": cam.astype(np.uint8)[:, None],
+               "train_idx": at(pid < 4),
                "query_idx": at((pid > 3) & (take == 1)), "gallery_idx": at((pid > 3) & (take == 2))}
     savemat(folder / CUHK03_SPLIT, {k: v for k, v in (content | changes).items() if v is not None})
     return folder
@@ -54,7 +55,8 @@ def mat(folder, suffix=".png", listed=".png", sub="", **changes):
 def csv(folder, *lines, head="path,pid,camid,split"):
     "A domain.csv with eight images (train 2, query 2, gallery 4) and the lines given."
     names = [touch(folder / "crops" / f"{i}.jpg", i).name for i in range(8)]
-    rows = [f"crops/{names[0]},1,1,train", f"crops/{names[1]},2,1,train", f"crops/{names[2]},3,1,query", f"crops/{names[3]},4,1,query"]
+    rows = [f"crops/{names[0]},1,1,train", f"crops/{names[1]},2,1,train", f"crops/{names[2]},3,1,query",
+            f"crops/{names[3]},4,1,query"]
     rows += [f"crops/{names[4 + i]},{3 + i % 2},2,gallery" for i in range(4)]
     (folder / "domain.csv").write_text("\n".join((head, *rows, *lines)) + "\n", encoding="utf-8")
     return folder / "domain.csv"
@@ -98,14 +100,17 @@ def test_junk_is_dropped_and_links_are_followed(tmp_path):
 @pytest.mark.parametrize("options", [{}, {"suffix": ".jpg"}, {"suffix": ".JPG", "sub": "camera pair 1"}])
 def test_cuhk03_mat(tmp_path, options):
     domain = load_domain("cuhk03", root=mat(tmp_path / "cuhk03", **options).parent, origin="real")
-    assert sizes(domain) == [12, 6, 6] and set(domain.query["pid"]) == {4, 5, 6} and str(domain.query["pid"].dtype) == "int64"
-    assert domain.query["path"][0].startswith("images_detected/") and all(f.is_file() for f in domain.files(domain.train))
+    assert (sizes(domain) == [12, 6, 6] and set(domain.query["pid"]) == {4, 5, 6}
+            and str(domain.query["pid"].dtype) == "int64")
+    assert (domain.query["path"][0].startswith("images_detected/")
+            and all(f.is_file() for f in domain.files(domain.train)))
 
 
 @pytest.mark.parametrize("changes, says", [
     ({"labels": None}, "has no labels"), ({"query_idx": np.uint16([[0], [1]])}, "query_idx runs from 0"),
     ({"train_idx": np.uint16([[1], [25]])}, "images 1 to 24"), ({"labels": np.uint16([[1]])}, "differ in length"),
-    ({"train_idx": np.zeros((0, 1), np.uint16)}, "no train images"), ({"gallery_idx": np.uint16([[13], [14]])}, "more than once")])
+    ({"train_idx": np.zeros((0, 1), np.uint16)}, "no train images"),
+    ({"gallery_idx": np.uint16([[13], [14]])}, "more than once")])
 def test_cuhk03_mat_refused(tmp_path, changes, says):
     with pytest.raises(ValueError, match=says):
         load_domain("cuhk03", root=mat(tmp_path / "cuhk03", **changes).parent)
@@ -134,14 +139,16 @@ def test_half_extracted(tmp_path, damage, says, origin):
 
 def test_missing_says_where_to_put_it(tmp_path):
     (tmp_path / "Market-1501-v15.09.15.zip").touch()
-    with pytest.raises(FileNotFoundError, match="zip lies there.*Market-1501-v15.09.15 with bounding_box_train, query.*market1501.*plaza"):
+    with pytest.raises(FileNotFoundError,
+                       match="zip lies there.*Market-1501-v15.09.15 with bounding_box_train, query.*market1501.*plaza"):
         load_domain("market", root=tmp_path, origin="real")
     with pytest.raises(FileNotFoundError, match="does not exist"):
         load_domain("cuhk03", root=tmp_path / "nowhere", origin="real")
 
 
 @pytest.mark.parametrize("file, says", [
-    ("bounding_box_train/holiday.jpg", "1 of 13 images .* first 'holiday.jpg'"), ("query/0004_c0s1_000000_00.jpg", "break the name pattern"),
+    ("bounding_box_train/holiday.jpg", "1 of 13 images .* first 'holiday.jpg'"),
+    ("query/0004_c0s1_000000_00.jpg", "break the name pattern"),
     ("query/-2_c1s1_000000_00.jpg", "break the name pattern"), ("query/0004_c1_f0000001.jpg", "Market-1501"),
     ("query/0001_c1s1_000009_00.jpg", "both in train and in query")])
 def test_wrong_names(tmp_path, file, says):
@@ -176,7 +183,8 @@ def test_other_entries_are_reported(tmp_path):
 def test_marker_keeps_a_standin_a_standin(tmp_path):
     folder = tree(tmp_path / "market")
     (folder / "standin.json").write_text(json.dumps({"name": "plaza", "stands_for": "market", "more": 1}))
-    for domain in (load_domain("market", root=tmp_path, origin="real"), load_domain(folder), load_domain(folder / "query")):
+    for domain in (load_domain("market", root=tmp_path, origin="real"), load_domain(folder),
+                   load_domain(folder / "query")):
         assert domain.standin and domain.title == "plaza (rendered stand-in for market)"
     tree(tmp_path / "market1501")
     assert not load_domain("market", root=tmp_path, origin="real").standin  # the recorded one goes first
@@ -214,21 +222,30 @@ def test_csv_extra_columns_blank_lines_bom_junk_and_odd_names(tmp_path):
         touch(tmp_path / name, i)
     touch(tmp_path / "junk.jpg")
     rows = [f'"{name.replace(chr(34), chr(34) * 2)}", {i + 1} ,1,train,x' for i, name in enumerate(names)]
-    (tmp_path / "list.csv").write_text("path,pid,camid,split,frame\n" + "\n\n".join(rows) + "\n\n", encoding="utf-8-sig")
+    (tmp_path / "list.csv").write_text("path,pid,camid,split,frame\n" + "\n\n".join(rows) + "\n\n",
+                                       encoding="utf-8-sig")
     domain = load_domain(tmp_path / "list.csv")
-    assert domain.name == "list" and sorted(domain.train["path"]) == sorted(names) and all(f.is_file() for f in domain.files(domain.train))
+    assert (domain.name == "list" and sorted(domain.train["path"]) == sorted(names)
+            and all(f.is_file() for f in domain.files(domain.train)))
     assert len(domain.data_hash()) == 64
-    assert sizes(load_domain(csv(tmp_path / "c", "crops/../crops/./7b.jpg,-1,1,gallery") if touch(tmp_path / "c/crops/7b.jpg") else 0)) == [2, 2, 4]
+    assert sizes(load_domain(csv(tmp_path / "c", "crops/../crops/./7b.jpg,-1,1,gallery")
+                             if touch(tmp_path / "c/crops/7b.jpg") else 0)) == [2, 2, 4]
 
 
 @pytest.mark.parametrize("line, says", [
-    ("crops/9.jpg,1,1,train", "line 10: path 'crops/9.jpg' does not exist"), ("crops/0.jpg,1,1,query", "line 10: .*more than once"),
-    ("./crops//0.jpg,1,1,train", "more than once"), ("../x.jpg,1,1,train", "leaves the folder"), ("/etc/x.jpg,1,1,train", "is absolute"),
-    ("crops/../../x.jpg,1,1,train", "leaves the folder"), (",1,1,train", "path '' is empty"), ("crops\\0.jpg,1,1,train", "forward slashes"),
-    ("x.jpg,1.5,1,train", "pid '1.5' is not an integer"), ("x.jpg,,1,train", "pid '' is not an integer"), ("x.jpg,1,c2,train", "camid 'c2'"),
+    ("crops/9.jpg,1,1,train", "line 10: path 'crops/9.jpg' does not exist"),
+    ("crops/0.jpg,1,1,query", "line 10: .*more than once"),
+    ("./crops//0.jpg,1,1,train", "more than once"), ("../x.jpg,1,1,train", "leaves the folder"),
+    ("/etc/x.jpg,1,1,train", "is absolute"),
+    ("crops/../../x.jpg,1,1,train", "leaves the folder"), (",1,1,train", "path '' is empty"),
+    ("crops\\0.jpg,1,1,train", "forward slashes"),
+    ("x.jpg,1.5,1,train", "pid '1.5' is not an integer"), ("x.jpg,,1,train", "pid '' is not an integer"),
+    ("x.jpg,1,c2,train", "camid 'c2'"),
     ("x.jpg,1,0,train", "count from 1"), ("x.jpg,-3,1,train", "is negative"), ("x.jpg,-1,1,query", "cannot be a query"),
-    ("x.jpg,-1,1,train", "label all of them or none"), ("x.jpg,1,1,trian", "did you mean 'train'"), ("x.jpg,1,1,test", "known: train, query, gallery"),
-    ("domain.csv,1,1,train", "does not end like an image"), ("x.jpg,1,1", "split '' is unknown"), ("x.jpg,1,1,train,9", "cannot be read")])
+    ("x.jpg,-1,1,train", "label all of them or none"), ("x.jpg,1,1,trian", "did you mean 'train'"),
+    ("x.jpg,1,1,test", "known: train, query, gallery"),
+    ("domain.csv,1,1,train", "does not end like an image"), ("x.jpg,1,1", "split '' is unknown"),
+    ("x.jpg,1,1,train,9", "cannot be read")])
 def test_csv_lines_refused(tmp_path, line, says):
     with pytest.raises(ValueError, match=says):
         load_domain(csv(tmp_path, line))
@@ -237,7 +254,8 @@ def test_csv_lines_refused(tmp_path, line, says):
 def test_csv_tables_refused(tmp_path):
     with pytest.raises(ValueError, match="no column 'pid'; did you mean 'pids'"):
         load_domain(csv(tmp_path, head="path,pids,camid,split"))
-    for content, says in ((b"", "cannot be read"), (b"path,pid,camid,split\n", "lists no images"), (b"path,pid\n\xff\xfe,1\n", "UTF-8"),
+    for content, says in ((b"", "cannot be read"), (b"path,pid,camid,split\n", "lists no images"),
+                          (b"path,pid\n\xff\xfe,1\n", "UTF-8"),
                           (b"path,pid,camid,split\ncrops/0.jpg,1,1,train\n", "fewer than two identities"),
                           (b"path,pid,camid,split\ncrops/0.jpg,1,1,query\n", "no gallery images")):
         (tmp_path / "domain.csv").write_bytes(content)
@@ -324,9 +342,11 @@ def test_names_that_look_alike(tmp_path):
         touch(tmp_path / "own" / name, i)
     with pytest.warns(UserWarning, match="look alike are taken for one camera"): domain = load_domain(tmp_path / "own")
     assert domain.cameras == {1: "Tür", 2: "hall"} and sorted(domain.train.camid) == [1, 1, 1, 2]
-    touch(tmp_path / "table/Tu\u0308r/0.jpg"), touch(tmp_path / "table/a.jpg")
+    touch(tmp_path / "table/Tu\u0308r/0.jpg")
+    touch(tmp_path / "table/a.jpg")
     (tmp_path / "table/domain.csv").write_text("path,pid,camid,split\nTür/0.jpg,-1,1,train\n", encoding="utf-8-sig")
-    assert list(load_domain(tmp_path / "table/domain.csv").train.path) == ["Tu\u0308r/0.jpg"]      # as the disk spells it
+    # as the disk spells it
+    assert list(load_domain(tmp_path / "table/domain.csv").train.path) == ["Tu\u0308r/0.jpg"]
     for name in ("\ufeffa.jpg", " a.jpg"):
         (tmp_path / "table/domain.csv").write_text(f"path,pid,camid,split\n{name},-1,1,train\n", encoding="utf-8-sig")
         with pytest.raises(ValueError, match="line 2: .* looks the same: write it with the same letters"):
@@ -335,7 +355,8 @@ def test_names_that_look_alike(tmp_path):
 
 def test_names_of_domains_fit_into_file_names(tmp_path):
     "File systems count bytes and take no more than 255; a letter has up to four."
-    touch(tmp_path / ("東京" * 40) / "a.jpg"), touch(tmp_path / "tab\there" / "a.jpg")
+    touch(tmp_path / ("東京" * 40) / "a.jpg")
+    touch(tmp_path / "tab\there" / "a.jpg")
     names = [load_domain(folder).name for folder in sorted(tmp_path.iterdir(), reverse=True)]
     assert len(names[0].encode()) <= 80 and names[0].startswith("東京") and names[1] == "tab_here"
 
@@ -359,7 +380,8 @@ def test_csv_links(tmp_path):
     (folder / "folder").symlink_to(secret.parent)
     (folder / "dangling.jpg").symlink_to(folder / "nothing.jpg")
     (folder / "inside.jpg").symlink_to(touch(folder / "crops/inner.jpg"))
-    for path, says in (("file.jpg", "leaves the folder"), ("folder/0.jpg", "leaves the folder"), ("dangling.jpg", "does not exist")):
+    for path, says in (("file.jpg", "leaves the folder"), ("folder/0.jpg", "leaves the folder"),
+                       ("dangling.jpg", "does not exist")):
         with pytest.raises(ValueError, match=f"line 10: path '{path}' {says}"):
             load_domain(csv(folder, f"{path},1,1,train"))
     assert sizes(load_domain(csv(folder, "inside.jpg,1,1,train"))) == [3, 2, 4]
@@ -393,7 +415,8 @@ def test_unlabelled_folder_refused(tmp_path):
 
 
 @pytest.mark.parametrize("name, options, says", [
-    ("markt", {}, "did you mean 'market'"), ("Plaza", {}, "did you mean 'plaza'"), ("zzz", {}, "known: market"), ("", {}, "unknown domain ''"),
+    ("markt", {}, "did you mean 'market'"), ("Plaza", {}, "did you mean 'plaza'"), ("zzz", {}, "known: market"),
+    ("", {}, "unknown domain ''"),
     ("market", {"origin": "reel"}, "unknown origin 'reel'"), ("plaza", {"origin": "real"}, "there is no real one")])
 def test_misspelt(tmp_path, monkeypatch, name, options, says):
     monkeypatch.chdir(tmp_path)
@@ -427,7 +450,8 @@ def test_real_pixels():
 # forms that the datasets come in
 
 @pytest.mark.parametrize("name, folder, pattern", [
-    ("market", "market1501/Market-1501-v15.09.15/Market-1501-v15.09.15", MARKET), ("duke", "dukemtmc-reid/DukeMTMC-reID/DukeMTMC-reID/duke", DUKE),
+    ("market", "market1501/Market-1501-v15.09.15/Market-1501-v15.09.15", MARKET),
+    ("duke", "dukemtmc-reid/DukeMTMC-reID/DukeMTMC-reID/duke", DUKE),
     ("cuhk03", "cuhk03/cuhk03-np/detected", NP)])
 def test_trees_in_trees(tmp_path, name, folder, pattern):
     tree(tmp_path / folder, pattern)
@@ -436,12 +460,14 @@ def test_trees_in_trees(tmp_path, name, folder, pattern):
 
 def test_a_tree_below_a_name_that_is_not_understood_is_named(tmp_path):
     tree(tmp_path / "market/downloads/unpacked")
-    with pytest.raises(FileNotFoundError, match="seems to be in .*market/downloads/unpacked: move this folder to"): load_domain("market", root=tmp_path)
+    with pytest.raises(FileNotFoundError, match="seems to be in .*market/downloads/unpacked: move this folder to"):
+        load_domain("market", root=tmp_path)
 
 
 def test_cuhk03_with_cameras_from_0(tmp_path):
     tree(tmp_path / "tree/cuhk03", "{:04d}_c{}_{:d}.png")
-    for file in sorted((tmp_path / "tree").rglob("*.png")): file.rename(file.with_name(file.name.replace("_c1_", "_c0_").replace("_c2_", "_c1_")))
+    for file in sorted((tmp_path / "tree").rglob("*.png")):
+        file.rename(file.with_name(file.name.replace("_c1_", "_c0_").replace("_c2_", "_c1_")))
     mat(tmp_path / "mat/cuhk03", camId=np.array([[c] for _ in range(6) for c in (0, 0, 1, 1)], np.uint8))
     for root in ("tree", "mat"):
         domain = load_domain("cuhk03", root=tmp_path / root)
@@ -464,17 +490,21 @@ def first_release(folder):
 
 
 @pytest.mark.parametrize("make, says", [
-    (torchreid, "splits_new_detected.json is a split as torchreid writes it"), (by_hand, "config_labeled.mat is of the boxes drawn by hand"),
-    (lambda folder: tree(folder / "labeled", NP), "cuhk03/labeled is of the boxes drawn by hand"), (first_release, "cuhk-03.mat is the first release")])
+    (torchreid, "splits_new_detected.json is a split as torchreid writes it"),
+    (by_hand, "config_labeled.mat is of the boxes drawn by hand"),
+    (lambda folder: tree(folder / "labeled", NP), "cuhk03/labeled is of the boxes drawn by hand"),
+    (first_release, "cuhk-03.mat is the first release")])
 @pytest.mark.parametrize("origin", ["real", "auto"])
 def test_other_forms_of_cuhk03_are_named(tmp_path, make, says, origin):
     make(tmp_path / "cuhk03")
-    with pytest.raises(FileNotFoundError, match=f"{says}.*: needed are images_detected and cuhk03_new_protocol_config_detected.mat"):
+    with pytest.raises(FileNotFoundError,
+                       match=f"{says}.*: needed are images_detected and cuhk03_new_protocol_config_detected.mat"):
         load_domain("cuhk03", root=tmp_path, origin=origin)
 
 
 def test_detected_beside_labelled_is_read(tmp_path):
-    tree(tmp_path / "cuhk03-np/detected", NP), tree(tmp_path / "cuhk03-np/labeled", NP)
+    tree(tmp_path / "cuhk03-np/detected", NP)
+    tree(tmp_path / "cuhk03-np/labeled", NP)
     assert load_domain("cuhk03", root=tmp_path).root.name == "detected"
 
 
@@ -488,11 +518,17 @@ def test_a_table_named_in_capitals(tmp_path, monkeypatch):
 
 def test_an_archive_in_capitals_is_seen(tmp_path):
     (tmp_path / "MARKET-1501.ZIP").touch()
-    with pytest.raises(FileNotFoundError, match="MARKET-1501.ZIP lies there, but is not extracted"): load_domain("market", root=tmp_path, origin="real")
+    with pytest.raises(FileNotFoundError, match="MARKET-1501.ZIP lies there, but is not extracted"):
+        load_domain("market", root=tmp_path, origin="real")
 
 
 def test_tilde_is_the_home_folder(tmp_path, monkeypatch):
-    tree(tmp_path / "sets/market"), csv(tmp_path / "shop")
+    tree(tmp_path / "sets/market")
+    csv(tmp_path / "shop")
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert sizes(load_domain("market", root="~/sets")) == [12, 3, 10] and load_domain("~/shop/domain.csv").name == "shop"
-    with pytest.raises(ValueError, match="'~nobody-here/sets' begins with ~, but its home folder is not known.*write the whole path"): load_domain("market", root="~nobody-here/sets")
+    assert (sizes(load_domain("market", root="~/sets")) == [12, 3, 10]
+            and load_domain("~/shop/domain.csv").name == "shop")
+    with pytest.raises(ValueError,
+                       match="'~nobody-here/sets' begins with ~, but its home folder is not "
+                       "known.*write the whole path"):
+        load_domain("market", root="~nobody-here/sets")

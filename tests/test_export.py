@@ -30,7 +30,8 @@ def in_a_process(code: str, *arguments: str) -> subprocess.CompletedProcess:
 
 
 def test_the_snippet_runs_without_torch_and_gives_the_same_similarities(tmp_path):
-    net, campus = network(), load_domain("campus")
+    net = network()
+    campus = load_domain("campus")
     export_onnx(net, tmp_path / "model.onnx", SIZE)
     (tmp_path / "compare.py").write_text(SNIPPET)
     assert len([line for line in SNIPPET.splitlines() if line]) <= 10
@@ -59,7 +60,8 @@ def test_resnet50_agrees_at_the_papers_size(tmp_path):
 
 
 def test_a_file_that_disagrees_is_not_left_and_the_old_one_stays(tmp_path, monkeypatch):
-    file, net = tmp_path / "model.onnx", network()
+    file = tmp_path / "model.onnx"
+    net = network()
     export_onnx(net, file, SIZE)
     export_int8(file, tmp_path / "int8.onnx", np.random.default_rng(0).integers(0, 256, (20, *SIZE, 3), np.uint8))
     before = {p.name: p.read_bytes() for p in tmp_path.iterdir()}
@@ -130,14 +132,16 @@ def test_what_belongs_to_a_model_is_never_overwritten(tmp_path):
     with pytest.raises(ValueError, match="is the file that is read"):
         export_int8(tmp_path / "model.onnx", tmp_path / "model.onnx", images)
     (tmp_path / "MODEL_CARD.md").write_bytes(b"\xff")
-    assert write_card(tmp_path, "mine").name == "MODEL_CARD.new.md" and (tmp_path / "MODEL_CARD.md").read_bytes() == b"\xff"
+    assert (write_card(tmp_path, "mine").name == "MODEL_CARD.new.md"
+            and (tmp_path / "MODEL_CARD.md").read_bytes() == b"\xff")
 
 
 def test_images_that_a_file_does_not_take(tmp_path):
     export_onnx(network(), tmp_path / "model.onnx", SIZE)
     images = np.random.default_rng(0).integers(0, 256, (4, *SIZE, 3), np.uint8)
     file = tmp_path / "model.onnx"
-    cases = (images / 255, "float64"), (images.astype(">u2"), ">u2"), (images[:0], "0 images"), (images[..., 0], "takes")
+    cases = (images / 255, "float64"), (images.astype(">u2"), ">u2"), (images[:0],
+                                                                       "0 images"), (images[..., 0], "takes")
     for wrong, says in cases:
         with pytest.raises(ValueError, match=says): onnx_features(file, wrong)
     turned = images[:, ::-1, :, ::-1]

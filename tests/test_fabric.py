@@ -109,8 +109,11 @@ def test_a_table_finds_what_two_processes_trained(tmp_path, monkeypatch):
     run, = (tmp_path / "runs").glob("[!.]*")
     assert json.loads((run / "run.json").read_text())["processes"] == 2
 
-    def never(*_, **__): raise AssertionError("it was trained or scored again")
+    def never(*_, **__):
+        raise AssertionError("it was trained or scored again")
     for name in ("fit", "score_net"): monkeypatch.setattr(runs, name, never)
-    store, plaza, campus = Store(tmp_path / "runs", progress=False), load_domain("plaza"), load_domain("campus")
+    store = Store(tmp_path / "runs", progress=False)
+    plaza = load_domain("plaza")
+    campus = load_domain("campus")
     wanted = Experiment(store, choose_recipe("smoke"), plaza, campus, parse_methods("BL+BN^t"), [0], {})
     assert np.isfinite(compare(wanted).scores["BL+BN^t"][0].mAP)

@@ -13,7 +13,8 @@ GROWTH = 512 << 10      # KiB that one target may add to the peak of the process
 
 @pytest.mark.parametrize("name", TARGETS)
 def test_reads_or_refuses(name):
-    target, seen = TARGETS[name](), []
+    target = TARGETS[name]()
+    seen = []
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
     @settings(max_examples=target.examples, derandomize=True, database=None, deadline=None,

@@ -24,7 +24,8 @@ def test_killed_training_ends_with_the_same_bytes(tmp_path):
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     undisturbed = small_training(whole)
     assert undisturbed.wait(120) == 0, undisturbed.stderr.read()[-2000:]
-    moments, kills = random.Random(0), 0
+    moments = random.Random(0)
+    kills = 0
     for _ in range(12):
         run = small_training(killed)
         deadline = time.monotonic() + 60
@@ -36,7 +37,8 @@ def test_killed_training_ends_with_the_same_bytes(tmp_path):
             run.wait()
             kills += 1
         elif run.wait(120) == 0: break
-        else: raise AssertionError(run.stderr.read()[-2000:])
+        else:
+            raise AssertionError(run.stderr.read()[-2000:])
     assert kills >= 2, "the training was too short to be killed"
     assert digests(killed) == digests(whole)
     assert (killed / "state.safetensors").exists(), "until somebody has written the weights and removes it"

@@ -36,7 +36,9 @@ echo Submitted batch job 7
 @pytest.fixture(scope="module")
 def bl() -> Experiment:
     "A baseline on the stand-ins; each test gives it a store."
-    store, source, target = Store(Path("nowhere"), progress=False), load_domain("plaza"), load_domain("campus")
+    store = Store(Path("nowhere"), progress=False)
+    source = load_domain("plaza")
+    target = load_domain("campus")
     return Experiment(store, RECIPE, source, target, parse_methods("BL"), [0], label_sources(origin="standin"))
 
 
@@ -88,14 +90,16 @@ def test_every_kind_of_job_makes_what_compare_finds(tmp_path, bl):
 @pytest.mark.slow
 def test_sets_of_labels_share_the_plain_rows(tmp_path, bl, monkeypatch):
     "What needs no labels is trained, read and counted once; the rows keep their order."
-    read, score = [], tables.score_model
+    read = []
+    score = tables.score_model
 
     def noted(store, recipe, run, domain, method):
         read.append(run.name)
         return score(store, recipe, run, domain, method)
 
     monkeypatch.setattr(tables, "score_model", noted)
-    paths, labels = bl.target.train.path, tmp_path / "labels"
+    paths = bl.target.train.path
+    labels = tmp_path / "labels"
     vocabulary, known = read_attributes(truth_store("campus"), paths)
     write_attributes(labels, paths, vocabulary, known)
     write_provenance(labels, "attributes", "the renderer", "truth", len(paths), True, vocabulary.columns)

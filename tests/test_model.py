@@ -19,7 +19,8 @@ def test_weights_of_timm_offline(monkeypatch):
     "The remedy is named, and only a wish for weights asks the network."
     real = timm.create_model
     def create(*args, pretrained=False, **kwargs):
-        if pretrained: raise OSError("no route to host")
+        if pretrained:
+            raise OSError("no route to host")
         return real(*args, **kwargs)
     monkeypatch.setattr(timm, "create_model", create)
     backbone("timm:mobilenetv3_small_050")
@@ -38,7 +39,8 @@ def test_mobilenets(name, tmp_path, monkeypatch):
         net, channels = backbone(name, str(tmp_path / "w.safetensors"))
         assert all(torch.equal(v, state[f"features.{k}"]) for k, v in net.state_dict().items())
     assert channels == net.eval()(torch.zeros(1, 3, 64, 32)).shape[1]
-    def refuse(*args, **kwargs): raise OSError("no route to host")
+    def refuse(*args, **kwargs):
+        raise OSError("no route to host")
     monkeypatch.setattr(torchvision.models._api, "load_state_dict_from_url", refuse)
     with pytest.raises(FileNotFoundError, match=f"{name}.*place https.*\\.pth"): backbone(name, "imagenet")
 

@@ -122,7 +122,8 @@ def judged(root: Path, log: str, status: int = 0) -> bool:
 def test_success_is_demanded_and_remembered(root):
     assert judged(root, SUCCESS)
     assert sorted(changed()) == ["data", "figure"]
-    assert {name: [*keys.values()] for name, keys in notebooks.passed().items()} == {"disk.ipynb": [4], "table.ipynb": [13]}
+    assert {name: [*keys.values()]
+            for name, keys in notebooks.passed().items()} == {"disk.ipynb": [4], "table.ipynb": [13]}
 
 
 def test_of_a_failed_run_those_that_passed_are_remembered(root, capsys):

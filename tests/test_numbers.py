@@ -1,6 +1,8 @@
-"""The same numbers again: the same bits with the same thread count, within bounds with another; golden values of a tiny PTL run; a loss that explodes stops a training and keeps its batch.
+"""The same numbers again: the same bits with the same thread count, within bounds with another; golden values of a tiny
+PTL run; a loss that explodes stops a training and keeps its batch.
 
-After a deliberate change of the method, `python tests/test_numbers.py --renew` writes tests/golden.csv anew; the commit says why."""
+After a deliberate change of the method, `python tests/test_numbers.py --renew` writes tests/golden.csv anew; the commit
+says why."""
 import functools
 import hashlib
 import json
@@ -39,18 +41,25 @@ RUNS = pytest.mark.xdist_group("numbers")                         # of the same 
 GOLDEN = Path(__file__).with_name("golden.csv")
 LOSSES, SCORES = ["id", "triplet", "HP^t", "Attr^t"], ["mAP", "mAP_trapezoid", "rank1"]
 LAST = 18                                                        # iterations of the run
-BOUNDS = {1: 1e-4, 2: 1e-3, LAST: 0.3}                           # of losses and first gradients, relative; between 1, 2 and 4 threads 2e-5, 2e-5 and 0.09 were seen: rounding grows with every step
-WEIGHT_BOUND = 1e-3                                              # of the norms of the weights at the end, relative; 1e-5 was seen
+# of losses and first gradients, relative; between 1, 2 and 4 threads 2e-5, 2e-5 and 0.09 were seen: rounding grows with
+# every step
+BOUNDS = {1: 1e-4, 2: 1e-3, LAST: 0.3}
+# of the norms of the weights at the end, relative; 1e-5 was seen
+WEIGHT_BOUND = 1e-3
 SCORE_BOUNDS = {"mAP": 0.03, "mAP_trapezoid": 0.03, "rank1": 0.05}   # absolute; 0.007 was seen
-CHANGES = {"weight_parts doubled": {"weight_parts": 0.2}, "margin 0.4": {"margin": 0.4}, "no weight decay": {"weight_decay": 0.0}, "weight_attributes doubled": {"weight_attributes": 2.0}}
+CHANGES = {"weight_parts doubled": {"weight_parts": 0.2}, "margin 0.4": {"margin": 0.4},
+           "no weight decay": {"weight_decay": 0.0}, "weight_attributes doubled": {"weight_attributes": 2.0}}
 
 
 def train(folder: Path, changes: dict) -> dict:
-    "PTL on plaza → campus as the tables train and score it, in 18 iterations of float32 and with true labels, so that nothing but training and scoring is measured."
+    """PTL on plaza → campus as the tables train and score it, in 18 iterations of float32 and with true labels, so
+    that nothing but training and scoring is measured."""
     source, target = load_domain("plaza", origin="standin"), load_domain("campus", origin="standin")
     recipe = choose_recipe("smoke", **{"precision": "fp32", "epochs": 2, **changes})
-    store, ptl = Store(folder, progress=False), parse_method("PTL")
-    gradients, step = {}, trainer.train_step
+    store = Store(folder, progress=False)
+    ptl = parse_method("PTL")
+    gradients = {}
+    step = trainer.train_step
 
     def first_gradients(s, *rest):
         losses = step(s, *rest)
@@ -67,21 +76,26 @@ def train(folder: Path, changes: dict) -> dict:
         patch.setattr(model_runs, "fit", each_iteration)
         run = store.make(ReIDRun(recipe, ptl, source, target, 0, {target.name: truth_store(target.name)}))
     scores = score_model(store, recipe, run, target, ptl)
-    return {"history": pd.read_csv(run / "history.csv").to_dict("list"), "bits": hashlib.sha256((run / "model.safetensors").read_bytes()).hexdigest(),
-            "gradients": gradients, "weights": norms(load_file(run / "model.safetensors")), "mAP": float(scores.mAP), "mAP_trapezoid": float(scores.mAP_trapezoid), "rank1": float(scores.cmc[0])}
+    return {"history": pd.read_csv(run / "history.csv").to_dict("list"),
+            "bits": hashlib.sha256((run / "model.safetensors").read_bytes()).hexdigest(),
+            "gradients": gradients, "weights": norms(load_file(run / "model.safetensors")), "mAP": float(scores.mAP),
+            "mAP_trapezoid": float(scores.mAP_trapezoid), "rank1": float(scores.cmc[0])}
 
 
 def norms(tensors: dict[str, torch.Tensor]) -> dict[str, float]:
     "The norm of all tensors of backbone, head …; of the running statistics none."
     parts = {name.partition(".")[0] for name in tensors}
-    return {part: torch.cat([t.flatten().double() for name, t in tensors.items() if name.startswith(part + ".") and "running" not in name and "num_batches" not in name]).norm().item() for part in sorted(parts)}
+    return {part: torch.cat([t.flatten().double() for name, t in tensors.items() if name.startswith(part + ".")
+                             and "running" not in name and "num_batches" not in name]).norm().item()
+            for part in sorted(parts)}
 
 
 @functools.cache
 def runs(threads: int, *names: str, again: int = 0) -> list[dict]:
     "The run as it is and with changes, in a process of its own."
     code = [sys.executable, __file__, json.dumps([{}, *(CHANGES[name] for name in names)])]
-    done = subprocess.run(code, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)})
+    done = subprocess.run(code, capture_output=True, text=True,
+                          env=os.environ | {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)})
     assert not done.returncode, done.stderr[-2000:]
     return json.loads(done.stdout.splitlines()[-1])
 
@@ -90,7 +104,9 @@ def golden(run: dict) -> pd.DataFrame:      # name, iteration, value
     "What is stored of a run: the losses of some iterations, and its scores."
     history = pd.DataFrame(run["history"]).set_index("iteration")[LOSSES].loc[list(BOUNDS)]
     losses = history.rename_axis(columns="name").stack().rename("value").reset_index()[["name", "iteration", "value"]]
-    more = [(f"gradient of {part}", 1, value) for part, value in run["gradients"].items()] + [(f"weights of {part}", LAST, value) for part, value in run["weights"].items()] + [(name, LAST, run[name]) for name in SCORES]
+    more = ([(f"gradient of {part}", 1, value)
+             for part, value in run["gradients"].items()] + [(f"weights of {part}", LAST, value)
+                                                             for part, value in run["weights"].items()] + [(name, LAST, run[name]) for name in SCORES])
     return pd.concat([losses, pd.DataFrame(more, columns=losses.columns)], ignore_index=True)
 
 
@@ -132,7 +148,8 @@ def test_a_change_of_the_method_is_caught(change):
     assert not far(changed, pd.read_csv(GOLDEN)).empty
 
 
-TINY = Recipe("tiny", backbone="mini", weights=None, height=32, width=16, identities=4, images=2, target_batch=4, epochs=15,
+TINY = Recipe("tiny", backbone="mini", weights=None, height=32, width=16, identities=4, images=2, target_batch=4,
+              epochs=15,
               milestones=(12,), precision="fp32")
 
 
@@ -174,7 +191,8 @@ def test_bn_statistics_weigh_by_images(net, n, size):
 
 def test_bn_statistics_of_full_batches_keep_their_bits(net):
     "What torch's own cumulative average gave, before batches were weighed."
-    images, size = people(128), 32
+    images = people(128)
+    size = 32
     order = np.random.default_rng(0).permutation(len(images))
     reestimate_bn(net, images, size, "fp32")
     found = {name: value.clone() for name, value in net.state_dict().items()}
@@ -187,7 +205,8 @@ def test_bn_statistics_of_full_batches_keep_their_bits(net):
 
 
 def test_a_last_image_alone_is_left_out(net):
-    images, order = people(65), np.random.default_rng(0).permutation(65)
+    images = people(65)
+    order = np.random.default_rng(0).permutation(65)
     reestimate_bn(net, images, 64, "fp32")
     with torch.no_grad(): maps = torch.cat([net.backbone[0][0](x) for x in batches(images[order[:64]], 64)])
     torch.testing.assert_close(net.backbone[0][1].running_mean, maps.mean((0, 2, 3)), rtol=0, atol=1e-5)
@@ -196,7 +215,9 @@ def test_a_last_image_alone_is_left_out(net):
 def features() -> tuple[np.ndarray, np.ndarray, list]:
     "Features of 6 queries and 30 gallery images, the pids and camids of both."
     rng = np.random.default_rng(0)
-    centres, q, g = rng.normal(size=(6, 8)), np.arange(6), np.repeat(np.arange(6), 5)
+    centres = rng.normal(size=(6, 8))
+    q = np.arange(6)
+    g = np.repeat(np.arange(6), 5)
     query, gallery = ((centres[of] + rng.normal(size=(len(of), 8))).astype(np.float32) for of in (q, g))
     return query, gallery, [q, g, np.ones(6, int), np.full(30, 2)]
 
@@ -249,7 +270,8 @@ FORMS = {
 def test_arrays_of_any_form_give_the_same_scores(form, tmp_path):
     query, gallery, labels = features()
     def change(array: np.ndarray): return FORMS[form](array, tmp_path)
-    wanted, distance = evaluate(query, gallery, *labels), 1 - query @ gallery.T
+    wanted = evaluate(query, gallery, *labels)
+    distance = 1 - query @ gallery.T
     assert evaluate(change(query), change(gallery), *labels).ap.tolist() == wanted.ap.tolist()
     assert evaluate(query, gallery, *map(change, labels)).ap.tolist() == wanted.ap.tolist()
     assert score(change(distance), *labels).ap.tolist() == score(distance, *labels).ap.tolist()
@@ -271,7 +293,8 @@ def test_labels_of_any_byte_order_and_views(images):
         change = FORMS[form]
         named = ("pixels", "classes", "parts", "attributes")
         other = LabelledImages(**{name: change(getattr(images, name), None) for name in named})
-        for name, value in batch(images, rows).items(): assert torch.equal(batch(other, rows)[name], value), (form, name)
+        for name, value in batch(images, rows).items():
+            assert torch.equal(batch(other, rows)[name], value), (form, name)
 
 
 def test_no_images_have_no_features(net):
@@ -279,11 +302,15 @@ def test_no_images_have_no_features(net):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("loss, value", [("Attr^t", float("nan")), ("id", float("inf")), ("triplet", 2 * EXPLODED), ("HP^t", -float("inf"))])
+@pytest.mark.parametrize("loss, value",
+                         [("Attr^t", float("nan")), ("id", float("inf")), ("triplet", 2 * EXPLODED),
+                          ("HP^t", -float("inf"))])
 @pytest.mark.parametrize("bad", [1, 7, 10, 21])
 def test_the_first_bad_batch_is_kept(tmp_path, images, monkeypatch, loss, value, bad):
-    "Every batch is noted; from iteration `bad` on the losses are bad, and its batch is the one in the file, bit by bit."
-    seen, step = [], trainer.train_step
+    """Every batch is noted; from iteration `bad` on the losses are bad, and its batch is the one in the file, bit by
+    bit."""
+    seen = []
+    step = trainer.train_step
     def spoilt(s, method, optimiser, batches, *rest):
         seen.append(batches)
         losses = step(s, method, optimiser, batches, *rest)
@@ -295,7 +322,8 @@ def test_the_first_bad_batch_is_kept(tmp_path, images, monkeypatch, loss, value,
         fit(PTLNet(8, 8, (2,) * 6, "mini"), images, TINY, parse_method("PTL"), unlabelled(images), session=session)
     kept = load_file(tmp_path / STOPPED_FILE)
     assert kept["iteration"] == bad and len(kept["losses.id"]) == (bad - 1) % 10 + 1 and len(seen) == -(-bad // 10) * 10
-    for before, iteration in (("", bad), ("before.", bad - 1))[: bad]:                 # the first iteration has none before it
+    # the first iteration has none before it
+    for before, iteration in (("", bad), ("before.", bad - 1))[: bad]:
         assert list(seen[iteration - 1]) == ["source", "target"]
         for which, there in seen[iteration - 1].items():
             for name, tensor in there.items():
@@ -329,14 +357,18 @@ def test_label_models_stop_too(tmp_path, images, monkeypatch, kind):
         attribute_hidden=8)
     whole = replace(unlabelled(images), parts=images.parts.repeat(4, 1).repeat(4, 2))
     with pytest.raises(FloatingPointError, match="lower the learning rate"):
-        train_parser(whole, recipe) if kind == "parts" else train_attributes(unlabelled(images), recipe, whole)
+        if kind == "parts":
+            train_parser(whole, recipe)
+        else:
+            train_attributes(unlabelled(images), recipe, whole)
     kept = load_file(next((tmp_path / "stopped").glob("*.safetensors")))
     assert {f"{kind}.x", f"{kind}.rows", f"{kind}.{kind}"} <= set(kept)
     assert kept["iteration"] >= 1 and kept[f"{kind}.x"].shape == (8, 3, 32, 16)
 
 
 def test_a_stopped_run_stays_partial_and_stops_again(tmp_path):
-    source, store = load_domain("plaza", origin="standin"), Store(tmp_path, progress=False)
+    source = load_domain("plaza", origin="standin")
+    store = Store(tmp_path, progress=False)
     run = ReIDRun(choose_recipe("smoke", precision="fp32", lr=1e6, warmup=0.0), parse_method("BL"), source, source)
     messages = []
     for _ in range(2):
@@ -352,7 +384,8 @@ def main() -> None:
     if sys.argv[1:] == ["--renew"]:
         golden(runs(1)[0]).to_csv(GOLDEN, index=False, lineterminator="\n")
         return print(GOLDEN.read_text())
-    with tempfile.TemporaryDirectory() as folder: print(json.dumps([train(Path(folder), changes) for changes in json.loads(sys.argv[1])]))
+    with tempfile.TemporaryDirectory() as folder:
+        print(json.dumps([train(Path(folder), changes) for changes in json.loads(sys.argv[1])]))
 
 
 if __name__ == "__main__": main()

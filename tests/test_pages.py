@@ -1,4 +1,5 @@
-"""What `check_repo.py` says of the pages: each check on a hand-sized case that it must refuse, and the pages as they are."""
+"""What `check_repo.py` says of the pages: each check on a hand-sized case that it must refuse, and the pages as they
+are."""
 import importlib.util
 from pathlib import Path
 
@@ -33,7 +34,8 @@ def test_sentences():
 def test_dead_links_of_pages_and_notebooks(small):
     text = "[a](results/a.csv#x) [out](https://nobody.example/b.csv) `[code](c.csv)` [gone](d.csv#y)"
     assert check_repo.dead_links(text, small) == ["dead link d.csv"]
-    wrong = {p.name: [w for w in check_repo.check_notebook(p) if "dead link" in w] for p in (ROOT / "nbs").rglob("*.ipynb")}
+    wrong = {p.name: [w for w in check_repo.check_notebook(p) if "dead link" in w]
+             for p in (ROOT / "nbs").rglob("*.ipynb")}
     assert wrong and not any(wrong.values())
 
 
@@ -56,7 +58,8 @@ def test_rows_and_columns_of_one_and_of_two_files(small):
 
 
 @pytest.mark.parametrize("asked, says", [
-    ('results/a.csv rows="r"', "row {'r'}"), ('results/a.csv columns="z"', "column {'z'}"), ('results/a.csv row="p"', "no option"),
+    ('results/a.csv rows="r"', "row {'r'}"), ('results/a.csv columns="z"', "column {'z'}"),
+    ('results/a.csv row="p"', "no option"),
     ('results/a.csv results/b.csv columns="x" rows="q"', "1 headings"), ("results/c.csv", "c.csv")])
 def test_a_table_that_cannot_be_built_is_named(small, asked, says):
     page = small / "README.md"

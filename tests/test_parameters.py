@@ -1,4 +1,5 @@
-"What papermill hands on to the notebooks, where results go and what they are called: numbers for texts, slips, other repositories, people of one's own."
+"""What papermill hands on to the notebooks, where results go and what they are called: numbers for texts, slips,
+other repositories, people of one's own."""
 import ast
 import inspect
 import io
@@ -35,8 +36,10 @@ def parameters_cell(notebook: Path) -> str:
 
 
 PAPERMILL = {file.stem: cell for file in sorted((ROOT / "nbs").glob("*.ipynb")) if (cell := parameters_cell(file))}
-DECLARED = {name: {n.target.id: (n.annotation.id, ast.get_source_segment(cell, n.value)) for n in ast.parse(cell).body} for name, cell in PAPERMILL.items()}
-NUMBERS = {"seeds", "lengths", "since", "until", "find camera", "find query_camera"}      # where a number's text is unambiguous
+DECLARED = {name: {n.target.id: (n.annotation.id, ast.get_source_segment(cell, n.value)) for n in ast.parse(cell).body}
+            for name, cell in PAPERMILL.items()}
+# where a number's text is unambiguous
+NUMBERS = {"seeds", "lengths", "since", "until", "find camera", "find query_camera"}
 
 
 def asked(notebook: str) -> dict:
@@ -46,7 +49,8 @@ def asked(notebook: str) -> dict:
     here = next((c for c in code if "check_parameters(" in c), "")
     if not here: assert any("set_up(globals()" in c for c in code), "nobody checks the parameters"
     tree = ast.parse(here or inspect.getsource(set_up))
-    call = next(n for n in ast.walk(tree) if isinstance(n, ast.Call) and getattr(n.func, "id", "") == "check_parameters")
+    call = next(n for n in ast.walk(tree) if isinstance(n, ast.Call)
+                and getattr(n.func, "id", "") == "check_parameters")
     return {k.arg: ast.literal_eval(k.value) for k in call.keywords}
 
 
@@ -65,9 +69,11 @@ def checked(notebook: str, **given) -> dict:
 def test_papermill_reads_every_parameter(notebook, caplog):
     with caplog.at_level(logging.WARNING): seen = inspect_notebook(str(ROOT / "nbs" / f"{notebook}.ipynb"))
     assert not [r.message for r in caplog.records if "Unable to parse" in r.message]
-    told = {t.start[0]: t.string.lstrip("# ") for t in tokenize.generate_tokens(io.StringIO(PAPERMILL[notebook]).readline) if t.type == tokenize.COMMENT}
+    told = {t.start[0]: t.string.lstrip("# ")
+            for t in tokenize.generate_tokens(io.StringIO(PAPERMILL[notebook]).readline) if t.type == tokenize.COMMENT}
     lines = {n.target.id: told[n.lineno] for n in ast.parse(PAPERMILL[notebook]).body}
-    assert {n: (p["inferred_type_name"], p["default"], p["help"]) for n, p in seen.items()} == {n: (*DECLARED[notebook][n], lines[n]) for n in lines}
+    assert {n: (p["inferred_type_name"], p["default"], p["help"])
+            for n, p in seen.items()} == {n: (*DECLARED[notebook][n], lines[n]) for n in lines}
 
 
 # numbers for texts
@@ -80,7 +86,9 @@ def test_a_number_for_a_text_is_refused_or_is_its_text(notebook, value):
         if {name, f"{notebook} {name}"} & NUMBERS and value not in (True, None) and value == value:
             assert checked(notebook, **{name: value})[name] == str(value)
         else:
-            with pytest.raises(ValueError, match=re.escape(f"parameter {name} is {value!r}; it must be str")) as refused: checked(notebook, **{name: value})
+            with pytest.raises(ValueError,
+                               match=re.escape(f"parameter {name} is {value!r}; it must be str")) as refused:
+                checked(notebook, **{name: value})
             assert f"-r {name}" in str(refused.value) and "./007" in str(refused.value)
 
 
@@ -90,28 +98,36 @@ def test_cameras_by_a_number_that_could_be_another_name():
     assert camera_numbers("2", {1: "002", 2: "till"}) == [1], "papermill makes 2 of 002"
     for cameras in ({1: "door", 2: "till"}, {1: "0", 2: "1"}):
         with pytest.raises(ValueError, match="no camera is called '3'"): camera_numbers("3", cameras)
-    assert camera_numbers("in\u0306", {1: "i\u006e\u0306"}) == [1] and camera_numbers("caf\u00e9", {1: "cafe\u0301"}) == [1]
+    assert (camera_numbers("in\u0306", {1: "i\u006e\u0306"}) == [1]
+            and camera_numbers("caf\u00e9", {1: "cafe\u0301"}) == [1])
 
 
 @pytest.mark.parametrize("notebook", PAPERMILL)
 def test_texts_that_must_not_be_empty(notebook):
     for name, (kind, default) in DECLARED[notebook].items():
         if kind != "str" or not ast.literal_eval(default) or (notebook, name) == ("table1", "labels"): continue
-        with pytest.raises(ValueError, match=f"parameter {name} is ' '; it must not be empty"): checked(notebook, **{name: " "})
+        with pytest.raises(ValueError, match=f"parameter {name} is ' '; it must not be empty"):
+            checked(notebook, **{name: " "})
 
 
 # a session of one's own
 
 def test_slips_and_cells_of_ones_own_are_passed_over():
-    cells = ["%matplotlib inline", 'source: str = "market"\nsmoke: bool = None', "for", "x = (1 % 2\n% 3)", "'a\0b'", "# Parameters of a plot\nwidth = 3", "# Parameters\nimport os\nos.environ['A'] = 'b'\na, b = 1, 2\nsource = 'duke'"]
+    cells = ["%matplotlib inline", 'source: str = "market"\nsmoke: bool = None', "for", "x = (1 % 2\n% 3)", "'a\0b'",
+             "# Parameters of a plot\nwidth = 3",
+             "# Parameters\nimport os\nos.environ['A'] = 'b'\na, b = 1, 2\nsource = 'duke'"]
     check_parameters({"In": cells, "source": "duke", "smoke": None})
-    with pytest.raises(ValueError, match="unknown parameter 'sorce'; did you mean 'source'"): check_parameters({"In": [*cells, "# Parameters\nimport os\nsorce = 'duke'"], "source": "duke", "smoke": None})
-    check_parameters({"In": ['sorce: str = "market"\nsmoke: bool = None', 'source: str = "market"\nsmoke: bool = None', "# Parameters\nsource = 'duke'"], "source": "duke", "sorce": "market", "smoke": None})
+    with pytest.raises(ValueError, match="unknown parameter 'sorce'; did you mean 'source'"):
+        check_parameters({"In": [*cells, "# Parameters\nimport os\nsorce = 'duke'"], "source": "duke", "smoke": None})
+    check_parameters({"In": ['sorce: str = "market"\nsmoke: bool = None', 'source: str = "market"\nsmoke: bool = None',
+                             "# Parameters\nsource = 'duke'"], "source": "duke", "sorce": "market", "smoke": None})
 
 
 # other repositories
 
-def git(folder, *words): return subprocess.run(("git", "-C", str(folder), "-c", "user.name=a", "-c", "user.email=a@b.c", *words), capture_output=True, text=True, check=True).stdout.strip()
+def git(folder, *words):
+    return subprocess.run(("git", "-C", str(folder), "-c", "user.name=a", "-c", "user.email=a@b.c", *words),
+                          capture_output=True, text=True, check=True).stdout.strip()
 
 
 def repository(folder: Path) -> str:
@@ -141,17 +157,20 @@ def test_the_revision_is_that_of_the_packages_own_checkout(tmp_path, monkeypatch
 
 
 def test_the_revision_of_an_installed_package_is_its_version(tmp_path):
-    theirs, place = repository(tmp_path / "theirs"), tmp_path / "theirs/venv/site-packages"
+    theirs = repository(tmp_path / "theirs")
+    place = tmp_path / "theirs/venv/site-packages"
     shutil.copytree(ROOT / "ptl_nb", place / "ptl_nb", ignore=shutil.ignore_patterns("__pycache__", "standin_data"))
     (tmp_path / "elsewhere").mkdir()
     for cwd in (tmp_path / "theirs", tmp_path / "elsewhere"): assert revision(place, cwd) == ptl_nb.__version__
-    shutil.copyfile(ROOT / "settings.ini", place / "settings.ini")        # a copy of the sources, unpacked in a repository of the user's
+    # a copy of the sources, unpacked in a repository of the user's
+    shutil.copyfile(ROOT / "settings.ini", place / "settings.ini")
     assert revision(place, tmp_path / "theirs") == ptl_nb.__version__
     own = repository(place)
     assert revision(place, tmp_path / "theirs").removesuffix("+changes") == own != theirs
 
 
-@pytest.mark.parametrize("settings", ["[DEFAULT]\nlib_name = other\n", "lib_name = ptl_nb", "[DEFAULT]\nrepo = ptl_nb\n", "\udcff"])
+@pytest.mark.parametrize("settings",
+                         ["[DEFAULT]\nlib_name = other\n", "lib_name = ptl_nb", "[DEFAULT]\nrepo = ptl_nb\n", "\udcff"])
 def test_another_nbdev_project_is_not_taken_for_this_one(tmp_path, monkeypatch, settings):
     (tmp_path / "nbs").mkdir()
     (tmp_path / "settings.ini").write_text(settings, errors="surrogateescape")
@@ -178,7 +197,8 @@ def test_two_folders_called_alike_have_two_names(tmp_path):
     named = [Comparison(plaza, d, RECIPES["smoke"], {"BL": {0: None}}, {}).stem for d in (one, other, campus)]
     assert len(set(named)) == 3 and named[2] == "standin-plaza-campus-seed-0-rows-BL"
     shutil.copytree(plaza.root, tmp_path / "copy", ignore=shutil.ignore_patterns("truth"))
-    part = load_domain(tmp_path / "copy/bounding_box_train")            # a stand-in's images under its name, and others than the stand-in's
+    # a stand-in's images under its name, and others than the stand-in's
+    part = load_domain(tmp_path / "copy/bounding_box_train")
     assert part.name == "plaza" and part.standin and part.slug != "plaza"
 
 
@@ -192,7 +212,8 @@ def test_names_of_any_length_and_letters_make_files(tmp_path, name):
         with disk.atomic_write(tmp_path / "out" / f"{stem}-embeddings-tsne-100000.png") as draft: draft.write_text("x")
         assert stem.isprintable() and not set(stem) & set("*?[]")
     by_hand = replace(load_domain("plaza"), name=name * 3)
-    made = Store(tmp_path / "runs", progress=False).make(FunctionRun(f"labels {by_hand.name}", {"a": 1}, lambda folder: {}))
+    made = Store(tmp_path / "runs",
+                 progress=False).make(FunctionRun(f"labels {by_hand.name}", {"a": 1}, lambda folder: {}))
     assert made.is_dir() and made.name.isascii()
     other = replace(x, scores={f"{m}!": s for m, s in x.scores.items()})
     assert other.stem != x.stem
@@ -204,4 +225,5 @@ def test_pictures_of_people_who_are_not_rendered_stay_out_of_git(tmp_path):
     repository(tmp_path)
     (own / "people.png").write_text("x")
     assert own == tmp_path / "own" and git(tmp_path, "status", "--porcelain") == ""
-    assert [standin_mark(*x) for x in ((True, True), (False, True), (False, False))] == ["standin-", "with-standins-", ""]
+    assert [standin_mark(*x)
+            for x in ((True, True), (False, True), (False, False))] == ["standin-", "with-standins-", ""]

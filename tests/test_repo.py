@@ -16,7 +16,8 @@ ARCHIVES = "plaza", "campus", "corridor", "studio", "street", "mall"
 def test_table2_says_what_is_found(tmp_path):
     smoke_run("table2", tmp_path / "out.ipynb", "methods=BL,PTL,BL+BN^t")
     shown = outputs(tmp_path / "out.ipynb")
-    assert all(question in shown for question in ("PTL better than BL?", "BN^t alone better than BL?", "PTL better than BN^t alone?"))
+    assert all(question in shown
+               for question in ("PTL better than BL?", "BN^t alone better than BL?", "PTL better than BN^t alone?"))
     assert "PTL+BN^t better than" not in shown, "asked of rows that are not there"
 
 

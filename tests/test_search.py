@@ -1,4 +1,5 @@
-"""Search against a plain sort on many random galleries, an index that survives an interrupted save, and find from a shell."""
+"""Search against a plain sort on many random galleries, an index that survives an interrupted save, and find from a
+shell."""
 import json
 import re
 import shutil
@@ -40,8 +41,10 @@ def plain(index: GalleryIndex, queries: GalleryIndex, top: int, camera, since, r
     "Rows of the answers to each query, by the words of the rules."
     out = []
     for feature, asked in zip(queries.features, queries.rows.itertuples()):
-        may = [i for i, r in enumerate(index.rows.itertuples()) if (camera is None or r.camid in camera) and (since is None or r.time >= since) and r.path != asked.path
-               and not (rule == "camera" and r.camid == asked.camid) and not (rule == "evaluation" and r.camid == asked.camid and r.pid == asked.pid)]
+        may = [i for i, r in enumerate(index.rows.itertuples()) if (camera is None or r.camid in camera)
+               and (since is None or r.time >= since) and r.path != asked.path
+               and not (rule == "camera" and r.camid == asked.camid)
+               and not (rule == "evaluation" and r.camid == asked.camid and r.pid == asked.pid)]
         out.append(sorted(may, key=lambda i: (-float(index.features[i] @ feature), i))[:top])
     return out
 
@@ -53,10 +56,13 @@ def test_every_search_is_a_stable_sort_of_what_may_be_found(seed, monkeypatch):
     monkeypatch.setattr(search_module, "BLOCK_BYTES", int(rng.integers(4, 2000)))
     index = gallery(int(rng.integers(20, 90)), 3, rng)
     queries = index.take(rng.permutation(len(index))[:5])
-    camera, since = [None, [1], [1, 3]][seed % 3], [None, 10][seed % 2]
-    top, rule = int(rng.integers(1, 30)), ["self", "camera", "evaluation"][seed // 2 % 3]
+    camera = [None, [1], [1, 3]][seed % 3]
+    since = [None, 10][seed % 2]
+    top = int(rng.integers(1, 30))
+    rule = ["self", "camera", "evaluation"][seed // 2 % 3]
     found = search(index, queries, top, camera, since, leave_out=rule)
-    assert [found[found["query"] == q].row.tolist() for q in range(5)] == plain(index, queries, top, camera, since, rule)
+    assert [found[found["query"] == q].row.tolist() for q in range(5)] == plain(index, queries, top, camera, since,
+                                                                                rule)
 
 
 def test_similarities_of_all_pairs_are_never_held():
@@ -87,7 +93,9 @@ def test_an_interrupted_save_leaves_the_old_index(tmp_path, monkeypatch):
 
 def test_an_index_is_read_while_it_is_replaced(tmp_path):
     "The files of the index before are gone as soon as there is a new one: whoever was about to open them opens those."
-    rng, over, read = np.random.default_rng(0), threading.Event(), 0
+    rng = np.random.default_rng(0)
+    over = threading.Event()
+    read = 0
     made = gallery(30, 4, rng), gallery(50, 4, rng)
     save_index(made[0], tmp_path)
     def replace_it() -> None:
@@ -113,11 +121,14 @@ def test_a_large_index_is_never_in_memory(tmp_path, monkeypatch):
     del whole
     tracemalloc.start()
     index = load_index(tmp_path)
-    for step in (lambda: add_images(index, more, tmp_path), lambda: remove_images(index, [f"{i}.jpg" for i in range(7)], tmp_path)): index = step()
+    for step in (lambda: add_images(index, more, tmp_path),
+                 lambda: remove_images(index, [f"{i}.jpg" for i in range(7)], tmp_path)):
+        index = step()
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert isinstance(index.features, np.memmap) and np.array_equal(index.features, expected)
-    assert len(list(tmp_path.glob("[!.]*"))) == 3 and peak < size, f"{peak / size:.2f} of the features"        # what there is are the rows' names, times and places
+    # what there is are the rows' names, times and places
+    assert len(list(tmp_path.glob("[!.]*"))) == 3 and peak < size, f"{peak / size:.2f} of the features"
 
 
 def test_building_in_a_folder_or_in_memory_is_the_same_to_the_bit(tmp_path, monkeypatch):
@@ -128,13 +139,17 @@ def test_building_in_a_folder_or_in_memory_is_the_same_to_the_bit(tmp_path, monk
     monkeypatch.setattr(index_module, "BLOCK_IMAGES", 256)
     mapped = build_index(net, RECIPES["smoke"], corridor, folder=tmp_path)
     assert isinstance(mapped.features, np.memmap) and len(mapped) == len(corridor.gallery) > 256
-    assert np.array_equal(mapped.features, whole.features) and mapped.rows.equals(whole.rows) and mapped.root == corridor.root
-    assert Path(load_index(save_index(whole, tmp_path / "again")).features.filename).name == Path(mapped.features.filename).name, "another content hash"
+    assert (np.array_equal(mapped.features, whole.features) and mapped.rows.equals(whole.rows)
+            and mapped.root == corridor.root)
+    assert Path(
+        load_index(save_index(whole, tmp_path / "again")).features.filename).name == Path(
+        mapped.features.filename).name, "another content hash"
 
 
 def test_features_that_are_too_few_leave_no_index(tmp_path, monkeypatch):
     whole = gallery(30, 4, np.random.default_rng(0))
-    with pytest.raises(ValueError, match="20 features for 30 images"): index_module._save(tmp_path, [whole.features[:20]], whole.rows, "m", tmp_path, False, None)
+    with pytest.raises(ValueError, match="20 features for 30 images"):
+        index_module._save(tmp_path, [whole.features[:20]], whole.rows, "m", tmp_path, False, None)
     assert not list(tmp_path.glob("[!.]*"))
 
 
@@ -147,7 +162,8 @@ def test_features_that_are_too_few_leave_no_index(tmp_path, monkeypatch):
     (lambda f: next(f.glob("*.csv")).write_text(""), "cannot be read"),
     (lambda f: next(f.glob("*.csv")).write_bytes(b"path\n\xff\n"), "cannot be read"),
     (lambda f: next(f.glob("*.csv")).write_text("path,pid,camid,time\na.jpg,1,1,\n"), "30 features for 1 images"),
-    (lambda f: (f / "index.json").write_text((f / "index.json").read_text().replace('"images": 30', '"images": 31')), "its index.json says (31, 4)"),
+    (lambda f: (f / "index.json").write_text((f / "index.json").read_text().replace('"images": 30', '"images": 31')),
+     "its index.json says (31, 4)"),
 ])
 def test_a_damaged_index_is_refused(tmp_path, break_it, says):
     save_index(gallery(30, 4, np.random.default_rng(0)), tmp_path)
@@ -163,7 +179,9 @@ def test_times_of_a_csv_reach_the_index(tmp_path, monkeypatch, table):
     campus = load_domain("campus")
     for file in campus.files(campus.gallery[:3]): shutil.copy(file, tmp_path)
     names = sorted(p.name for p in tmp_path.iterdir())
-    (tmp_path / table).write_text("path,pid,camid,split,time\n" + "".join(f"{n},-1,{i + 1},train,{t}\n" for i, (n, t) in enumerate(zip(names, ("2024-05-01T08:00", "", "2024-05-01T09:00")))))
+    (tmp_path / table).write_text("path,pid,camid,split,time\n"
+                                  + "".join(f"{n},-1,{i + 1},train,{t}\n"
+                                            for i, (n, t) in enumerate(zip(names, ("2024-05-01T08:00", "", "2024-05-01T09:00")))))
     domain, times = named_gallery(f"{place}/{table}", campus)
     torch.manual_seed(0)
     index = build_index(PTLNet(3, backbone_name="mini"), RECIPES["smoke"], domain, times=times)
@@ -281,11 +299,15 @@ def test_find_with_an_exported_model_in_a_folder_of_ones_own(tmp_path, model):
         place = crops / ("Tür", "Kasse 2")[i % 2] / f"Person {i} é t{i}.png"
         place.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(file, place)
-    run = papermill("find", tmp_path / "out.ipynb", f"model={model}", f"gallery={crops}", f"query={crops / 'Tür/Person 4 é t4.png'}", "top=3", "maps=2", "parts=False", "camera=Tür", r"gallery_time=t(\d+)", "until=6")
+    run = papermill("find", tmp_path / "out.ipynb", f"model={model}", f"gallery={crops}",
+                    f"query={crops / 'Tür/Person 4 é t4.png'}", "top=3", "maps=2", "parts=False", "camera=Tür",
+                    r"gallery_time=t(\d+)", "until=6")
     assert run.returncode == 0, run.stderr[-3000:]
     shown = outputs(tmp_path / "out.ipynb")
-    assert "9 images x" in shown and "leave out: self" in shown and "1 Kasse 2, 2 T" in shown and "with 4 Axes" in shown and "with 2 Axes" in shown
-    said = "".join(t for c in json.loads((tmp_path / "out.ipynb").read_text())["cells"] for o in c.get("outputs", []) for t in o.get("text", []) if o["output_type"] == "stream")
+    assert ("9 images x" in shown and "leave out: self" in shown and "1 Kasse 2, "
+            "2 T" in shown and "with 4 Axes" in shown and "with 2 Axes" in shown)
+    said = "".join(t for c in json.loads((tmp_path / "out.ipynb").read_text())["cells"] for o in c.get("outputs", [])
+                   for t in o.get("text", []) if o["output_type"] == "stream")
     results = [line for line in said.splitlines() if line.startswith("own/smoke/find/")]
     assert len(results) == 4 and any(line.endswith("-maps.png") for line in results)
     assert "Market-1501 is not under" not in shown, "a warning about domains that are not used"

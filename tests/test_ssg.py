@@ -25,7 +25,8 @@ RECIPE = ssg.SSGRecipe(distance="euclidean", rho=0.04, batch=16, rounds=3, epoch
 
 def crowd() -> tuple[np.ndarray, np.ndarray]:
     "Noisy two-coloured people (72, 32, 16, 3) and who they are."
-    rng, pids = np.random.default_rng(0), np.repeat(np.arange(12), 6)
+    rng = np.random.default_rng(0)
+    pids = np.repeat(np.arange(12), 6)
     colours = rng.integers(20, 236, (12, 2, 3))
     body = np.repeat(colours[pids], 16, 1)[:, :, None].repeat(16, 2)
     return np.clip(body + rng.normal(0, 12, body.shape), 0, 255).astype(np.uint8), pids

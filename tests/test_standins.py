@@ -1,4 +1,5 @@
-"""The embedded stand-ins: pins, unpacking under two processes, truth that fits the images, layouts, the renderer's determinism."""
+"""The embedded stand-ins: pins, unpacking under two processes, truth that fits the images, layouts, the renderer's
+determinism."""
 import csv
 import errno
 import json
@@ -32,8 +33,10 @@ def cache(tmp_path_factory):
 
 
 def test_import_is_light():
-    code = "import sys, ptl_nb.standins; print([m for m in ('torch', 'anny', 'numba', 'pandas', 'scipy') if m in sys.modules])"
-    assert subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True).stdout.strip() == '[]'
+    code = ("import sys, ptl_nb.standins; print([m for m in ('torch', 'anny', 'numba', 'pandas', "
+            "'scipy') if m in sys.modules])")
+    assert subprocess.run([sys.executable, '-c', code], capture_output=True, text=True,
+                          check=True).stdout.strip() == '[]'
 
 
 @pytest.mark.slow
@@ -42,7 +45,8 @@ def test_images_truth_and_marker_agree(cache, name):
     root = standins.unpack(name)
     paths = standins.stored_images(name)
     marker = json.loads((root / 'standin.json').read_text())
-    assert marker['name'] == name and marker['stands_for'] == standins.STANDINS[name] and marker['rendered'] and marker['images'] == len(paths)
+    assert (marker['name'] == name and marker['stands_for'] == standins.STANDINS[name] and marker['rendered']
+            and marker['images'] == len(paths))
     with open(root / 'truth/attributes.csv', newline='') as f: head, *rows = csv.reader(f)
     assert sorted(r[0] for r in rows) == paths and len(paths) >= (900 if name == 'corridor' else 1500)
     table = np.array([r[1:] for r in rows], int)
@@ -51,7 +55,8 @@ def test_images_truth_and_marker_agree(cache, name):
     for p in paths[::37]:
         part = np.asarray(Image.open((root / 'truth/parts' / p).with_suffix('.png')))
         image = Image.open(root / p)
-        assert part.shape == image.size[::-1] == (128, 64) and part.dtype == np.uint8 and part.max() <= 7 and image.mode == 'RGB'
+        assert (part.shape == image.size[::-1] == (128, 64) and part.dtype == np.uint8 and part.max() <= 7
+                and image.mode == 'RGB')
 
 
 def test_empty_boxes_have_no_person(cache):
@@ -65,7 +70,9 @@ def test_empty_boxes_have_no_person(cache):
 
 def test_two_processes_unpack_at_once(tmp_path):
     code = "from ptl_nb.standins import unpack; p = unpack('corridor'); print(p, len(list(p.rglob('*.png'))))"
-    run = lambda _: subprocess.run([sys.executable, '-c', code], env={**os.environ, 'PTL_CACHE': str(tmp_path)}, capture_output=True, text=True)
+    def run(_):
+        return subprocess.run([sys.executable, '-c', code], env={**os.environ, 'PTL_CACHE': str(tmp_path)},
+                              capture_output=True, text=True)
     with ThreadPoolExecutor(2) as pool: done = list(pool.map(run, range(2)))
     assert [d.returncode for d in done] == [0, 0], done[0].stderr + done[1].stderr
     last = [d.stdout.splitlines()[-1] for d in done]                   # one of them may say that it waits
@@ -81,7 +88,9 @@ def test_damaged_archive_is_refused(cache, monkeypatch):
 
 def test_export_refuses_what_is_there(cache, tmp_path):
     target = standins.export_layout('campus', tmp_path)
-    assert target.name == 'DukeMTMC-reID' and sorted(p.name for p in target.iterdir()) == ['bounding_box_test', 'bounding_box_train', 'query', 'standin.json']
+    assert (target.name == 'DukeMTMC-reID'
+            and sorted(p.name for p in target.iterdir()) == ['bounding_box_test', 'bounding_box_train', 'query',
+                                                             'standin.json'])
     with pytest.raises(ValueError, match='not empty'): standins.export_layout('campus', tmp_path)
     assert sorted(p.name for p in tmp_path.iterdir()) == ['DukeMTMC-reID']
 
@@ -110,14 +119,20 @@ def test_plans_are_what_is_shipped(cache):
     for name in standins.STANDINS: assert [s['path'] for s in renderer.plan(name)] == standins.stored_images(name)
 
 
-@pytest.mark.skipif('PTL_ANNY' not in os.environ, reason='set PTL_ANNY=1 to build the body model (minutes, 800 MB of cache) and compare with the archives')
+@pytest.mark.skipif('PTL_ANNY' not in os.environ,
+                    reason='set PTL_ANNY=1 to build the body model (minutes, '
+                    '800 MB of cache) and compare with the archives')
 def test_archive_comes_from_this_renderer(cache):
-    "One batch of the corridor, posed by anny, equals the stored part maps (as far as floating point agrees between machines)."
+    """One batch of the corridor, posed by anny, equals the stored part maps (as far as floating point agrees between
+    machines)."""
     from ptl_nb import renderer
     shots = renderer.plan('corridor')
     k = renderer.rng_of(renderer.DOMAINS['corridor']['seed'], 6).permutation(len(shots))[:32]
-    _, parts, _ = renderer.render_batch([shots[i] for i in k], renderer.DOMAINS['corridor'], renderer.cameras_of('corridor'))
-    stored = [np.asarray(Image.open((standins.truth_store('corridor') / 'parts' / shots[i]['path']).with_suffix('.png'))) for i in k]
+    _, parts, _ = renderer.render_batch([shots[i] for i in k], renderer.DOMAINS['corridor'],
+                                        renderer.cameras_of('corridor'))
+    stored = [
+        np.asarray(Image.open((standins.truth_store('corridor') / 'parts' / shots[i]['path']).with_suffix('.png')))
+        for i in k]
     assert (parts == np.stack(stored)).mean() > .999
 
 
@@ -125,8 +140,10 @@ def test_archive_comes_from_this_renderer(cache):
 
 def no_home(monkeypatch):
     import pwd
-    def unknown(*_): raise KeyError("no such user")
-    monkeypatch.delenv('HOME'), monkeypatch.setattr(pwd, 'getpwuid', unknown)
+    def unknown(*_):
+        raise KeyError("no such user")
+    monkeypatch.delenv('HOME')
+    monkeypatch.setattr(pwd, 'getpwuid', unknown)
 
 
 def of_others(monkeypatch, tmp_path):
@@ -142,7 +159,8 @@ ENTRANCES = {'stand-in': lambda: standins.unpack('corridor'), 'pixels': lambda: 
 def four():
     "A domain and four persons, unpacked before the cache folder refuses."
     global FOUR, PERSONS
-    FOUR, PERSONS = load_domain('corridor'), load_labels('densepose', origin='standin').take(np.arange(4))
+    FOUR = load_domain('corridor')
+    PERSONS = load_labels('densepose', origin='standin').take(np.arange(4))
 
 
 @pytest.mark.parametrize('entrance', ENTRANCES)
@@ -153,14 +171,19 @@ def test_every_error_of_the_cache_folder_names_its_variable(four, tmp_path, monk
     if why == 'a home that cannot be written': of_others(monkeypatch, tmp_path)
     if why == 'a file in its place': (tmp_path / 'c').touch(); monkeypatch.setenv('PTL_CACHE', str(tmp_path / 'c'))
     if why == 'no locks':
-        def flock(*_): raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
-        monkeypatch.setattr('ptl_nb.disk.fcntl.flock', flock), monkeypatch.setenv('PTL_CACHE', str(tmp_path / 'd'))
+        def flock(*_):
+            raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+        monkeypatch.setattr('ptl_nb.disk.fcntl.flock', flock)
+        monkeypatch.setenv('PTL_CACHE', str(tmp_path / 'd'))
     with pytest.raises((OSError, ValueError), match='PTL_CACHE') as told: ENTRANCES[entrance]()
-    assert why != 'no locks' or f'the disk of the folder {tmp_path}' in str(told.value) and 'has no file locks' in str(told.value)
+    assert (why != 'no locks' or 'the disk of the folder '
+            f'{tmp_path}' in str(told.value) and 'has no file locks' in str(told.value))
 
 
 def test_tilde_in_the_variable_is_the_home_folder(tmp_path, monkeypatch):
-    monkeypatch.setenv('HOME', str(tmp_path)), monkeypatch.setenv('PTL_CACHE', '~/here'), monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv('HOME', str(tmp_path))
+    monkeypatch.setenv('PTL_CACHE', '~/here')
+    monkeypatch.chdir(tmp_path)
     assert standins.unpack('corridor').is_relative_to(tmp_path / 'here') and not (tmp_path / '~').exists()
 
 
@@ -169,4 +192,5 @@ def test_a_damaged_array_of_the_cache_is_named(four, tmp_path):
     file, = tmp_path.glob('*.npy')
     for content in (b'', file.read_bytes()[:200]):
         file.write_bytes(content)
-        with pytest.raises(ValueError, match='npy is damaged .*: delete it, it is made again'): pixels(FOUR, 'query', (8, 4), tmp_path)
+        with pytest.raises(ValueError, match='npy is damaged .*: delete it, it is made again'):
+            pixels(FOUR, 'query', (8, 4), tmp_path)

@@ -69,7 +69,8 @@ def small_disk(tmp_path):
     if os.path.ismount(place): subprocess.run(["umount", "-l", str(place)], check=True)
 
 
-def never(folder): raise AssertionError("something was made before the folder was tried")
+def never(folder):
+    raise AssertionError("something was made before the folder was tried")
 
 
 def contents(folder: Path) -> dict[str, str]:
@@ -92,7 +93,8 @@ def test_a_read_only_file_system_is_named_first(small_disk):
     store = Store(place / "runs")
     kept = store.make(FunctionRun("kept", {}, lambda folder: write_json(folder / "a.json", {})))
     small_disk("ro")
-    with pytest.raises(FullDisk, match="cannot write to the folder .*disk/runs"): store.make(FunctionRun("a", {}, never))
+    with pytest.raises(FullDisk, match="cannot write to the folder .*disk/runs"):
+        store.make(FunctionRun("a", {}, never))
     assert store.make(FunctionRun("kept", {}, never)) == kept, "reading needs no writing"
 
 
@@ -123,9 +125,11 @@ NET = torch.nn.Linear(600, 600)
 
 def test_a_full_disk_without_a_mount(tmp_path, monkeypatch):
     "The same where nothing can be mounted."
-    store, real = Store(tmp_path), save_weights
+    store = Store(tmp_path)
+    real = save_weights
     says = "Error while serializing: I/O error: No space left on device (os error 28)"
-    def full(net, path): raise SafetensorError(says)
+    def full(net, path):
+        raise SafetensorError(says)
     run = FunctionRun("a", {}, lambda folder: checkpoint.save_weights(NET, folder / "model.safetensors"))
     monkeypatch.setattr(checkpoint, "save_weights", full)
     with pytest.raises(FullDisk, match="is full"): store.make(run)
@@ -282,7 +286,8 @@ def test_lists_that_papermills_python_api_gives():
 # several at once
 
 def test_threads_make_a_run_once(tmp_path):
-    made, store = [], Store(tmp_path, progress=False)
+    made = []
+    store = Store(tmp_path, progress=False)
 
     def fill(folder: Path) -> None:
         made.append(1)

@@ -30,7 +30,8 @@ def notebooks() -> list[Path]:
 def check_notebook(path: Path) -> list[str]:
     "What is wrong with one notebook as it is committed."
     notebook = json.loads(path.read_text(encoding="utf-8"))
-    cells, wrong = notebook["cells"], []
+    cells = notebook["cells"]
+    wrong = []
     code = [c for c in cells if c["cell_type"] == "code"]
     if path.stat().st_size > 1_000_000: wrong.append(f"{path.stat().st_size / 1e6:.1f} MB, over 1 MB")
     if cells[0]["cell_type"] != "markdown" or not "".join(cells[0]["source"]).startswith("# "):
@@ -126,15 +127,20 @@ def built_table(
 
     words = shlex.split(asked)
     options = {name: value.split("|") for name, value in (w.split("=", 1) for w in words if "=" in w)}
-    if unknown := options.keys() - {"rows", "columns", "headings"}: raise ValueError(f"{asked}: no option {unknown}")
+    if unknown := options.keys() - {"rows", "columns", "headings"}:
+        raise ValueError(f"{asked}: no option {unknown}")
     tables = [shown_table(w) for w in words if "=" not in w]
     rows, columns = options.get("rows", tables[0].index.unique()), options.get("columns", list(tables[0].columns))
-    if lacking := set(rows) - {row for t in tables for row in t.index}: raise ValueError(f"{asked}: no row {lacking}")
-    if lacking := {c for t in tables for c in columns if c not in t}: raise ValueError(f"{asked}: no column {lacking}")
+    if lacking := set(rows) - {row for t in tables for row in t.index}:
+        raise ValueError(f"{asked}: no row {lacking}")
+    if lacking := {c for t in tables for c in columns if c not in t}:
+        raise ValueError(f"{asked}: no column {lacking}")
     headings = options.get("headings", [""])
-    if len(headings) != len(tables): raise ValueError(f"{asked}: {len(tables)} files, {len(headings)} headings")
+    if len(headings) != len(tables):
+        raise ValueError(f"{asked}: {len(tables)} files, {len(headings)} headings")
     kept = [t.loc[[r for r in rows if r in t.index], columns] for t in tables]      # all rows of a name
-    named = [t.rename(columns=dict(zip(columns, [f"{c}, {h}" if h else c for c in columns]))) for t, h in zip(kept, headings)]
+    named = [t.rename(columns=dict(zip(columns, [f"{c}, {h}" if h else c for c in columns])))
+             for t, h in zip(kept, headings)]
     joined = named[0] if len(named) == 1 else pd.concat(named, axis=1).loc[rows]
     return markdown_table(joined.rename_axis(tables[0].index.name))
 
@@ -166,13 +172,15 @@ def check_front_page(text: str) -> list[str]: # README.md
 
 def check_page(page: Path, intervals: set[str]) -> list[str]: # those that some page's tables show
     "A page's tables come from results/, so do the intervals in its text; its links lead somewhere."
-    text, name = page.read_text(encoding="utf-8"), page.relative_to(ROOT).as_posix()
+    text = page.read_text(encoding="utf-8")
+    name = page.relative_to(ROOT).as_posix()
     try: same = rebuilt(page) == text
     except (OSError, ValueError) as error: return [f"{name}: {error}"]
     command = f"python {Path(__file__).resolve().relative_to(ROOT)} --write-pages"
     wrong = [] if same else [f"{name}: a table differs from its file in results/: run {command}"]
     wrong += [f"{name}: {link}" for link in dead_links(text, page.parent)]
-    return wrong + [f"{name}: {i} stands in no table" for i in said_intervals(TABLE.sub("", text)) if i not in intervals]
+    return (wrong + [f"{name}: {i} stands in no table" for i in said_intervals(TABLE.sub("", text))
+                     if i not in intervals])
 
 
 def said_intervals(text: str) -> list[str]:
@@ -197,11 +205,13 @@ def shown_intervals() -> set[str]:
 
 def check_pages() -> list[str]:
     "The front page, every page's tables and links, and that every notebook is named on one of them."
-    intervals, others = shown_intervals(), [ROOT / n for n in ("CHANGELOG.md", "RESPONSIBLE_USE.md", "SECURITY.md")]
+    intervals = shown_intervals()
+    others = [ROOT / n for n in ("CHANGELOG.md", "RESPONSIBLE_USE.md", "SECURITY.md")]
     text = "".join(p.read_text(encoding="utf-8") for p in pages())
     wrong = check_front_page((ROOT / "README.md").read_text(encoding="utf-8"))
     wrong += [w for p in (*pages(), *others) for w in check_page(p, intervals)]
-    return wrong + [f"no page names {p.relative_to(ROOT)}" for p in notebooks() if p.relative_to(ROOT).as_posix() not in text]
+    return (wrong + [f"no page names {p.relative_to(ROOT)}" for p in notebooks()
+                     if p.relative_to(ROOT).as_posix() not in text])
 
 
 def write_pages() -> None:

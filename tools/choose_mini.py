@@ -20,7 +20,8 @@ from ptl_nb.recipe import RECIPES
 from ptl_nb.runs import in_percent
 from ptl_nb.trainer import Session, fit
 
-domain, base = load_domain("plaza"), RECIPES["mini"]
+domain = load_domain("plaza")
+base = RECIPES["mini"]
 rows = []
 x = np.array(pixels(domain, "train", base.size))
 pid, camid = domain.train.pid.to_numpy(), domain.train.camid.to_numpy()

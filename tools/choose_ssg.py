@@ -38,7 +38,8 @@ def pair_share(pids: np.ndarray) -> float:
     return (counts * (counts - 1)).sum() / (len(pids) * (len(pids) - 1))
 
 
-domain, base = load_domain("plaza"), RECIPES["mini"]
+domain = load_domain("plaza")
+base = RECIPES["mini"]
 rows = []
 x = np.array(pixels(domain, "train", base.size))
 pid, camid = domain.train.pid.to_numpy(), domain.train.camid.to_numpy()

@@ -53,7 +53,8 @@ def named(code: str) -> set[str]:
 
 def closure(code: str) -> set[str]:
     "Modules that code imports, through others too."
-    found, left = {"__init__"}, named(code)
+    found = {"__init__"}
+    left = named(code)
     while left:
         found |= left
         left = set().union(*(named(modules()[m]) for m in left)) - found
@@ -96,7 +97,8 @@ def key(notebook: Path) -> str:
 def all_notebooks() -> list[Path]:
     "As nbdev_test finds and orders them; their names, by which it is told some of them, must differ."
     found = sorted(NOTEBOOKS.rglob("[!._]*.ipynb"))
-    if len({p.name for p in found}) != len(found): raise SystemExit("two notebooks have the same file name")
+    if len({p.name for p in found}) != len(found):
+        raise SystemExit("two notebooks have the same file name")
     return found
 
 
@@ -142,7 +144,8 @@ def changed(known: dict) -> list[Path]:
 
 def fitting(found: list[Path], known: dict, seconds: float) -> list[Path]:
     "The first of them that take about so long on all workers: at least one."
-    took, total = [next(reversed(known.get(name_of(p), {}).values()), UNKNOWN) for p in found], 0
+    took = [next(reversed(known.get(name_of(p), {}).values()), UNKNOWN) for p in found]
+    total = 0
     for number, one in enumerate(took):
         total += one
         if number and total > seconds * WORKERS: return found[:number]

@@ -158,13 +158,15 @@ def kills(stage: str, number: int, seconds: float, seed: int, record) -> None:
     "`number` kills of a stage, each a round of its own; `record(row)` keeps it."
     moments = random.Random(f"{stage} {seed}")
     with tempfile.TemporaryDirectory(prefix="ptl-soak-") as folder:
-        root, facts = Path(folder), scale(stage, seconds)
+        root = Path(folder)
+        facts = scale(stage, seconds)
         start = prepared(stage, root, facts)
         expected, length = undisturbed(stage, root, start, facts)
         print(f"{stage}: {length:.1f} s undisturbed, {len(expected)} files compared, {facts}", flush=True)
         done = 0
         while done < number:
-            moment, begin = moments.uniform(0, length), time.monotonic()
+            moment = moments.uniform(0, length)
+            begin = time.monotonic()
             seen = kill_once(stage, root / "killed", start, facts, moment)
             if not seen: continue        # it was faster this time; another moment
             done += 1
@@ -236,7 +238,8 @@ def main() -> None:
         shown = ("stage", "kill", "moment_s", "running", "found_again", "identical", "seconds")
         print({k: row[k] for k in shown}, flush=True)
     for stage in filter(None, given.stages.split(",")):
-        if stage not in STAGES: raise SystemExit(f"unknown stage {stage!r}: one of {', '.join(STAGES)}")
+        if stage not in STAGES:
+            raise SystemExit(f"unknown stage {stage!r}: one of {', '.join(STAGES)}")
         kills(stage, given.kills, given.seconds, given.seed, record)
     for number in filter(None, given.processes.split(",")):
         for stage in TOGETHER: together(int(number), stage, given.seconds, given.seed, record)

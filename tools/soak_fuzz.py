@@ -25,7 +25,8 @@ MEMORY = 6 << 30     # bytes of address space that a target's process may grow b
 
 def fuzz(name: str, seconds: float, seed: int, told) -> None:
     "Examples of one target until the time is over; what came of them goes through the pipe."
-    target, seen = TARGETS[name](), {"read": 0, "refused": 0}
+    target = TARGETS[name]()
+    seen = {"read": 0, "refused": 0}
     end = time.monotonic() + seconds
     mapped = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (mapped + MEMORY, mapped + MEMORY))
@@ -52,7 +53,9 @@ def watched(name: str, seconds: float, seed: int) -> dict:
     process = multiprocessing.get_context("fork").Process(target=fuzz, args=(name, seconds, seed, theirs))
     process.start()
     theirs.close()
-    result, last, tried = {"read": 0, "refused": 0, "finding": ""}, "", 0
+    result = {"read": 0, "refused": 0, "finding": ""}
+    last = ""
+    tried = 0
     while process.is_alive() or ours.poll():
         if not ours.poll(1): continue
         try: kind, value = ours.recv()
@@ -72,13 +75,15 @@ def main() -> None:
     ask.add_argument("--seed", type=int, default=0)
     ask.add_argument("--out", type=Path, help="JSON file for the results")
     given_ = ask.parse_args()
-    names, rows = [given_.only] if given_.only else list(TARGETS), []
+    names = [given_.only] if given_.only else list(TARGETS)
+    rows = []
     start = time.monotonic()
     for i, name in enumerate(names):
         left = given_.minutes * 60 - (time.monotonic() - start)
         rows.append(watched(name, left / (len(names) - i), given_.seed * 1_000_000))
         print("{target}: {tried:,} tried, {read:,} read, {refused:,} refused, {finding}".format(**rows[-1]), flush=True)
-    findings, minutes = [r for r in rows if r["finding"]], (time.monotonic() - start) / 60
+    findings = [r for r in rows if r["finding"]]
+    minutes = (time.monotonic() - start) / 60
     print(f"{sum(r['tried'] for r in rows):,} examples in {minutes:.1f} minutes, {len(findings)} findings, "
           f"peak {max(r.get('peak', 0) for r in rows)} MB")
     if given_.out:

@@ -96,7 +96,8 @@ def label_models(root: Path, facts: dict) -> None:
 
 def labelling(root: Path, facts: dict) -> None:
     store, recipe, *_ = parts(root, facts)
-    sources, splits = label_sources(origin="standin"), ("train", "query", "gallery")
+    sources = label_sources(origin="standin")
+    splits = ("train", "query", "gallery")
     for name in DOMAINS: store.make(LabelRun(recipe, load_domain(name), sources, splits))
 
 
@@ -155,7 +156,8 @@ def export(root: Path, facts: dict) -> None:
     "The files of a deployed model as `adapt` leaves them: weights, recipe, card, ONNX, int8; written anew each time."
     store, recipe, source, target, labels = parts(root, facts)
     net = load_reid(store.make(ReIDRun(recipe, parse_method("BL"), source, target, 0, labels)), recipe)
-    place, seen = root / "export", np.array(pixels(target, "query", recipe.size)[:40])
+    place = root / "export"
+    seen = np.array(pixels(target, "query", recipe.size)[:40])
     write_model(net, recipe, place)
     write_card(place, "a card\n" * 100)
     try:
@@ -178,7 +180,8 @@ def warm() -> None:
     "Compile what a stage compiles; on one thread, so that nothing runs when processes are forked."
     torch.set_num_threads(1)
     rng = np.random.default_rng(0)
-    x, who = rng.integers(0, 256, (64, 48, 24, 3), np.uint8), np.arange(64) % 8 + 1
+    x = rng.integers(0, 256, (64, 48, 24, 3), np.uint8)
+    who = np.arange(64) % 8 + 1
     augmented_pixels(x, np.arange(64), data.Augment().draw(64, torch.Generator().manual_seed(0)))
     features = rng.random((64, 16), np.float32)
     evaluate(features, features, who, who, who * 0, who * 0 + 1)

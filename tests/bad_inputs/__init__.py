@@ -18,5 +18,6 @@ def cases_of(area: str) -> list[Case]:
     try: return importlib.import_module(f"bad_inputs.{area}").CASES
     except Exception as error: reason = error
 
-    def broken(folder): raise reason
+    def broken(folder):
+        raise reason
     return [Case(area, "its cases cannot be built", broken, ("",))]

@@ -4,7 +4,8 @@ import sys
 from bad_inputs import AREAS, cases_of
 from bad_inputs.catalogue import refusal
 
-cases, wrong = [case for area in AREAS for case in cases_of(area)], 0
+cases = [case for area in AREAS for case in cases_of(area)]
+wrong = 0
 for case in cases:
     try: verdict = refusal(case)
     except Exception as error: verdict, wrong = f"NOT AS EXPECTED: {error}", wrong + 1

@@ -66,7 +66,8 @@ def symlink(file):
         z.writestr(info, "../../..")
 
 
-LEAVES, OURS = ("evil.zip", "would leave the folder"), "reinstall ptl_nb"
+LEAVES = ("evil.zip", "would leave the folder")
+OURS = "reinstall ptl_nb"
 for name, members, *words in [
     ("a member that climbs", {"../../evil.txt": b"x"}, *LEAVES, "'../../evil.txt'"),
     ("a member that climbs later", {"a/../../../evil.txt": b"x"}, *LEAVES),

@@ -76,4 +76,5 @@ def _judged(case: Case, error: Exception, text: str) -> str:
     return text
 
 
-def _late(*_): raise TimeoutError(f"not refused within {SECONDS} seconds")
+def _late(*_):
+    raise TimeoutError(f"not refused within {SECONDS} seconds")

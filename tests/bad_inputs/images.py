@@ -18,7 +18,10 @@ bad = functools.partial(add, CASES)
 def image_file(content: bytes | Callable, name: str = "a.jpg") -> Callable:
     "Decoding a file with this content."
     def make(folder):
-        content(folder / name) if callable(content) else (folder / name).write_bytes(content)
+        if callable(content):
+            content(folder / name)
+        else:
+            (folder / name).write_bytes(content)
         return lambda: decode(folder / name, (8, 4))
     return make
 

@@ -284,7 +284,8 @@ bad(
 
 # arrays of other kinds, and nothing at all
 
-SOFT, MAPS = np.array([[[0, 1]]] * 2, np.float32), np.zeros((2, 8, 4), np.uint8)
+SOFT = np.array([[[0, 1]]] * 2, np.float32)
+MAPS = np.zeros((2, 8, 4), np.uint8)
 for kind in (bool, float, np.float16, object, complex, str):
     for f in (labels.colour_parts, label_scores.part_statistics, functools.partial(labels.part_iou, MAPS),
               functools.partial(label_scores.doubtful, ["a", "b"])):
@@ -307,7 +308,8 @@ bad(
 bad(
     "array", "probabilities without vocabulary", call(label_scores.doubtful, ["a", "b"], None, None, SOFT),
     "without their vocabulary")
-for f in (functools.partial(labels.read_parts, "store"), functools.partial(labels.read_attributes, truth_store("corridor"))):
+for f in (functools.partial(labels.read_parts, "store"),
+          functools.partial(labels.read_attributes, truth_store("corridor"))):
     bad("array", f"one path for {f.func.__name__}", call(f, "a.jpg"), "paths is 'a.jpg'", "a list of paths")
 bad(
     "array", "letters for paths of attributes", call(labels.write_attributes, "store", "ab", HAT, SOFT),

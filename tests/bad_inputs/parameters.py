@@ -93,7 +93,8 @@ def test_set(query: str, gallery: str) -> Callable:
         for i, _ in enumerate(rows): touch(folder / f"{i}.jpg", i)
         lines = [f"{i}.jpg,{pid},{camid},{split}" for i, (pid, camid, split) in enumerate(rows)]
         (folder / "domain.csv").write_text("\n".join(["path,pid,camid,split", *lines, ""]))
-        target, methods = load_domain(folder / "domain.csv"), parse_methods("BL, PTL")
+        target = load_domain(folder / "domain.csv")
+        methods = parse_methods("BL, PTL")
         return lambda: check_domains(RECIPES["smoke"], load_domain("plaza"), target, methods)
     return make
 

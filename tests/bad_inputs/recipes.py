@@ -120,7 +120,8 @@ def adapted(images: np.ndarray, recipe: ssg.SSGRecipe, *source: np.ndarray, **na
     return lambda folder: lambda: ssg.adapt(model.PTLNet(2, **SMALL), images, recipe, *source, **named)
 
 
-PLAIN, TWELVE = ssg.SSGRecipe(distance="euclidean"), np.tile(PIXELS, (2, 1, 1, 1))
+PLAIN = ssg.SSGRecipe(distance="euclidean")
+TWELVE = np.tile(PIXELS, (2, 1, 1, 1))
 for name, case, *words in [
     ("float images", adapted(PIXELS / 255, PLAIN), "pixels are float64", "uint8"),
     ("no source", adapted(TWELVE, ssg.SSGRecipe()), "needs source images", "source_weight=0"),

@@ -23,7 +23,8 @@ bad = functools.partial(add, CASES)
 
 # samplers, images, training
 
-IMAGES, SMOKE = LabelledImages(PIXELS, np.array([0, 0, 0, 1, 1, 1])), RECIPES["smoke"]
+IMAGES = LabelledImages(PIXELS, np.array([0, 0, 0, 1, 1, 1]))
+SMOKE = RECIPES["smoke"]
 
 
 def checked(method: str, source: Images, target: Images | None = None) -> Callable:
@@ -136,7 +137,9 @@ bad(
 
 # losses
 
-zeros, logits, WEIGHTS = torch.zeros, torch.zeros(2, 8, 4, 2), SMOKE.loss_weights
+zeros = torch.zeros
+logits = torch.zeros(2, 8, 4, 2)
+WEIGHTS = SMOKE.loss_weights
 for name, f, arguments, *words in [
     ("one identity in a batch", losses.batch_hard_triplet, (zeros(4, 2), zeros(4).long()),
      "fewer than two identities in a batch of 4"),
