@@ -80,7 +80,7 @@ def match_maps(
     gallery: np.ndarray,    # (K, H, W, 3) uint8
     present_only: bool = False,    # leave out the channels that are not positive in both
     device: str = "cpu",
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:    # (K, h, w) on the query, (K, h, w) on the gallery images, (K,) what each sums to; fp32
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:    # (K, h, w) on the query, and on the gallery images, (K,) sums
     """Where the similarity of a query with each of some gallery images comes from; each map sums to its cosine, or
     to the part of it that is asked for."""
     net = net.to(device).eval()

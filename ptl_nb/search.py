@@ -176,7 +176,7 @@ def search(
     until: str | float | pd.Timestamp | None = None,
     leave_out: str = "self",                     # self, camera, evaluation or auto, see `excluded_rows`
     engine=None,                                 # None: exact; or what `faiss_engine` built for this index
-) -> pd.DataFrame:                               # query, rank (from 1), similarity, row, path, pid, camid, time, same (yes, no; ? where an identity is not known)
+) -> pd.DataFrame:     # query, rank (from 1), similarity, row, path, pid, camid, time, same (yes, no, ? for unknown)
     "The images most similar to each query; ValueError where the models differ or a filter cannot be applied."
     check_comparable(queries, index, "the query")
     if not len(queries):

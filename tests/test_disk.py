@@ -377,8 +377,8 @@ def test_several_processes_write_one_label_store(tmp_path, processes):
     for p in group: p.start()
     for p in group: p.join(120)
     assert [p.exitcode for p in group] == [0] * processes
-    assert set(read_provenance(tmp_path)) == {"parts",
-                                              "attributes"}, "who wrote last took away what another had said of the other kind"
+    kinds = set(read_provenance(tmp_path))
+    assert kinds == {"parts", "attributes"}, "who wrote last took away what another had said of the other kind"
     assert len(list(tmp_path.rglob("*.png"))) == 20 * processes and not list(tmp_path.rglob("*.tmp"))
 
 
@@ -437,19 +437,19 @@ msvcrt = sys.modules['msvcrt'] = types.SimpleNamespace(LK_NBLCK=2, locking=lambd
 import errno, pathlib, tempfile
 import numpy as np
 import ptl_nb.search, ptl_nb.explanation, ptl_nb.launch, ptl_nb.multi, ptl_nb.site, ptl_nb.export, ptl_nb.deploy
-from ptl_nb.disk import FullDisk, alone, naming, new_array
+from ptl_nb.disk import FullDisk, explain_errors, file_lock, new_array
 from ptl_nb.provenance import peak_memory
 folder = pathlib.Path(tempfile.mkdtemp(dir=sys.argv[1]))
-with alone(folder / 'a'): new_array(folder / 'a', (4,))
+with file_lock(folder / 'a'): new_array(folder / 'a', (4,))
 assert calls and peak_memory() is None, calls
 try:
-    with naming(folder / 'b'): raise OSError(errno.ENOSPC, 'full')
+    with explain_errors(folder / 'b'): raise OSError(errno.ENOSPC, 'full')
 except FullDisk as told: print(told)
 def busy(*given):
     calls.append(given)
     if len(calls) < 4: raise PermissionError(errno.EACCES, 'locked')
 msvcrt.locking = busy
-with alone(folder / 'a'): print('had to wait', len(calls))
+with file_lock(folder / 'a'): print('had to wait', len(calls))
 """
 
 
@@ -457,7 +457,8 @@ def test_a_system_without_the_modules_of_unix(tmp_path):
     """As on Windows, as far as it can be shown here: no fcntl and resource, no statvfs and posix_fallocate; msvcrt
     locks."""
     done = subprocess.run([sys.executable, "-c", WINDOWS, str(tmp_path)], capture_output=True, text=True)
-    assert "MB free" in done.stdout and "waiting for another process" in done.stdout and "had to wait 4" in done.stdout, done.stdout + done.stderr[-2000:]
+    for told in ("MB free", "waiting for another process", "had to wait 4"):
+        assert told in done.stdout, done.stdout + done.stderr[-2000:]
 
 
 def test_memory_is_in_megabytes_on_macos_too(monkeypatch):
@@ -546,6 +547,6 @@ def test_no_notebook_of_results_writes_by_itself(notebook):
 
 
 def test_the_scan_finds_what_it_looks_for():
-    code = ("def f(t, p):\n    with whole(p) as d, open(d, 'wb') as o: np.save(o, t)\n    t.to_csv(p)\n    open(p, "
+    code = ("def f(t, p):\n    with atomic_write(p) as d, open(d, 'wb') as o: np.save(o, t)\n    t.to_csv(p)\n    open(p, "
             "'w').write('')\n    open(p).read()\n    t.to_csv()\n    p.open('a')\n    p.write_text('')\n")
     assert [int(line.split()[1].strip(",")) for line in beside(code)] == [3, 4, 7, 8] and beside(code, {"f"}) == []

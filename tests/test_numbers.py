@@ -104,9 +104,9 @@ def golden(run: dict) -> pd.DataFrame:      # name, iteration, value
     "What is stored of a run: the losses of some iterations, and its scores."
     history = pd.DataFrame(run["history"]).set_index("iteration")[LOSSES].loc[list(BOUNDS)]
     losses = history.rename_axis(columns="name").stack().rename("value").reset_index()[["name", "iteration", "value"]]
-    more = ([(f"gradient of {part}", 1, value)
-             for part, value in run["gradients"].items()] + [(f"weights of {part}", LAST, value)
-                                                             for part, value in run["weights"].items()] + [(name, LAST, run[name]) for name in SCORES])
+    more = [*((f"gradient of {part}", 1, value) for part, value in run["gradients"].items()),
+            *((f"weights of {part}", LAST, value) for part, value in run["weights"].items()),
+            *((name, LAST, run[name]) for name in SCORES)]
     return pd.concat([losses, pd.DataFrame(more, columns=losses.columns)], ignore_index=True)
 
 
@@ -137,7 +137,8 @@ def test_another_number_of_threads():
 @pytest.mark.parametrize("threads", [1, 2])
 def test_golden_values(threads):
     differs = far(runs(threads)[0], pd.read_csv(GOLDEN))
-    assert differs.empty, f"the method gives other numbers than those stored in {GOLDEN.name}; if that is meant, renew them (see the top of this file):\n{differs.to_string()}"
+    assert differs.empty, (f"the method gives other numbers than those stored in {GOLDEN.name}; if that is meant, "
+                           f"renew them (see the top of this file):\n{differs.to_string()}")
 
 
 @RUNS
