@@ -31,6 +31,7 @@ def hidden(code: str) -> str: # what it printed
     return done.stdout
 
 
+@pytest.mark.slow
 def test_every_module_is_imported():
     modules = sorted(p.stem for p in (ROOT / "ptl_nb").glob("[a-z]*.py"))
     assert "site" in modules and "label_data" in modules
@@ -38,6 +39,7 @@ def test_every_module_is_imported():
     assert hidden(code).split() == modules
 
 
+@pytest.mark.slow
 def test_a_domain_a_model_features_and_a_score():
     shown = hidden("""
 from ptl_nb.data import pixels
@@ -55,6 +57,7 @@ print(evaluate(q, g, query.pid, gallery.pid, query.camid, gallery.camid).valid_q
     assert shown.split()[-1] == "8"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("extra, use", [
     ("labels", "from ptl_nb.densepose import person_parts; person_parts([[]] * 14)"),
     ("labels", "import numpy as np; from ptl_nb.densepose import encode_parts; "

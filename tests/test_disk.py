@@ -453,6 +453,7 @@ with file_lock(folder / 'a'): print('had to wait', len(calls))
 """
 
 
+@pytest.mark.slow
 def test_a_system_without_the_modules_of_unix(tmp_path):
     """As on Windows, as far as it can be shown here: no fcntl and resource, no statvfs and posix_fallocate; msvcrt
     locks."""

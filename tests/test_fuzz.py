@@ -11,6 +11,7 @@ from fuzzing import TARGETS, outcome
 GROWTH = 512 << 10      # KiB that one target may add to the peak of the process
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", TARGETS)
 def test_reads_or_refuses(name):
     target = TARGETS[name]()

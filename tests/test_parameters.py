@@ -156,6 +156,7 @@ def test_the_revision_is_that_of_the_packages_own_checkout(tmp_path, monkeypatch
     assert git_revision().removesuffix("+changes") == mine
 
 
+@pytest.mark.slow
 def test_the_revision_of_an_installed_package_is_its_version(tmp_path):
     theirs = repository(tmp_path / "theirs")
     place = tmp_path / "theirs/venv/site-packages"

@@ -13,6 +13,7 @@ from ptl_nb.standins import export_layout
 ARCHIVES = "plaza", "campus", "corridor", "studio", "street", "mall"
 
 
+@pytest.mark.slow
 def test_table2_says_what_is_found(tmp_path):
     smoke_run("table2", tmp_path / "out.ipynb", "methods=BL,PTL,BL+BN^t")
     shown = outputs(tmp_path / "out.ipynb")

@@ -315,6 +315,7 @@ def test_find_with_an_exported_model_in_a_folder_of_ones_own(tmp_path, model):
     assert found and {int(i) for i in found} <= {0, 2, 4, 6}
 
 
+@pytest.mark.slow
 def test_find_takes_a_query_camera_by_name_and_0_for_a_bound(tmp_path, model):
     corridor = load_domain("corridor")
     for i, file in enumerate(corridor.files(corridor.gallery[:7])):

@@ -42,6 +42,7 @@ def pages(site) -> dict[str, BeautifulSoup]:
     return {p.name: BeautifulSoup(p.read_text(encoding="utf-8"), "html.parser") for p in site.glob("*.html")}
 
 
+@pytest.mark.slow
 def test_pages_and_links(site, pages):
     assert set(pages) == {"index.html", "DATASHEET.html", *(f"{n}.html" for n in CHOSEN)}
     assert check_site(site) == []
@@ -69,6 +70,7 @@ def test_a_cdn_is_found(repository, tmp_path):
     assert any("cdnjs" in w for w in check_site(tmp_path))
 
 
+@pytest.mark.slow
 def test_equations(site, pages):
     notebook = (ROOT / "nbs" / "method" / "05_losses.ipynb").read_text(encoding="utf-8")
     assert len(pages["05_losses.html"].select(".math.wide")) == notebook.count("$$") // 2 > 0

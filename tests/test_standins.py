@@ -163,6 +163,7 @@ def four():
     PERSONS = load_labels('densepose', origin='standin').take(np.arange(4))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('entrance', ENTRANCES)
 @pytest.mark.parametrize('why', ['no home', 'a home that cannot be written', 'a file in its place', 'no locks'])
 def test_every_error_of_the_cache_folder_names_its_variable(four, tmp_path, monkeypatch, entrance, why):
