@@ -213,7 +213,8 @@ def _save(folder: Path, blocks: Iterable[np.ndarray], rows: pd.DataFrame, model:
                     "standin": standin, "cameras": cameras} | names)
         # of the index before, and drafts of a killed process
         for pattern in ("features-*.npy", "rows-*.csv", ".features-*.tmp", ".rows-*.tmp"):
-            for old in folder.glob(pattern): old.name in names.values() or old.unlink()
+            for old in folder.glob(pattern):
+                if old.name not in names.values(): old.unlink()
     return folder
 
 

@@ -16,3 +16,16 @@ def test_wide_lines_are_counted(tmp_path, monkeypatch, allowed, says):
     monkeypatch.setattr(check_repo, "ROOT", tmp_path)
     monkeypatch.setattr(check_repo, "WIDEST", allowed)
     assert check_repo.check_width() == says
+
+
+@pytest.mark.parametrize("code, says", [
+    ("def f(): return 1", []),
+    ("from .disk import _hidden", ["ptl_nb/a.py, line 1: _hidden is private to disk"]),
+    ("from ptl_nb.disk import __all__", []),
+    ("f = lambda: 1", ["ptl_nb/a.py, line 1: a lambda with a name; define a function"]),
+    ("x = {}\nx.clear(), x.clear()", ["ptl_nb/a.py, line 2: an expression evaluated for its effect; write statements"])])
+def test_style_is_checked(tmp_path, monkeypatch, code, says):
+    (tmp_path / "ptl_nb").mkdir()
+    (tmp_path / "ptl_nb/a.py").write_text(code)
+    monkeypatch.setattr(check_repo, "ROOT", tmp_path)
+    assert check_repo.check_style() == says

@@ -1,5 +1,5 @@
 """The repository, checked without running it: drift between notebooks and modules, parameters cells, notebook sizes,
-outputs, the width of lines, pages against results.
+outputs, style and width of lines, pages against results.
 
     python tools/check_repo.py                   # says what is wrong
     python tools/check_repo.py --write-pages     # tables of the pages anew from results/
@@ -80,10 +80,31 @@ def same(one: Path, other: Path) -> bool:
     return one.is_file() and other.is_file() and one.read_bytes() == other.read_bytes()
 
 
-def check_width() -> list[str]:
-    "The share of wide lines in modules, tests and tools; what nbdev generates does not count."
+def python_files() -> list[Path]:
+    "Modules, tests and tools; what nbdev generates does not count."
     files = [p for folder in ("ptl_nb", "tests", "tools") for p in sorted((ROOT / folder).rglob("*.py"))]
-    lines = [line for p in files if p.name != "_modidx.py" for line in p.read_text(encoding="utf-8").splitlines()]
+    return [p for p in files if p.name != "_modidx.py"]
+
+
+def check_style() -> list[str]:
+    "Private names stay in their module; functions are defined, statements are no expressions."
+    wrong = []
+    for path in python_files():
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            where = f"{path.relative_to(ROOT).as_posix()}, line {getattr(node, 'lineno', 0)}"
+            if isinstance(node, ast.ImportFrom) and (node.level or (node.module or "").startswith("ptl_nb")):
+                crossing = [a.name for a in node.names if re.match("_[^_]", a.name)]
+                if crossing: wrong.append(f"{where}: {crossing[0]} is private to {node.module}")
+            if isinstance(node, ast.Assign) and isinstance(node.value, ast.Lambda) and isinstance(node.targets[0], ast.Name):
+                wrong.append(f"{where}: a lambda with a name; define a function")
+            if isinstance(node, ast.Expr) and isinstance(node.value, (ast.Tuple, ast.IfExp, ast.BoolOp)):
+                wrong.append(f"{where}: an expression evaluated for its effect; write statements")
+    return wrong
+
+
+def check_width() -> list[str]:
+    "The share of wide lines."
+    lines = [line for p in python_files() for line in p.read_text(encoding="utf-8").splitlines()]
     wrong = []
     for width, allowed in WIDEST.items():
         share = sum(len(line) > width for line in lines) / len(lines)
@@ -237,6 +258,7 @@ def main() -> None:
         write_pages()
         return
     wrong = [f"{p.name}: {w}" for p in notebooks() for w in check_notebook(p)]
+    wrong += check_style()
     wrong += check_width()
     wrong += check_export()
     wrong += check_imports()
