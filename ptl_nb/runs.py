@@ -123,9 +123,11 @@ class ReIDRun(Run):
 def _run_key(run: ReIDRun, device: str) -> dict:
     "What the weights of a run depend on."
     m, first = run.method, run.method.start
-    computed = {k: v for k, v in resolved(run.recipe, device).items() if k in ("precision", "device")}
+    known = resolved(run.recipe, device)
+    own = m.key(run.constants)
+    if "weights" in own: own["weights"] = known["weights"]                 # a file counts by its content
     return {"kind": "reid", "method": m.trained, "code": code_hash(type(m).__module__.rpartition(".")[2]),
-            "recipe": m.key(run.constants), **computed, "seed": run.seed,
+            "recipe": own, "precision": known["precision"], "device": known["device"], "seed": run.seed,
             "start": folder_name(run.start, device) if first else None,
             "bn_first": run.recipe.bn_batch if first and not first.trains else None,
             "source": run.source.data_hash() if m.uses_source(run.constants) else None,
