@@ -71,11 +71,6 @@ class Recipe(_Constants):
     def __post_init__(self): _check_recipe(self)
 
     @property
-    def base(self) -> str:
-        "The name without the changes that `parameters.choose_recipe` adds to it."
-        return self.name.partition("+")[0]
-
-    @property
     def size(self) -> tuple[int, int]:
         "Height and width of an image, pixels."
         return self.height, self.width

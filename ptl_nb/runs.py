@@ -9,7 +9,7 @@ __all__ = ['given_labels', 'labelled_domains', 'label_folders', 'ReIDRun', 'reid
 # %% ../nbs/lib/runs.ipynb #8c077e3c
 import functools
 import zipfile
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +25,7 @@ from .label_runs import LabelRun, LabelSources, labels_hash
 from .labels import PARTS, read_attributes, read_parts
 from .model import PTLNet
 from .parallel import SINGLE, Ranks, broadcast_value
+from .parameters import base_name
 from .ptl import PTL
 from .recipe import Recipe, resolved
 from .ssg import EmbeddingHead, quality
@@ -81,7 +82,8 @@ class ReIDRun(Run):
         return f"{self.method.trained} {self.source.name}{target} seed {self.seed}"
 
     @property
-    def constants(self): return self.method.constants(self.recipe, self.own)
+    def constants(self):      # methods know recipes by their unchanged names
+        return self.method.constants(replace(self.recipe, name=base_name(self.recipe)), self.own)
 
     @property
     def start(self) -> "ReIDRun | None":         # the run whose model this one goes on from

@@ -447,7 +447,7 @@ class SSG(Method):
         return f"{self.start.trained}{'' if self.start.trains else '+BN^t'}+{_SUFFIXES[self.variant]}"
 
     def constants(self, recipe, own: SSGRecipe | None = None) -> SSGRecipe:
-        return choose_ssg(recipe.base, self.variant, own)
+        return choose_ssg(recipe.name, self.variant, own)
     def uses_source(self, constants: SSGRecipe) -> bool: return _has_source_term(constants)
     def observed(self, measure: Measure) -> "SSG": return replace(self, measure=measure)
 

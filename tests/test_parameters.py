@@ -26,7 +26,7 @@ import ptl_nb
 from ptl_nb import disk
 from ptl_nb.domains import load_domain
 from ptl_nb.methods import parse_method
-from ptl_nb.parameters import check_parameters, choose_recipe
+from ptl_nb.parameters import base_name, check_parameters, choose_recipe
 from ptl_nb.provenance import git_revision, people_folder, repository_root, standin_mark
 from ptl_nb.recipe import RECIPES, Recipe
 from ptl_nb.runs import ReIDRun
@@ -143,7 +143,7 @@ def test_every_notebook_with_a_recipe_takes_changes_of_it(notebook):
      {"precision": "fp32", "variant": "as_code"})])
 def test_changes_are_typed_fields_and_the_recipe_is_named_after_them(text, name, expected):
     changed = choose_recipe("mini", changes=text)
-    assert changed == replace(RECIPES["mini"], **expected, name=name) and changed.base == "mini"
+    assert changed == replace(RECIPES["mini"], **expected, name=name) and base_name(changed) == "mini"
     known = {field: getattr(changed, field) for field in expected}
     assert {field: type(value) for field, value in known.items()} == {f: type(v) for f, v in expected.items()}
 
@@ -153,7 +153,7 @@ def test_all_fields_changed_make_a_name_that_is_a_folder(tmp_path):
     numbers = {f: 32 for f, kind in Recipe.__annotations__.items() if kind in (int, "int")}
     text = ",".join(f"{f}={v}" for f, v in (numbers | given).items())
     changed = choose_recipe("mini", changes=text)
-    assert disk.ensure_writable(tmp_path / changed.name / "table2").is_dir() and changed.base == "mini"
+    assert disk.ensure_writable(tmp_path / changed.name / "table2").is_dir() and base_name(changed) == "mini"
     assert choose_recipe("mini", changes=f"{text},margin=0.4").name != changed.name
 
 
