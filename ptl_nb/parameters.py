@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['check_parameters', 'parse_seeds', 'choose_device', 'in_test', 'parse_changes', 'base_name', 'choose_recipe',
-           'plain_warnings']
+           'has_depthwise', 'plain_warnings']
 
 # %% ../nbs/lib/parameters.ipynb #e38c061d
 import ast
@@ -20,6 +20,7 @@ from types import NoneType, UnionType
 from typing import get_args, get_origin, get_type_hints
 
 import torch
+from torch import nn
 
 from .disk import expand_user, short_name
 from .domain import Domain
@@ -188,7 +189,8 @@ def choose_recipe(
 ) -> Recipe:
     """A recipe by name; 'auto' is 'paper' where there is a GPU and all data are real, else 'mini'. Unknown names are
     ValueErrors with the nearest known one, as are a field that is both changed and fixed and a network that cannot be
-    built; FileNotFoundError for weights that are not there."""
+    built; FileNotFoundError for weights that are not there. The precision 'auto' of another network than the recipe's
+    becomes 'fp32' on a CPU where the network has depthwise convolutions."""
     if name == "auto":
         name = "paper" if torch.device(device).type == "cuda" and not any(d.standin for d in domains) else "mini"
     _check_known(name, RECIPES, "recipe")
@@ -198,8 +200,16 @@ def choose_recipe(
     for field in asked.keys() & fixed.keys():
         raise ValueError(f"changes names {field}, which is a parameter of its own here; give it there")
     changed = replace(base, **asked)
-    if asked.keys() & {"backbone", "weights"}: backbone(changed.backbone, changed.weights)     # before any work
-    return replace(changed, name=_changed_name(base, changed))
+    made = replace(changed, name=_changed_name(base, changed))
+    if not (asked | fixed).keys() & {"backbone", "weights"}: return made
+    with torch.random.fork_rng(devices=[]): net = backbone(made.backbone, made.weights)[0]     # before any work
+    slow = made.precision == "auto" and torch.device(device).type == "cpu" and has_depthwise(net)
+    return replace(made, precision="fp32") if slow else made
+
+
+def has_depthwise(net: nn.Module) -> bool:
+    "Whether a network has convolutions that see one channel each, which a CPU trains faster in float32 than in bf16."
+    return any(isinstance(m, nn.Conv2d) and m.groups == m.in_channels > 1 for m in net.modules())
 
 
 # %% ../nbs/lib/parameters.ipynb #3cc22ba6

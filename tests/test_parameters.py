@@ -26,7 +26,8 @@ import ptl_nb
 from ptl_nb import disk
 from ptl_nb.domains import load_domain
 from ptl_nb.methods import parse_method
-from ptl_nb.parameters import base_name, check_parameters, choose_recipe
+from ptl_nb.model import backbone
+from ptl_nb.parameters import base_name, check_parameters, choose_recipe, has_depthwise
 from ptl_nb.provenance import git_revision, people_folder, repository_root, standin_mark
 from ptl_nb.recipe import RECIPES, Recipe
 from ptl_nb.runs import ReIDRun
@@ -133,7 +134,7 @@ def test_every_notebook_with_a_recipe_takes_changes_of_it(notebook):
 @pytest.mark.parametrize("text, name, expected", [
     ("", "mini", {}), (" ", "mini", {}), ("height=96, weights=none", "mini", {}),
     ("width=64,height=128", "mini+height=128,width=64", {"height": 128, "width": 64}),
-    ("backbone=mobilenet_v2", "mini+backbone=mobilenet_v2", {"backbone": "mobilenet_v2"}),
+    ("backbone=resnet18", "mini+backbone=resnet18", {"backbone": "resnet18"}),
     ("lr=1e-5, margin = 1", "mini+margin=1.0,lr=1e-05", {"lr": 1e-5, "margin": 1.0}),
     ("milestones=20+30", "mini+milestones=20+30", {"milestones": (20, 30)}),
     ("milestones=none", "mini+milestones=none", {"milestones": ()}),
@@ -146,6 +147,32 @@ def test_changes_are_typed_fields_and_the_recipe_is_named_after_them(text, name,
     assert changed == replace(RECIPES["mini"], **expected, name=name) and base_name(changed) == "mini"
     known = {field: getattr(changed, field) for field in expected}
     assert {field: type(value) for field, value in known.items()} == {f: type(v) for f, v in expected.items()}
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_clustering_goes_with_a_changed_recipe(name):
+    plaza, campus, ssg = load_domain("plaza"), load_domain("campus"), parse_method("BL+SSG")
+    plain, changed = (ReIDRun(r, ssg, plaza, campus, 0, {})
+                      for r in (RECIPES[name], choose_recipe(name, changes="height=64")))
+    assert changed.constants == plain.constants
+    assert changed.start.constants.height == 64 and changed.key("cpu")["start"] != plain.key("cpu")["start"]
+
+
+@pytest.mark.parametrize("changes, device, precision", [
+    ("", "cpu", "auto"), ("height=64", "cpu", "auto"), ("backbone=resnet18", "cpu", "auto"),
+    ("backbone=mobilenet_v2", "cpu", "fp32"), ("backbone=mobilenet_v2,precision=bf16", "cpu", "bf16"),
+    ("backbone=mobilenet_v3_small", "cpu", "fp32"), ("backbone=mobilenet_v2", "cuda", "auto")])
+def test_depthwise_networks_train_in_float32_on_a_cpu(changes, device, precision):
+    before = torch.get_rng_state()
+    changed = choose_recipe("mini", changes=changes, device=device)
+    assert changed.precision == precision and changed.name.count("precision") == changes.count("precision")
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_recipes_keep_the_precision_of_the_device(name):
+    assert choose_recipe(name) == RECIPES[name] and RECIPES[name].precision == "auto"
+    assert not has_depthwise(backbone(RECIPES[name].backbone)[0])
 
 
 def test_all_fields_changed_make_a_name_that_is_a_folder(tmp_path):
