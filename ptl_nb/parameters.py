@@ -200,11 +200,11 @@ def choose_recipe(
     for field in asked.keys() & fixed.keys():
         raise ValueError(f"changes names {field}, which is a parameter of its own here; give it there")
     changed = replace(base, **asked)
-    made = replace(changed, name=_changed_name(base, changed))
-    if not (asked | fixed).keys() & {"backbone", "weights"}: return made
-    with torch.random.fork_rng(devices=[]): net = backbone(made.backbone, made.weights)[0]     # before any work
-    slow = made.precision == "auto" and torch.device(device).type == "cpu" and has_depthwise(net)
-    return replace(made, precision="fp32") if slow else made
+    precision = changed.precision
+    if (asked | fixed).keys() & {"backbone", "weights"}:      # built, so that what is missing shows before any work
+        with torch.random.fork_rng(devices=[]): net = backbone(changed.backbone, changed.weights)[0]
+        if precision == "auto" and torch.device(device).type == "cpu" and has_depthwise(net): precision = "fp32"
+    return replace(changed, name=_changed_name(base, changed), precision=precision)
 
 
 def has_depthwise(net: nn.Module) -> bool:
