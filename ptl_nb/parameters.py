@@ -161,7 +161,7 @@ def _typed(name: str, text: str):
 
 
 def base_name(recipe: Recipe) -> str:
-    "The name of the recipe that this one is, or is a change of: 'mini' of 'mini+height=128'."
+    "The name of the recipe that this one is, or is a change of, by which methods know it: 'mini' of 'mini+height=128'."
     return recipe.name.partition("+")[0]
 
 

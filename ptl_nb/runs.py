@@ -82,8 +82,7 @@ class ReIDRun(Run):
         return f"{self.method.trained} {self.source.name}{target} seed {self.seed}"
 
     @property
-    def constants(self):      # methods know recipes by their unchanged names
-        return self.method.constants(replace(self.recipe, name=base_name(self.recipe)), self.own)
+    def constants(self): return self.method.constants(replace(self.recipe, name=base_name(self.recipe)), self.own)
 
     @property
     def start(self) -> "ReIDRun | None":         # the run whose model this one goes on from
