@@ -37,6 +37,7 @@ from .labels import PARTS, read_attributes
 from .methods import parse_methods
 from .mixed_precision import autocast, loss_scaler
 from .model import AttributeHeads, PTLNet, ParsingHead, ReIDHead, backbone
+from .parameters import base_name
 from .ptl import samplers
 from .recipe import Recipe
 from .runs import ReIDRun, given_labels, label_folders, labelled_domains, score_model
@@ -249,7 +250,7 @@ def launch_runs(
     store = wanted[0][1].store
     name, options = parse_launch(launch, store.device)
     for _, x in wanted: x.check()
-    if wanted[0][1].recipe.name == "paper": _show_estimate(estimate(*(x for _, x in wanted)), store.device)
+    if base_name(wanted[0][1].recipe) == "paper": _show_estimate(estimate(*(x for _, x in wanted)), store.device)
     if not name: return 0
     logs = Path(tempfile.mkdtemp(prefix="jobs-", dir=ensure_writable(store.root)))  # only its owner can enter
     total = 0
@@ -485,7 +486,7 @@ def _missing_runs(x: Experiment, counted: set) -> list[tuple[str, int, int, floa
         runs = new(*((name, seed, *sees) for seed in x.seeds if not _run_folder(x, m, seed, stores)[1]))
         if not runs: continue
         if _adapts(m):
-            iterations, step = adaptation_step(x.recipe, choose_ssg(x.recipe.name, m.variant, x.ssg), x.source,
+            iterations, step = adaptation_step(x.recipe, choose_ssg(base_name(x.recipe), m.variant, x.ssg), x.source,
                                                x.target, device)
         else: iterations, step = training_step(x.recipe, m, x.source, x.target, _label_sizes(x, m), device)
         rows.append((name, runs, iterations, per_iteration(step, device)))

@@ -122,6 +122,7 @@ def _arguments() -> argparse.ArgumentParser:
                                 ("seed", 0, "of the training"),
                                 ("origin", "auto", "real, standin or auto"),
                                 ("recipe", "auto", "paper, mini, smoke or auto"),
+                                ("changes", "", "fields of the recipe, such as backbone=mobilenet_v2,height=128"),
                                 ("variant", "as_paper", "as_paper or as_code"),
                                 ("attributes", "peta", "what the attribute model learns from"),
                                 ("data_root", "data", "where real data sets lie, from the repository's root"),
@@ -149,7 +150,7 @@ def train(given: argparse.Namespace) -> None:
                          "and let the notebook of the table adapt it")
     data = os.path.relpath(from_root(given.data_root))
     source, target = (load_domain(name, data, given.origin) for name in (given.source, given.target))
-    recipe = choose_recipe(given.recipe, source, target, device=device, variant=given.variant)
+    recipe = choose_recipe(given.recipe, source, target, device=device, changes=given.changes, variant=given.variant)
     check_shares(recipe, method, given.processes * given.nodes)
     needs = check_domains(recipe, source, target, [method])
     runs = ensure_writable(from_root(given.results_root) / "runs")

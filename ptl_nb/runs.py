@@ -9,7 +9,7 @@ __all__ = ['given_labels', 'labelled_domains', 'label_folders', 'ReIDRun', 'reid
 # %% ../nbs/lib/runs.ipynb #8c077e3c
 import functools
 import zipfile
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +25,7 @@ from .label_runs import LabelRun, LabelSources, labels_hash
 from .labels import PARTS, read_attributes, read_parts
 from .model import PTLNet
 from .parallel import SINGLE, Ranks, broadcast_value
+from .parameters import base_name
 from .ptl import PTL
 from .recipe import Recipe, resolved
 from .ssg import EmbeddingHead, quality
@@ -81,7 +82,7 @@ class ReIDRun(Run):
         return f"{self.method.trained} {self.source.name}{target} seed {self.seed}"
 
     @property
-    def constants(self): return self.method.constants(self.recipe, self.own)
+    def constants(self): return self.method.constants(replace(self.recipe, name=base_name(self.recipe)), self.own)
 
     @property
     def start(self) -> "ReIDRun | None":         # the run whose model this one goes on from
@@ -123,9 +124,11 @@ class ReIDRun(Run):
 def _run_key(run: ReIDRun, device: str) -> dict:
     "What the weights of a run depend on."
     m, first = run.method, run.method.start
-    computed = {k: v for k, v in resolved(run.recipe, device).items() if k in ("precision", "device")}
+    known = resolved(run.recipe, device)
+    own = m.key(run.constants)
+    if "weights" in own: own["weights"] = known["weights"]                 # a file counts by its content
     return {"kind": "reid", "method": m.trained, "code": code_hash(type(m).__module__.rpartition(".")[2]),
-            "recipe": m.key(run.constants), **computed, "seed": run.seed,
+            "recipe": own, "precision": known["precision"], "device": known["device"], "seed": run.seed,
             "start": folder_name(run.start, device) if first else None,
             "bn_first": run.recipe.bn_batch if first and not first.trains else None,
             "source": run.source.data_hash() if m.uses_source(run.constants) else None,

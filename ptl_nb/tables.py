@@ -343,7 +343,7 @@ class TableSetUp:
 
 
 # parameters that a notebook may lack
-_UNASKED = {"origin": "standin", "data_root": "data", "variant": "as_paper", "methods": ""}
+_UNASKED = {"origin": "standin", "data_root": "data", "changes": "", "methods": ""}
 
 # %% ../nbs/lib/tables.ipynb #206840e5
 def set_up(
@@ -362,7 +362,8 @@ def set_up(
     data = os.path.relpath(from_root(given["data_root"]))
     loaded = {place: load_domain(place, data, given["origin"]) for place in dict.fromkeys(domains)}
     name = "smoke" if smoke else given["recipe"]
-    recipe = choose_recipe(name, *loaded.values(), device=device, variant=given["variant"])
+    fixed = {"variant": given["variant"]} if "variant" in given else {}
+    recipe = choose_recipe(name, *loaded.values(), device=device, changes=given["changes"], **fixed)
     asked = given["methods"]
     if not isinstance(asked, list): asked = rows.get(str(asked), asked)
     if smoke and not given["methods"]: asked = smoke_rows

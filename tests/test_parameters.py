@@ -16,15 +16,21 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import ROOT
+import torch
+import torchvision
+from conftest import ROOT, outputs, smoke_run
 from papermill import inspect_notebook
+from safetensors.torch import save_file
 
 import ptl_nb
 from ptl_nb import disk
 from ptl_nb.domains import load_domain
-from ptl_nb.parameters import check_parameters
+from ptl_nb.methods import parse_method
+from ptl_nb.model import backbone
+from ptl_nb.parameters import base_name, check_parameters, choose_recipe, has_depthwise
 from ptl_nb.provenance import git_revision, people_folder, repository_root, standin_mark
-from ptl_nb.recipe import RECIPES
+from ptl_nb.recipe import RECIPES, Recipe
+from ptl_nb.runs import ReIDRun
 from ptl_nb.search import camera_numbers
 from ptl_nb.store import FunctionRun, Store
 from ptl_nb.tables import Comparison, set_up
@@ -108,6 +114,106 @@ def test_texts_that_must_not_be_empty(notebook):
         if kind != "str" or not ast.literal_eval(default) or (notebook, name) == ("table1", "labels"): continue
         with pytest.raises(ValueError, match=f"parameter {name} is ' '; it must not be empty"):
             checked(notebook, **{name: " "})
+
+
+# fields of the recipe
+
+@pytest.mark.parametrize("notebook", [name for name, declared in DECLARED.items() if "recipe" in declared])
+def test_every_notebook_with_a_recipe_takes_changes_of_it(notebook):
+    assert DECLARED[notebook]["changes"] == ("str", '""')
+    cells = json.loads((ROOT / "nbs" / f"{notebook}.ipynb").read_text(encoding="utf-8"))["cells"]
+    code = ["".join(c["source"]) for c in cells if c["cell_type"] == "code"]
+    here = [c for c in code if "choose_recipe(" in c]
+    if not here: assert any("set_up(globals()" in c for c in code), "nobody chooses the recipe"
+    calls = [n for c in here or [inspect.getsource(set_up)] for n in ast.walk(ast.parse(c))
+             if isinstance(n, ast.Call) and getattr(n.func, "id", "") == "choose_recipe"]
+    assert calls and all("changes" in {k.arg for k in call.keywords} for call in calls)
+    assert checked(notebook, changes="height=64,width=32")["changes"] == "height=64,width=32"
+
+
+@pytest.mark.parametrize("text, name, expected", [
+    ("", "mini", {}), (" ", "mini", {}), ("height=96, weights=none", "mini", {}),
+    ("width=64,height=128", "mini+height=128,width=64", {"height": 128, "width": 64}),
+    ("backbone=resnet18", "mini+backbone=resnet18", {"backbone": "resnet18"}),
+    ("lr=1e-5, margin = 1", "mini+margin=1.0,lr=1e-05", {"lr": 1e-5, "margin": 1.0}),
+    ("milestones=20+30", "mini+milestones=20+30", {"milestones": (20, 30)}),
+    ("milestones=none", "mini+milestones=none", {"milestones": ()}),
+    ("milestones=30", "mini+milestones=30", {"milestones": (30,)}),
+    ("attribute_weighted=true", "mini+attribute_weighted=True", {"attribute_weighted": True}),
+    ("precision=fp32,variant=as_code", "mini+variant=as_code,precision=fp32",
+     {"precision": "fp32", "variant": "as_code"})])
+def test_changes_are_typed_fields_and_the_recipe_is_named_after_them(text, name, expected):
+    changed = choose_recipe("mini", changes=text)
+    assert changed == replace(RECIPES["mini"], **expected, name=name) and base_name(changed) == "mini"
+    known = {field: getattr(changed, field) for field in expected}
+    assert {field: type(value) for field, value in known.items()} == {f: type(v) for f, v in expected.items()}
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_clustering_goes_with_a_changed_recipe(name):
+    plaza, campus, ssg = load_domain("plaza"), load_domain("campus"), parse_method("BL+SSG")
+    plain, changed = (ReIDRun(r, ssg, plaza, campus, 0, {})
+                      for r in (RECIPES[name], choose_recipe(name, changes="height=64")))
+    assert changed.constants == plain.constants
+    assert changed.start.constants.height == 64 and changed.key("cpu")["start"] != plain.key("cpu")["start"]
+
+
+@pytest.mark.parametrize("changes, device, precision", [
+    ("", "cpu", "auto"), ("height=64", "cpu", "auto"), ("backbone=resnet18", "cpu", "auto"),
+    ("backbone=mobilenet_v2", "cpu", "fp32"), ("backbone=mobilenet_v2,precision=bf16", "cpu", "bf16"),
+    ("backbone=mobilenet_v3_small", "cpu", "fp32"), ("backbone=mobilenet_v2", "cuda", "auto")])
+def test_depthwise_networks_train_in_float32_on_a_cpu(changes, device, precision):
+    before = torch.get_rng_state()
+    changed = choose_recipe("mini", changes=changes, device=device)
+    assert changed.precision == precision and changed.name.count("precision") == changes.count("precision")
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_recipes_keep_the_precision_of_the_device(name):
+    assert choose_recipe(name) == RECIPES[name] and RECIPES[name].precision == "auto"
+    assert not has_depthwise(backbone(RECIPES[name].backbone)[0])
+
+
+def test_all_fields_changed_make_a_name_that_is_a_folder(tmp_path):
+    given = {"height": 64, "width": 32, "epochs": 2, "milestones": "1+2", "variant": "as_code", "precision": "fp32"}
+    numbers = {f: 32 for f, kind in Recipe.__annotations__.items() if kind in (int, "int")}
+    text = ",".join(f"{f}={v}" for f, v in (numbers | given).items())
+    changed = choose_recipe("mini", changes=text)
+    assert disk.ensure_writable(tmp_path / changed.name / "table2").is_dir() and base_name(changed) == "mini"
+    assert choose_recipe("mini", changes=f"{text},margin=0.4").name != changed.name
+
+
+def weights_of(seed: int, file: Path) -> Path:
+    "Weights of a ResNet-18 from its seed."
+    torch.manual_seed(seed)
+    save_file(torchvision.models.resnet18().state_dict(), file)
+    return file
+
+
+def test_weights_are_told_and_kept_by_their_content(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    plaza, campus = load_domain("plaza"), load_domain("campus")
+    file = weights_of(0, tmp_path / "mine.safetensors")
+
+    def run(place: str = "~/mine.safetensors"):
+        changed = choose_recipe("smoke", changes=f"backbone=resnet18,weights={place}")
+        return changed.name, ReIDRun(changed, parse_method("BL"), plaza, campus, 0, {}).key("cpu")
+
+    name, key = run()
+    assert re.fullmatch("smoke\\+backbone=resnet18,weights=[0-9a-f]{8}", name)
+    shutil.copyfile(file, tmp_path / "copy.safetensors")
+    assert run("~/copy.safetensors") == (name, key)
+    weights_of(1, file)
+    assert run()[0] != name and run()[1] != key
+
+
+@pytest.mark.slow
+def test_a_table_of_a_changed_recipe(tmp_path):
+    smoke_run("table2", tmp_path / "out.ipynb", "changes=width=32,height=64", "methods=BL")
+    shown = outputs(tmp_path / "out.ipynb")
+    assert "recipe smoke+height=64,width=32 (as_paper), mini at 64\\u00d732" in shown
+    assert "smoke+height=64,width=32/table2/standin-" in shown and "smoke/table2" not in shown
 
 
 # a session of one's own

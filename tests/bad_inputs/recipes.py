@@ -68,6 +68,33 @@ for name, changes, *words in [
     ("text for a truth value", {"attribute_weighted": "no"}, "attribute_weighted is 'no'", "bool"),
 ]:
     bad("recipe", name, call(choose_recipe, "papper") if changes is None else recipe(**changes), *words)
+for name, text, *words in [
+    ("a field without a value", "height", "changes is 'height'", "'height' in it is not name=value"),
+    ("a value without a field", "=128", "'=128' in it is not name=value"),
+    ("an empty value", "height=,width=24", "'height=' in it is not name=value"),
+    ("a comma too many", "height=64,", "'' in it is not name=value"),
+    ("a path with a comma", "weights=a,b.safetensors", "'b.safetensors' in it is not name=value"),
+    ("a misspelt field", "heigth=128", "unknown recipe field 'heigth'", "did you mean 'height'"),
+    ("a field twice", "height=64,height=96", "it names height twice"),
+    ("the name", "name=mine", "names the field name", "named after its changes"),
+    ("text for a number", "height=tall", "changes: height is 'tall'; it must be int"),
+    ("a fraction for a number", "height=1.5", "changes: height is '1.5'; it must be int"),
+    ("text for a rate", "lr=fast", "changes: lr is 'fast'; it must be float"),
+    ("nothing for a number", "height=none", "changes: height is 'none'; it must be int"),
+    ("a word for a truth value", "attribute_weighted=maybe", "'maybe'; it must be True or False"),
+    ("milestones as a range", "milestones=24-34", "milestones is '24-34'", "such as 24+34"),
+    ("milestones that descend", "milestones=34+24", "milestones are (34, 24)", "ascend"),
+    ("a rate of NaN", "lr=nan", "lr is nan"),
+    ("a number of 5,000 digits", f"epochs={'9' * 5000}", "epochs is '999", "it must be int"),
+    ("an unknown network", "backbone=mobilenet_v4", "unknown backbone 'mobilenet_v4'", "did you mean 'mobilenet_v2'"),
+    ("weights of mini", "weights=imagenet", "the backbone 'mini' has no pretrained weights")]:
+    bad("changed recipe", name, recipe(changes=text), *words)
+bad(
+    "changed recipe", "weights that are not there", recipe(changes="backbone=resnet18,weights=no.safetensors"),
+    "no weights file no.safetensors", error=FileNotFoundError)
+bad(
+    "changed recipe", "a parameter of its own", recipe(variant="as_code", changes="variant=as_paper"),
+    "changes names variant, which is a parameter of its own here")
 bad(
     "recipe", "an unknown parser", lambda f: lambda: labellers_network(parser="unett"), "unknown parser 'unett'",
     "unet")
