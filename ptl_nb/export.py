@@ -129,7 +129,7 @@ def _load(file: Path, recipe: Recipe) -> PTLNet:
     from safetensors.torch import load_file
     state = {k: v for k, v in load_file(file).items() if k.startswith(("backbone.", "reid."))
              and not k.startswith("reid.classifier.")}
-    net = reid_net(state, recipe.backbone)
+    net = reid_net(state, recipe.backbone, recipe.pooling)
     net.load_state_dict(state | {k: v for k, v in net.state_dict().items() if k.startswith("reid.classifier.")})
     return net.eval()
 

@@ -41,7 +41,9 @@ def model_hash(
     "What identifies the features of a network; ValueError for one without a ReID head."
     if net.reid is None:
         raise ValueError("this network has no ReID head, so it has no features to search with; load a ReID run")
-    digest = hashlib.sha256(f"{tuple(size)} {MEAN} {STD}".encode())
+    # the paper's pooling and that of an embedding go without saying
+    pooling = "" if getattr(net.reid, "pooling", "max") == "max" else f" {net.reid.pooling}"
+    digest = hashlib.sha256(f"{tuple(size)} {MEAN} {STD}{pooling}".encode())
     for name, value in sorted(net.state_dict().items()):
         if name.startswith(("backbone.",
                             "reid.")) and not name.startswith(

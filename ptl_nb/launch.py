@@ -301,7 +301,7 @@ def training_step(
     parses = any("parts" in k for k in kinds.values())
     net = PTLNet(int(classes.max()) + 1, len(PARTS) if parses else 0, sizes, recipe.backbone, None,
                  recipe.parsing_hidden,
-                 recipe.attribute_hidden)
+                 recipe.attribute_hidden, recipe.pooling)
     one_hot = np.eye(max(sizes, default=2), dtype=np.float32)
 
     def labels(n: int, where: str) -> dict[str, np.ndarray]:
@@ -352,7 +352,7 @@ def adaptation_step(recipe: Recipe, ssg: SSGRecipe, source: Domain, target: Doma
     people = source.train.pid.nunique()
     rng = np.random.default_rng(0)
     generator = torch.Generator().manual_seed(0)
-    net = PTLNet(people, backbone_name=recipe.backbone)
+    net = PTLNet(people, backbone_name=recipe.backbone, pooling=recipe.pooling)
     x = Images(pixels(target, "train", recipe.size))
     method = SSG()
     set_head(net, ssg)

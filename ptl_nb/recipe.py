@@ -15,6 +15,7 @@ from typing import get_args, get_origin, get_type_hints
 import torch
 
 from .mixed_precision import PRECISIONS, resolve_precision
+from .model import POOLINGS
 
 # %% ../nbs/method/06_recipe.ipynb #7d2c9bbb
 @dataclass(frozen=True)
@@ -27,6 +28,7 @@ class _Constants:
     weights: str | None = "imagenet"      # 4.1; None, "imagenet" or a .safetensors file
     height: int = 256                     # 4.1, pixels
     width: int = 128                      # 4.1, pixels
+    pooling: str = "max"                  # 3.1, of the ReID head; "average": our option, not the paper's
     parsing_hidden: int = 256             # 3.2, channels after the transposed convolution
     attribute_hidden: int = 128           # code
     identities: int = 16                  # 4.1, P: source batch = P · K = 64
@@ -121,6 +123,8 @@ def _check_recipe(recipe: Recipe) -> None:
     check_types(recipe)
     if recipe.variant not in ("as_paper", "as_code"):
         raise ValueError(f"variant is {recipe.variant!r}; it must be 'as_paper' or 'as_code'")
+    if recipe.pooling not in POOLINGS:
+        raise ValueError(f"pooling is {recipe.pooling!r}; it must be one of {', '.join(POOLINGS)}")
     if recipe.precision not in ("auto", *PRECISIONS):
         raise ValueError(f"precision is {recipe.precision!r}; it must be 'auto' or one of {', '.join(PRECISIONS)}")
     for least, name in ((least, name) for least, names in _LEAST.items() for name in names):

@@ -147,7 +147,7 @@ def _first_network(run: ReIDRun, store: Store, folder: Path) -> PTLNet:
     classes = identity_classes(run.source.train.pid.to_numpy())
     sizes = _attribute_sizes(run) if "attributes" in kinds else ()
     return PTLNet(int(classes.max()) + 1, len(PARTS) if "parts" in kinds else 0, sizes, run.recipe.backbone,
-                  run.recipe.weights, run.recipe.parsing_hidden, run.recipe.attribute_hidden)
+                  run.recipe.weights, run.recipe.parsing_hidden, run.recipe.attribute_hidden, run.recipe.pooling)
 
 
 def _training_images(run: ReIDRun, where: str, net: PTLNet) -> Images:
@@ -182,11 +182,16 @@ def _attribute_sizes(run: ReIDRun) -> tuple[int, ...]:
     return read_attributes(stores[0][1], stores[0][0].train.path)[0].sizes if stores else ()
 
 # %% ../nbs/lib/runs.ipynb #54a3759b
-def reid_net(state: dict[str, torch.Tensor], backbone_name: str) -> PTLNet:
+def reid_net(
+    state: dict[str, torch.Tensor],
+    backbone_name: str,
+    pooling: str = "max",      # of the ReID head
+) -> PTLNet:
     """An untrained network of the shape of these backbone and ReID tensors; without a classifier among them, it has
     one identity."""
     classifier, embedding = (state.get(f"reid.{layer}.weight") for layer in ("classifier", "linear"))
-    net = PTLNet(1 if classifier is None else len(classifier), backbone_name=backbone_name)
+    net = PTLNet(1 if classifier is None else len(classifier), backbone_name=backbone_name,
+                 pooling=pooling)
     # SSG put it in the place of the ReID head
     if embedding is not None: net.reid = EmbeddingHead(*reversed(embedding.shape))
     return net
@@ -197,7 +202,7 @@ def load_reid(run: Path, recipe: Recipe, file: str = "model.safetensors") -> PTL
     state = {k: v for k, v in read_weights(run, file).items() if k.startswith(("backbone.", "reid."))}
     if not {"reid.linear.weight", "reid.classifier.weight"} & set(state):
         raise ValueError(f"{run / file} has no ReID head; move or delete the folder of this run, and it is made again")
-    net = reid_net(state, recipe.backbone)
+    net = reid_net(state, recipe.backbone, recipe.pooling)
     assign_weights(net, run, state, file)
     return net.eval()
 

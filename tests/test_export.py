@@ -2,20 +2,23 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
 from ptl_nb import export
+from ptl_nb.checkpoint import save_weights
 from ptl_nb.deploy import write_card
 from ptl_nb.domains import load_domain
 from ptl_nb.evaluator import extract
 from ptl_nb.export import SNIPPET, export_int8, export_onnx, onnx_features, read_model, write_model
-from ptl_nb.gallery import index_files
+from ptl_nb.gallery import index_files, model_hash
 from ptl_nb.mixed_precision import resolve_precision
 from ptl_nb.model import PTLNet
 from ptl_nb.recipe import RECIPES
+from ptl_nb.runs import load_reid
 
 SIZE = RECIPES["smoke"].size
 
@@ -105,6 +108,21 @@ def test_a_run_that_ssg_adapted_finds_the_recipe_it_started_from(tmp_path):
     net, recipe = read_model(tmp_path / "ssg-run")
     x = np.random.default_rng(0).integers(0, 256, (3, *SIZE, 3), np.uint8)
     assert recipe.size == SIZE and np.array_equal(extract(net, x, "fp32"), extract(network(), x, "fp32"))
+
+
+def test_a_model_is_read_back_with_the_pooling_that_it_learnt_with(tmp_path):
+    "Weights alone do not say it: a network that pools otherwise gives other features, and has another name."
+    torch.manual_seed(0)
+    average = PTLNet(4, backbone_name="mini", pooling="average").eval()
+    x = np.random.default_rng(0).integers(0, 256, (3, *SIZE, 3), np.uint8)
+    assert np.abs(extract(average, x, "fp32") - extract(network(), x, "fp32")).max() > 1e-3
+    assert model_hash(average, SIZE) != model_hash(network(), SIZE)
+    recipe = replace(RECIPES["smoke"], pooling="average")
+    write_model(average, recipe, tmp_path)
+    net, read = read_model(tmp_path)
+    assert read == recipe and np.array_equal(extract(net, x, "fp32"), extract(average, x, "fp32"))
+    save_weights(average, tmp_path / "model.safetensors")
+    assert np.array_equal(extract(load_reid(tmp_path, recipe), x, "fp32"), extract(average, x, "fp32"))
 
 
 def rewrite(file, change):

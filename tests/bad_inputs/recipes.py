@@ -24,6 +24,7 @@ for name, changes, *words in [
     ("unknown name", None, "unknown recipe 'papper'", "did you mean 'paper'"),
     ("unknown field", {"epoch": 3}, "unknown recipe field 'epoch'", "did you mean 'epochs'"),
     ("unknown variant", {"variant": "as_papr"}, "variant is 'as_papr'"),
+    ("unknown pooling", {"pooling": "mean"}, "pooling is 'mean'"),
     ("unknown precision", {"precision": "fp8"}, "precision is 'fp8'"),
     ("no epochs", {"epochs": 0}, "epochs is 0", "at least 1"),
     ("text for a number", {"epochs": "40"}, "epochs is '40'", "int"),
