@@ -248,10 +248,10 @@ def _any_light(rng, behind: bool) -> dict:
     height, turn = rng.uniform(.2, 1.4), rng.uniform(0, 2 * math.pi)
     if behind: height, turn = rng.uniform(.2, .8), rng.uniform(.25, .75) * math.pi      # the camera looks along y
     sun = [math.cos(height) * math.cos(turn), math.cos(height) * math.sin(turn), math.sin(height)]
-    direct, ambient = ((.8, 1.2), (.35, .6)) if behind else ((.05, .9), (.55, 1.))
+    direct, ambient = ((.8, 1.2), (.35, .6)) if behind else ((.1, .9), (.7, 1.05))
     cast = np.exp(rng.normal(0, .1, 3))
     return dict(sun=np.array(sun), direct=rng.uniform(*direct), ambient=rng.uniform(*ambient), cast=cast / cast.mean(),
-                gain=rng.uniform(.6, 1.25))
+                gain=rng.uniform(.75, 1.3))
 
 
 @lru_cache(64)
@@ -334,7 +334,7 @@ def _jpeg(world: World, shot: dict, image: np.ndarray) -> bytes:
 
 # %% ../nbs/lib/world.ipynb #606fd238
 _BATCH = 32
-_POSE = {**DOMAINS["studio"], "walking": .8, "wild": .15, "badbox": .05, "clutter": .2, "occlusion": .15}
+_POSE = {**DOMAINS["studio"], "walking": .8, "wild": .08, "badbox": .05, "clutter": .2, "occlusion": .15}
 
 
 def _at_once(world: World, shots: list[dict]) -> tuple:
