@@ -103,7 +103,7 @@ def load_domain(
     root = expand_user(root)
     if origin not in ORIGINS:
         raise ValueError(f"unknown origin {origin!r}: one of {', '.join(ORIGINS)}")
-    rendered = name.partition(":")[0] == WORLD
+    rendered = re.split("[:,]", name)[0] == WORLD
     if (camera or time) and (rendered or name in KNOWN):
         raise ValueError(f"camera and time go with the path of a domain.csv or a folder; {name!r} knows its cameras")
     if name in DATASETS:

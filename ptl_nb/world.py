@@ -455,7 +455,8 @@ def load_world(
 ) -> Domain:  # all images in train
     """A world as a domain, rendered on first use and kept in the cache; ImportError without the extra `render`,
     FullDisk without room."""
-    if multiprocessing.parent_process() is not None and not world.folder.exists():
+    # one that is started anew imports its parent's script first, and would wait for its parent's lock
+    if multiprocessing.current_process().name != "MainProcess" and not world.folder.exists():
         raise RuntimeError(f"{world.name} is not rendered yet, and a process of a pool cannot do it: load it before "
                            "processes are started, and in a script under if __name__ == '__main__'")
     if processes is not None: _check_number("processes", processes, 1, 1024)
