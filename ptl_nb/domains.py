@@ -16,7 +16,7 @@ import pandas as pd
 
 from .dataset_readers import LAYOUTS, find_dataset, read_cuhk03, read_dataset, read_tree, what_to_place
 from .disk import expand_user
-from .domain import DATASETS, KNOWN, SPLITS, STANDIN_MARKER, STANDS_FOR, Domain, read_marker
+from .domain import DATASETS, KNOWN, SPLITS, STANDIN_MARKER, STANDS_FOR, WORLD, Domain, read_marker
 from .names import nearest_name
 from .own_images import own_csv, read_csv, read_folder
 
@@ -35,6 +35,15 @@ def _load_standin(name: str) -> Domain:
     if dataset not in DATASETS:
         return read_folder(folder)
     return read_dataset(dataset, folder, read_cuhk03 if dataset == "cuhk03" else read_tree)
+
+
+def _load_world(text: str, origin: str) -> Domain:
+    "A world, rendered on first use."
+    from ptl_nb.world import load_world, parse_world
+
+    if origin == "real":
+        raise ValueError(f"{text!r} is rendered, there is no real one: leave origin at 'auto', or name a dataset")
+    return load_world(parse_world(text))
 
 
 def _load_path(text: str, origin: str, camera: str, time: str) -> Domain:
@@ -79,7 +88,9 @@ def _is_path(name: str) -> bool:
 
 # %% ../nbs/method/01_domains.ipynb #bafb6e77
 def load_domain(
-    name: str | Path,  # market, duke, cuhk03; a stand-in, as in STANDS_FOR; or a path to a domain.csv or a folder
+    # market, duke, cuhk03; a stand-in, as in STANDS_FOR; world, as `parse_world` reads it; or a path to a domain.csv
+    # or a folder
+    name: str | Path,
     root: str | Path = "data",  # folder that holds the real datasets
     origin: str = "auto",  # real, standin, or auto: real where found, else the stand-in, with a warning
     # of a path: another column of the csv; or a regular expression in place of a folder's sub-folders
@@ -92,7 +103,8 @@ def load_domain(
     root = expand_user(root)
     if origin not in ORIGINS:
         raise ValueError(f"unknown origin {origin!r}: one of {', '.join(ORIGINS)}")
-    if (camera or time) and name in KNOWN:
+    rendered = re.split("[:,]", name)[0] == WORLD
+    if (camera or time) and (rendered or name in KNOWN):
         raise ValueError(f"camera and time go with the path of a domain.csv or a folder; {name!r} knows its cameras")
     if name in DATASETS:
         return _load_named(name, root, origin)
@@ -101,6 +113,8 @@ def load_domain(
                          "leave origin at 'auto', or name the dataset")
     if name in STANDS_FOR:
         return _load_standin(name)
+    if rendered:
+        return _load_world(name, origin)
     if _is_path(name):
         return _load_path(name, origin, camera, time)
     raise ValueError(f"unknown domain {name!r}{nearest_name(name.lower(), KNOWN)} (known: {', '.join(KNOWN)}, "

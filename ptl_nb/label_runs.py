@@ -209,9 +209,10 @@ def _resize_to_images(maps: np.ndarray, files: list[Path]) -> list[np.ndarray]:
 
 
 def true_labels(domain: Domain, path: str) -> Path | None:     # path: of one of its images
-    "The label store with the truth of a rendered stand-in's images; None where nobody knows it."
-    known = domain.standin and domain.name in STANDINS and part_file(truth_store(domain.name), path).is_file()
-    return truth_store(domain.name) if known else None
+    "The label store with the truth of a stand-in's or a world's images; None where nobody knows it."
+    if not domain.standin: return None
+    store = truth_store(domain.name) if domain.name in STANDINS else domain.root / "truth"      # a world's own
+    return store if part_file(store, path).is_file() else None
 
 
 def label_quality(

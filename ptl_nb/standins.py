@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['STANDINS', 'SHA256', 'WRONG', 'CACHE', 'archive_path', 'sha256', 'verify', 'split_parts', 'extract_archive',
            'cache_dir', 'make_once', 'unpack', 'truth_store', 'export_layout', 'stored_images', 'image_levels',
-           'stacked_png', 'write_archive']
+           'attributes_csv', 'stacked_png', 'write_archive']
 
 # %% ../nbs/lib/standins.ipynb #ea0b9c14
 import csv
@@ -256,7 +256,7 @@ def _standin_part_shares(name: str, every: int = 10) -> np.ndarray:
                         minlength=8) / (len(files) * 128 * 64))
 
 # %% ../nbs/lib/standins.ipynb #dea072d3
-def _attributes_csv(paths: list, rows: list) -> bytes:
+def attributes_csv(paths: list, rows: list) -> bytes:
     """A two-way attribute table in the label store's form: path, then name=no, name=yes as 0 or 1; each row name ->
     bool."""
     names = list(rows[0])
@@ -286,7 +286,7 @@ def write_archive(
     if not images:
         raise ValueError(f'{path}: no images to write an archive of.')
     small = {'standin.json': json.dumps(marker, indent=1).encode(), **others,
-             'truth/attributes.csv': _attributes_csv(list(images), attributes), 'truth/parts.png': stacked_png(parts)}
+             'truth/attributes.csv': attributes_csv(list(images), attributes), 'truth/parts.png': stacked_png(parts)}
     with atomic_write(path) as draft, zipfile.ZipFile(draft, 'w') as z:
         for name, data in {**small, **images}.items():
             info = zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0))

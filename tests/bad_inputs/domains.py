@@ -49,6 +49,18 @@ for layout, name in [
         repr(name), "expected such as", "move what does not belong there")
 
 
+# specifications of rendered worlds
+
+for text, *words in [
+    ("world:0x16", "people 0 cannot be", "from 2"),
+    ("world:20x4x3,seen_by=4", "seen_by 4 cannot be", "more cameras than there are"),
+    ("world:20", "no specification of a world", "world:PEOPLExIMAGESxCAMERAS"),
+    ("world:20x4,sed=1", "'sed=1' is no setting", "did you mean 'seed'"),
+    ("world:20x4,seed=1,seed=2", "sets something twice", "keep one"),
+    ("world:20x4,rain=nan", "rain is nan", "between 0 (off) and 1")]:
+    bad("world", text, call(load_domain, text), text, *words)
+
+
 # domain.csv
 
 def line(text: str, files: tuple[str, ...] = ()) -> Callable:
