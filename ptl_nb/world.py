@@ -393,10 +393,14 @@ def _start_process(world: World, place: Path) -> None:
         with file_lock(place.with_name("anny")): body_model()
 
 
+_RENDERER = "PTL_WORLD_RENDERER"  # in the environment of the processes that render: who started them
+
+
 def _render_blocks(world: World, folder: Path, blocks: list[int], processes: int, bar: tqdm) -> None:
     "Render some blocks into a folder; RuntimeError where a process ends."
     spawn = multiprocessing.get_context("spawn")
     pool = ProcessPoolExecutor(processes, spawn, _start_process, (world, folder))
+    os.environ[_RENDERER] = str(os.getpid())           # the processes inherit it
     try:
         for done in as_completed([pool.submit(_write_block, world, folder, block) for block in blocks]):
             bar.update(done.result())
@@ -404,7 +408,9 @@ def _render_blocks(world: World, folder: Path, blocks: list[int], processes: int
         raise RuntimeError(f"a process that renders {world.name} ended (out of memory, or killed; in a script, only code "
                            "under if __name__ == '__main__' may start it). What is finished is kept: run the same "
                            "again") from error
-    finally: pool.shutdown(cancel_futures=True)
+    finally:
+        os.environ.pop(_RENDERER, None)
+        pool.shutdown(cancel_futures=True)
 
 # %% ../nbs/lib/world.ipynb #5f9d97bc
 _BYTES = 12_000  # an image, its part map and its rows take on a disk with blocks of 4 kB
@@ -455,10 +461,10 @@ def load_world(
 ) -> Domain:  # all images in train
     """A world as a domain, rendered on first use and kept in the cache; ImportError without the extra `render`,
     FullDisk without room."""
-    # one that is started anew imports its parent's script first, and would wait for its parent's lock
-    if multiprocessing.current_process().name != "MainProcess" and not world.folder.exists():
-        raise RuntimeError(f"{world.name} is not rendered yet, and a process of a pool cannot do it: load it before "
-                           "processes are started, and in a script under if __name__ == '__main__'")
+    # a process that renders imports the script that started it first, and would wait for its parent's lock
+    if os.environ.get(_RENDERER, str(os.getpid())) != str(os.getpid()) and not world.folder.exists():
+        raise RuntimeError(f"{world.name} is not rendered yet, and a process that renders it cannot load it: in a "
+                           "script, load it under if __name__ == '__main__'")
     if processes is not None: _check_number("processes", processes, 1, 1024)
     make_once(world.folder, lambda: _render(world, processes or os.cpu_count() or 1))
     return read_csv(world.folder / "domain.csv")
