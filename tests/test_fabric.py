@@ -30,8 +30,8 @@ SCORES = """
 import sys
 import numpy as np
 from ptl_nb import evaluator
-from ptl_nb.parallel import start
-ranks = start(int(sys.argv[1]))
+from ptl_nb.parallel import start_processes
+ranks = start_processes(int(sys.argv[1]))
 evaluator.BLOCK_BYTES = 4 * 90 * 20             # blocks of twenty queries; not equally many for each process
 rng = np.random.default_rng(0)
 query, gallery = (rng.integers(-3, 4, (n, 8)).astype(np.float32) for n in (50, 90))      # many ties
