@@ -103,12 +103,12 @@ from ptl_nb.labels import read_attributes, read_parts
 from ptl_nb.model import PTLNet
 from ptl_nb.recipe import RECIPES
 from ptl_nb.runs import load_reid
-from ptl_nb.standins import truth
+from ptl_nb.standins import truth_store
 asked = []
 sys.addaudithook(lambda event, arguments: asked.append(arguments[0]) if event == "pickle.find_class" else None)
 domain, folder = load_domain("corridor"), Path({str(tmp_path)!r})
 paths = domain.train.path[:4]
-read_parts(truth("corridor"), paths), read_attributes(truth("corridor"), paths)
+read_parts(truth_store("corridor"), paths), read_attributes(truth_store("corridor"), paths)
 save_weights(PTLNet(3, backbone_name="mini"), folder / "model.safetensors")
 x = np.stack([decode(f, (48, 24)) for f in domain.files(domain.query[:8])])
 g = extract(load_reid(folder, RECIPES["smoke"]), x)
