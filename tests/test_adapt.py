@@ -314,7 +314,7 @@ def test_labelled_rows_and_labels_of_another_model(adapt, tmp_path, people):
     true = read_parts(truth_store("campus"), paths)
     rows = []
     own = tmp_path / "own"
-    for i, (path, image, parts) in enumerate(zip(paths, images, true)):
+    for i, (image, parts) in enumerate(zip(images, true)):
         put(own, f"t {i:02d}.jpg", image)
         put(tmp_path / "maps", f"t {i:02d}.png", Image.fromarray(parts))
         rows.append((f"t {i:02d}.jpg", -1, ["east", "west"][i % 2], "train", i // 2))

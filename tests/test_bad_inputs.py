@@ -4,7 +4,7 @@ from pathlib import Path
 
 import bad_inputs
 import pytest
-from bad_inputs.catalogue import Case, refusal
+from bad_inputs.catalogue import refusal
 
 CASES = [case for area in bad_inputs.AREAS for case in bad_inputs.cases_of(area)]
 
@@ -12,7 +12,7 @@ COMPILED = "clustering", "evaluate"      # areas whose functions are compiled on
 
 
 def parameter(case):
-    marks = [pytest.mark.xdist_group("compiled")] if case.area in COMPILED else []
+    marks = [pytest.mark.xdist_group("compiled"), pytest.mark.slow] if case.area in COMPILED else []
     return pytest.param(case, id=case.id.encode("ascii", "backslashreplace").decode(), marks=marks)
 
 

@@ -22,8 +22,8 @@ def test_fused_is_the_tensors(shape):
     "Every size, also smaller than the blur's reach, and each image with all five operations."
     x = np.random.default_rng(0).integers(0, 256, (24, *shape, 3), np.uint8)
     x[0], x[1] = 0, 255
-    for augment in (Augment(), Augment(unchanged=0, probability=1), Augment(flip=1, unchanged=0, strength=0.9)):
-        draws = augment.draw(len(x), torch.Generator().manual_seed(3))
+    for chances in (Augment(), Augment(unchanged=0, probability=1), Augment(flip=1, unchanged=0, strength=0.9)):
+        draws = chances.draw(len(x), torch.Generator().manual_seed(3))
         ours = augmented_pixels(x, np.arange(len(x)), draws)
         theirs = reference(x, draws)
         assert ours.shape == theirs.shape and ours.is_contiguous(memory_format=torch.channels_last)

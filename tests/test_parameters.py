@@ -14,7 +14,6 @@ import tokenize
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 import torchvision
@@ -191,6 +190,7 @@ def weights_of(seed: int, file: Path) -> Path:
     return file
 
 
+@pytest.mark.slow
 def test_weights_are_told_and_kept_by_their_content(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     plaza, campus = load_domain("plaza"), load_domain("campus")

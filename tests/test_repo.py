@@ -6,7 +6,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from conftest import ENV, ROOT, outputs, papermill, smoke_run, tables
+from conftest import ROOT, outputs, papermill, smoke_run, tables
 
 from ptl_nb.standins import export_layout
 

@@ -177,8 +177,7 @@ def test_times_of_a_csv_reach_the_index(tmp_path, monkeypatch, table):
     monkeypatch.setenv("HOME", str(tmp_path))
     place, table = ("~", "domain.csv") if table == "~" else (tmp_path, table)
     campus = load_domain("campus")
-    for file in campus.files(campus.gallery[:3]): shutil.copy(file, tmp_path)
-    names = sorted(p.name for p in tmp_path.iterdir())
+    names = sorted(Path(shutil.copy(file, tmp_path)).name for file in campus.files(campus.gallery[:3]))
     named = enumerate(zip(names, ("2024-05-01T08:00", "", "2024-05-01T09:00")))
     (tmp_path / table).write_text("path,pid,camid,split,time\n"
                                   + "".join(f"{n},-1,{i + 1},train,{t}\n" for i, (n, t) in named))

@@ -53,6 +53,7 @@ def test_pages_and_links(site, pages):
     assert "05_losses.html" in imported, "from ptl_nb.losses import ..."
 
 
+@pytest.mark.slow
 def test_nothing_is_fetched(site, pages):
     for name, soup in pages.items():
         loads = Addresses((site / name).read_text(encoding="utf-8")).loads
@@ -78,6 +79,7 @@ def test_equations(site, pages):
     assert (site / "mathjax" / "MathJax.js").is_file() and list((site / "mathjax").rglob("*.woff"))
 
 
+@pytest.mark.slow
 def test_order(pages):
     names = ["index.html", *(f"{n}.html" for n in CHOSEN)]
     for before, name, after in zip([None, *names], names, [*names[1:], None]):
@@ -88,6 +90,7 @@ def test_order(pages):
     assert [a["href"] for a in pages["table2.html"].select("[aria-current]")] == ["table2.html"]
 
 
+@pytest.mark.slow
 def test_names(pages):
     losses = pages["05_losses.html"]
     assert "def attribute_loss" in losses.find(id="ptl_nb.losses.attribute_loss").find_parent("div").get_text()
@@ -96,6 +99,7 @@ def test_names(pages):
     for module in (ROOT / "ptl_nb").glob("[a-z]*.py"): assert f"ptl_nb.{module.stem}" in defined
 
 
+@pytest.mark.slow
 def test_every_notebook_is_in_the_side_bar():
     notebooks = all_notebooks(ROOT)
     groups = navigation(notebooks)

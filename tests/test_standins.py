@@ -188,6 +188,7 @@ def test_tilde_in_the_variable_is_the_home_folder(tmp_path, monkeypatch):
     assert standins.unpack('corridor').is_relative_to(tmp_path / 'here') and not (tmp_path / '~').exists()
 
 
+@pytest.mark.slow
 def test_a_damaged_array_of_the_cache_is_named(four, tmp_path):
     pixels(FOUR, 'query', (8, 4), tmp_path)
     file, = tmp_path.glob('*.npy')

@@ -23,6 +23,8 @@ from ptl_nb.label_runs import true_labels
 from ptl_nb.labels import read_attributes, read_parts
 from ptl_nb.world import Variation, World, load_world, parse_world, person, shots_of
 
+pytestmark = pytest.mark.xdist_group("world")      # one world for all of them
+
 TINY = "world:4x2x3,bodies=frozen"
 TWO_BLOCKS = "world:12x2x3,bodies=frozen"
 
@@ -65,6 +67,7 @@ def test_a_person_is_the_same_in_a_larger_world():
     assert person(small, 3) != person(World(people=500, seed=1), 3)
 
 
+@pytest.mark.slow
 def test_nobody_is_in_a_stand_in():
     def body(p): return tuple(p["phenotype"].values())
     standins = {body(s["person"]) for name in renderer.DOMAINS for s in renderer.plan(name)}
@@ -119,6 +122,7 @@ def test_turning_one_off_changes_nothing_else():
 
 # rendering
 
+@pytest.mark.slow
 def test_the_domain_is_whole(twelve):
     assert twelve.standin and twelve.stands_for is None and "rendered" in twelve.title and "rendered" in repr(twelve)
     assert len(twelve.train) == 24 and sorted(set(twelve.train.pid)) == list(range(1, 13))
@@ -128,6 +132,7 @@ def test_the_domain_is_whole(twelve):
     assert table1(twelve).loc[twelve.title, "images"].tolist() == [24, 0, 0]
 
 
+@pytest.mark.slow
 def test_truth_comes_with_it(twelve):
     paths = twelve.train.path
     store = true_labels(twelve, paths[0])
@@ -141,12 +146,14 @@ def test_truth_comes_with_it(twelve):
     assert views.path.tolist() == paths.tolist() and views.yaw.between(0, 359).all() and (views.person > 0).any()
 
 
+@pytest.mark.slow
 def test_read_back_without_rendering(twelve, monkeypatch):
     monkeypatch.setattr(world, "render_block", None)
     monkeypatch.setattr(importlib.util, "find_spec", None)
     assert load_domain(TWO_BLOCKS).train.equals(twelve.train)
 
 
+@pytest.mark.slow
 def test_a_part_has_the_same_bytes(twelve):
     part = digest(load_world(parse_world("world:9x2x3,bodies=frozen"), processes=1).root)
     whole = digest(twelve.root)
@@ -181,6 +188,7 @@ def test_killed_and_resumed_gives_the_same_bytes(twelve, tmp_path):
     assert digest(Path(said.splitlines()[-1])) == digest(twelve.root)
 
 
+@pytest.mark.slow
 def test_finished_blocks_are_kept(twelve, tmp_path, monkeypatch):
     monkeypatch.setenv("PTL_CACHE", str(tmp_path))
     given = parse_world(TWO_BLOCKS)
@@ -256,6 +264,7 @@ def test_a_cache_without_room_is_told_the_size(tmp_path, monkeypatch):
     assert not list((tmp_path / "worlds").glob("*.unfinished"))
 
 
+@pytest.mark.slow
 def test_an_unguarded_script_is_told_what_to_do(tmp_path):
     script = tmp_path / "run.py"
     script.write_text(f"from ptl_nb.domains import load_domain\nload_domain({TINY!r})\n")

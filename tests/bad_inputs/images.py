@@ -7,7 +7,7 @@ from collections.abc import Callable
 from ptl_nb.data import decode, pixels
 from ptl_nb.domains import load_domain
 
-from bad_inputs.catalogue import Case, add, put_content
+from bad_inputs.catalogue import Case, add
 from bad_inputs.made import chunk, encoded, png
 from test_domains import csv
 
