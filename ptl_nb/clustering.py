@@ -48,8 +48,8 @@ def source_distance(
 def _nearest(a: torch.Tensor, y: torch.Tensor) -> np.ndarray:
     "(B,) row of y nearest to each row of a."
     parts = [torch.addmm(square_norms(b), a, b.T, alpha=-2).min(1) for b in y.split(8 * BLOCK)]
-    values, rows = torch.stack([p.values for p in parts]), torch.stack([p.indices + 8 * BLOCK * i
-                                                                        for i, p in enumerate(parts)])
+    values = torch.stack([p.values for p in parts])
+    rows = torch.stack([p.indices + 8 * BLOCK * i for i, p in enumerate(parts)])
     return rows.gather(0, values.argmin(0, keepdim=True))[0].cpu().numpy().astype(np.int32)
 
 # %% ../nbs/lib/clustering.ipynb #8502486e
@@ -99,8 +99,9 @@ def _graph(images: int, i: np.ndarray, j: np.ndarray, distance: np.ndarray, itse
     "Pairs i < j both ways and each image's distance to itself, rows sorted by distance."
     from sklearn.neighbors import sort_graph_by_row_values
     every = np.arange(images, dtype=i.dtype)
-    row, column, value = np.concatenate(
-        [i, j, every]), np.concatenate([j, i, every]), np.concatenate([distance, distance, itself])
+    row = np.concatenate([i, j, every])
+    column = np.concatenate([j, i, every])
+    value = np.concatenate([distance, distance, itself])
     return sort_graph_by_row_values(coo_array((value, (row, column)), shape=(images, images)).tocsr(), copy=False,
                                     warn_when_not_sorted=False)
 

@@ -304,8 +304,9 @@ def _saturation(x, f):
         for k in range(x.shape[1] // 3):
             r, g, b = x[y, 3 * k], x[y, 3 * k + 1], x[y, 3 * k + 2]
             grey = red * r + green * g + blue * b
-            x[y, 3 * k], x[y, 3 * k + 1], x[y, 3 * k
-                                            + 2] = _clamp(f * r + grey), _clamp(f * g + grey), _clamp(f * b + grey)
+            x[y, 3 * k] = _clamp(f * r + grey)
+            x[y, 3 * k + 1] = _clamp(f * g + grey)
+            x[y, 3 * k + 2] = _clamp(f * b + grey)
 
 # %% ../nbs/method/02_data.ipynb #c68f1042
 def _polynomial(function, low: float, high: float, degree: int) -> tuple[np.float32, ...]:

@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 
 from .domain import (
-    DATASETS, SPLITS, STANDIN_MARKER, TREE, Domain, check_links, check_tables, image_table, is_image, list_images,
+    SPLITS, STANDIN_MARKER, TREE, Domain, check_links, check_tables, image_table, is_image, list_images,
     read_marker, walk_images)
 from .matfile import cell_texts, read_mat, whole_numbers
 

@@ -368,7 +368,7 @@ def export_densepose(
             maps = read_parts(truth_store(name), paths[mine]) if mine.any() else []
             people = [{"id": i + 1, "image_id": image, "category_id": 1, "iscrowd": 0, "bbox": box,
                        "dp_masks": encode_parts(m)} for i, ((image, box), m) in enumerate(zip(boxes, maps))]
-            (new / DP_FILE.format(split)).write_text(json.dumps({"images": [image for image, _ in pictures],
-                                                                 "annotations": people}), encoding="utf-8")
+            content = {"images": [image for image, _ in pictures], "annotations": people}
+            (new / DP_FILE.format(split)).write_text(json.dumps(content), encoding="utf-8")
         shutil.copyfile(domain.root / STANDIN_MARKER, new / STANDIN_MARKER)
     return Path(folder)

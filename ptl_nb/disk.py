@@ -95,10 +95,9 @@ def explain_errors(place: Path, left: str = "") -> Iterator[None]:
         if isinstance(error, OSError) and error.errno != errno.ENOENT and _inside(place, error):
             raise _refused(error.errno, f"cannot write {place}: {error.strerror} ({error.filename}). "
                            f"Change its rights or its name, or give another folder{more}") from error
-        if not isinstance(error, OSError) and any(sign in str(error)
-                                                  for sign in (f"os error {errno.EACCES})", f"os error {errno.EPERM})",
-                                                               # libraries in other languages
-                                                               os.strerror(errno.EACCES))):
+        # libraries in other languages say it in words
+        denied = (f"os error {errno.EACCES})", f"os error {errno.EPERM})", os.strerror(errno.EACCES))
+        if not isinstance(error, OSError) and any(sign in str(error) for sign in denied):
             raise _refused(errno.EACCES, f"cannot write {place}: {str(error)[:200]}. "
                            f"Change its rights, or give another folder{more}") from error
         raise

@@ -45,11 +45,10 @@ def model_hash(
     pooling = "" if getattr(net.reid, "pooling", "max") == "max" else f" {net.reid.pooling}"
     digest = hashlib.sha256(f"{tuple(size)} {MEAN} {STD}{pooling}".encode())
     for name, value in sorted(net.state_dict().items()):
-        if name.startswith(("backbone.",
-                            "reid.")) and not name.startswith(
-            "reid.classifier.") and not name.endswith("num_batches_tracked"):
-            digest.update(f"{name} "
-                          f"{tuple(value.shape)} ".encode() + value.detach().cpu().contiguous().numpy().tobytes())
+        used = name.startswith(("backbone.", "reid.")) and not name.startswith("reid.classifier.")
+        if not used or name.endswith("num_batches_tracked"): continue
+        content = value.detach().cpu().contiguous().numpy().tobytes()
+        digest.update(f"{name} {tuple(value.shape)} ".encode() + content)
     return digest.hexdigest()[:16]
 
 # %% ../nbs/lib/gallery.ipynb #d1ead72d
@@ -198,10 +197,9 @@ def _save(folder: Path, blocks: Iterable[np.ndarray], rows: pd.DataFrame, model:
     folder = Path(folder)
     digest = _digest(model, rows)
     with file_lock(folder / INDEX_FILE), explain_errors(folder):
-        if (file := getattr(changed, "filename",
-                            None)) and Path(
-            file).parent.resolve() == folder.resolve() and json.loads(
-            (folder / INDEX_FILE).read_text(encoding="utf-8"))["features"] != Path(file).name:
+        read = getattr(changed, "filename", None)        # of the features, where they come from a saved index
+        ours = read and Path(read).parent.resolve() == folder.resolve()
+        if ours and json.loads((folder / INDEX_FILE).read_text(encoding="utf-8"))["features"] != Path(read).name:
             raise ValueError(f"the index in {folder} was changed by somebody else since it was read; "
                              "load it again, and repeat the change")
         new = folder / f"features-{uuid.uuid4().hex}.npy"         # its name is known when all of it has been seen

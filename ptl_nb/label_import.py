@@ -76,8 +76,8 @@ def mapping_table(
                          "or a dictionary, their class -> ours.")
     table = np.full(256, _NONE, np.uint8)
     for theirs, ours in mapping.items():
-        if not all(isinstance(c, (int, np.integer))
-                   for c in (theirs, ours)) or theirs not in range(256) or ours not in range(len(PARTS)):
+        whole = all(isinstance(c, (int, np.integer)) for c in (theirs, ours))
+        if not whole or theirs not in range(256) or ours not in range(len(PARTS)):
             raise ValueError(f"mapping {theirs!r} -> {ours!r}: expected a class 0..255 and one of ours, "
                              f"0..{len(PARTS) - 1} ({', '.join(PARTS)}).")
         table[theirs] = ours
@@ -102,7 +102,7 @@ def _wanted(
     splits: Sequence[str], # of train, query, gallery
 ) -> list[str]: # image paths
     "The images that are to have labels."
-    if not splits or (unknown := [s for s in splits if s not in SPLITS]):
+    if not splits or any(s not in SPLITS for s in splits):
         raise ValueError(f"splits are {list(splits)}: name some of {', '.join(SPLITS)}.")
     domain.need(*splits)
     return [p for s in splits for p in getattr(domain, s).path]

@@ -11,7 +11,7 @@ __all__ = ['CHUNK', 'LabelSources', 'label_sources', 'ParserRun', 'load_parser',
 import hashlib
 import json
 import shutil
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
 
@@ -113,8 +113,8 @@ class AttributeRun(Run):
         parses = bool(self.recipe.attribute_weight_parts)
         return {"kind": "attribute model", "code": code_hash("labellers"),
                 "recipe": _label_recipe_key(self.recipe, "attribute", device),
-                "learned": self.sources.attributes.data_hash(), "parsed": self.sources.parts.data_hash() if parses
-                else None}
+                "learned": self.sources.attributes.data_hash(),
+                "parsed": self.sources.parts.data_hash() if parses else None}
 
     def fill(self, store: Store, folder: Path) -> dict:
         described, recipe = self.sources.attributes, self.recipe

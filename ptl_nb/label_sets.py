@@ -223,7 +223,8 @@ def crops(
     boxes = None if labels.boxes is None else crop_boxes(labels)
 
     def persons(item) -> list[np.ndarray]:
-        (path, rows), file = item, labels.root / item[0]
+        path, rows = item
+        file = labels.root / path
         if boxes is None: return [decode(file, size)] * len(rows)
         return _cut_persons(file, tuple(map(int, labels.sizes[rows[0]])), boxes[rows], size)
 

@@ -453,9 +453,8 @@ def read_provenance(
     try: entries = json.loads(file.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{file} is not JSON ({error}): delete it, predict the labels again.") from error
-    if not isinstance(entries,
-                      dict) or not set(entries) <= set(LABEL_KINDS) or not all(isinstance(e, dict)
-                                                                               for e in entries.values()):
+    known = isinstance(entries, dict) and set(entries) <= set(LABEL_KINDS)
+    if not known or not all(isinstance(e, dict) for e in entries.values()):
         raise ValueError(f"{file}: expected an object with the keys {', '.join(LABEL_KINDS)}. Delete "
                          "it, predict the labels again.")
     return entries

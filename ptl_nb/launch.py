@@ -398,8 +398,8 @@ def _kinds(events: list) -> Iterator[str]:
         engine = next((p for p in _parents(event) if p.name.startswith("autograd::engine")), None)
         text = " ".join(chain).lower()
         mark = next((name for name in chain if name in marks), None)
-        yield mark or (engine and made_in.get(engine.sequence_nr)) or next((kind for kind, sign in _SIGNS
-                                                                            if sign in text), "other")
+        named = next((kind for kind, sign in _SIGNS if sign in text), "other")
+        yield mark or (engine and made_in.get(engine.sequence_nr)) or named
 
 
 def iteration_shares(recipe: Recipe, source: Domain, target: Domain, sizes: tuple[int, ...],
@@ -481,8 +481,8 @@ def _missing_runs(x: Experiment, counted: set) -> list[tuple[str, int, int, floa
                      if name in lacking]
     for name in (*_trainings(x.methods), *(m.name for m in x.methods if _adapts(m))):
         m, = parse_methods([name])
-        sees = x.source.name, x.target.name if m.uses_target else "", id(
-            x.labels) if labelled_domains([m], x.source, x.target) else 0
+        labelled = labelled_domains([m], x.source, x.target)
+        sees = x.source.name, x.target.name if m.uses_target else "", id(x.labels) if labelled else 0
         runs = new(*((name, seed, *sees) for seed in x.seeds if not _run_folder(x, m, seed, stores)[1]))
         if not runs: continue
         if _adapts(m):

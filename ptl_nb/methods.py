@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from .evaluator import reestimate_bn
-from .ptl import PTL, TASKS, TASK_OF_LABEL, WHERE
+from .ptl import PTL, TASKS
 from .ssg import SSG
 from .trainer import Method, Setting
 

@@ -143,8 +143,9 @@ def check_shares(recipe: Recipe, method: Method, processes: int) -> None:
 
 def train(given: argparse.Namespace) -> None:
     "One cell of a table: labels, if it needs any, the training, its scores."
-    device, (
-        method,), (seed,) = choose_device(given.device), parse_methods([given.method]), parse_seeds(given.seed, "seed")
+    device = choose_device(given.device)
+    method, = parse_methods([given.method])
+    seed, = parse_seeds(given.seed, "seed")
     if isinstance(method, SSG):
         raise ValueError(f"{method.name} ends with SSG, which runs in one process; train {method.start.name} here, "
                          "and let the notebook of the table adapt it")

@@ -194,9 +194,8 @@ def _number_cameras(
         )
     own = names.str.fullmatch(r"\d{1,9}").all() and len({int(n) for n in different} - {0}) == len(different)
     numbers = {n: int(n) if own else i for i, n in enumerate(different, start=1)}
-    return names.map(numbers).to_numpy(np.int64), {number: name
-                                                   for name, number in sorted(numbers.items(),
-                                                                              key=lambda pair: pair[1])}
+    by_number = sorted(numbers.items(), key=lambda pair: pair[1])
+    return names.map(numbers).to_numpy(np.int64), {number: name for name, number in by_number}
 
 # %% ../nbs/lib/own_images.ipynb #5d1c9a03
 _UNKNOWN = ("", "na", "n/a", "nan", "nat", "none", "null")  # what tables write where they know nothing

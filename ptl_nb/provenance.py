@@ -52,9 +52,9 @@ def git_revision() -> str:
     own = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
     def git(*a): return subprocess.run(("git", "-C", str(root), *a), capture_output=True, text=True, env=own)
     try:
-        top, head, dirty = git("rev-parse", "--show-toplevel"), git("rev-parse",
-                                                                    "HEAD"), git(
-            "status", "--porcelain", "--", "ptl_nb")
+        top = git("rev-parse", "--show-toplevel")
+        head = git("rev-parse", "HEAD")
+        dirty = git("status", "--porcelain", "--", "ptl_nb")
     except OSError: return unknown
     if head.returncode or dirty.returncode or Path(top.stdout.removesuffix("\n")).resolve() != root: return unknown
     return head.stdout.strip() + ("+changes" if dirty.stdout.strip() else "")

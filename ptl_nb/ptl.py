@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .data import Images, cycle, identity_epoch, random_epoch
+from .data import cycle, identity_epoch, random_epoch
 from .losses import attribute_loss, batch_hard_triplet, id_loss, parsing_loss
 from .parallel import all_gather_outputs, shard
 from .recipe import Recipe

@@ -4,8 +4,7 @@
 
 # %% auto #0
 __all__ = ['COLOURS', 'THINGS', 'PRINTS', 'DOMAINS', 'body_model', 'sample_person', 'freeze_bodies', 'frozen_bodies',
-           'make_camera', 'render_batch', 'rng_of', 'cameras_of', 'tried_on', 'plan', 'attributes_of', 'shots_csv',
-           'render_domain']
+           'make_camera', 'render_batch', 'rng_of', 'cameras_of', 'tried_on', 'plan', 'attributes_of', 'render_domain']
 
 # %% ../nbs/lib/renderer.ipynb #2490fe84
 import io
@@ -327,8 +326,8 @@ def _sample_pose(rng, p: dict, d: dict) -> np.ndarray:
     if p['lower'] in ('skirt', 'longskirt', 'dress'): swing, lift = min(swing, .36), min(lift, .3)
     _pose_legs(pose, phase, swing, lift)
     _pose_arms(pose, rng, phase, swing, p, wild)
-    stoop = (rng.normal(.03, .04) + (.16 if p['age'] == 'old' else 0) + (rng.uniform(0, .7) if rng.random() < wild / 2
-                                                                         else 0))
+    stoop = rng.normal(.03, .04) + (.16 if p['age'] == 'old' else 0)
+    stoop += rng.uniform(0, .7) if rng.random() < wild / 2 else 0
     for b in ('spine04', 'spine02'):
         pose[b] = _turn('x', stoop / 2) @ _turn('z', rng.normal(0, .06) + .12 * swing * math.sin(phase))
     pose['neck02'] = _turn('x', rng.normal(0, .12)) @ _turn('z', rng.normal(0, .3))
@@ -585,8 +584,8 @@ def _skirt_mesh(p, posed, motion, heads, n: int = 28):
         fold = 1 + .00375 * i * np.sin(t * 7 + 6 * p['phase'])
         x, y = (lo + hi)[:, None] / 2 + r[:, None] * round_(np.stack([np.cos(t), np.sin(t)])) * fold
         rings.append(np.stack([x, y, np.full(n, z)], 1))
-    return np.concatenate(rings), _tube_faces(9, n), np.repeat(np.interp(-levels, -np.array(heights),
-                                                                         [-.12, .05, 1, 1.9]), n)
+    height = np.interp(-levels, -np.array(heights), [-.12, .05, 1, 1.9])
+    return np.concatenate(rings), _tube_faces(9, n), np.repeat(height, n)
 
 # %% ../nbs/lib/renderer.ipynb #d9f11521
 _CANON = slice(0, 3)  # columns of the attributes
@@ -1265,7 +1264,6 @@ def _reid_plan(d: dict, name, train: int = 150, test: int = 100, only_gallery: i
     for who, pid in enumerate(int(x) for x in rng.permutation(np.arange(1, n + 50))[:n]):
         queried = set()
         images = (int(rng.integers(8, 10)), 4) if who < train + test else (5, 2)
-        most = None
         for k, cam in enumerate(_seen_by(rng, d['cameras'], *images)):
             query = train <= who < train + test and cam not in queried
             folder = 'bounding_box_train' if who < train else 'query' if query else 'bounding_box_test'
@@ -1364,7 +1362,7 @@ def attributes_of(name: str, shot: dict) -> dict:
     return {k: v and not shot.get('empty', False) for k, v in a.items()}
 
 # %% ../nbs/lib/renderer.ipynb #decca628
-def shots_csv(shots: list, parts: np.ndarray, angles: np.ndarray) -> bytes:
+def _shots_csv(shots: list, parts: np.ndarray, angles: np.ndarray) -> bytes:
     "How each image was taken: camera, yaw (0: facing the camera) and pitch in degrees, share of person pixels."
     yaw, pitch = np.rad2deg(angles).T
     rows = [f'{s["path"]},{s["cam"]},{y % 360:.0f},{q:.0f},{(m > 0).mean():.3f}'
@@ -1392,7 +1390,7 @@ def render_domain(
     images, parts, angles = _render_shots(name, shots, progress=progress)
     marker = dict(name=name, stands_for=STANDINS[name], version=_VERSION, seed=DOMAINS[name]['seed'], images=len(shots),
                   rendered=True, note=_NOTE)
-    others = {'truth/shots.csv': shots_csv(shots, parts, angles)}
+    others = {'truth/shots.csv': _shots_csv(shots, parts, angles)}
     if name == 'corridor': others['cuhk03_new_protocol_config_detected.mat'] = _cuhk03_split(shots)
     files = {s['path']: _jpeg(x) for s, x in zip(shots, images)}
     return write_archive(Path(folder) / f'{name}.zip', marker, files, parts, [attributes_of(name, s) for s in shots],
