@@ -70,9 +70,8 @@ def test_every_kind_of_image_is_taken(tmp_path, people):
     said = remarks(report)["images"]
     assert (said["transparent: put on black"] == 2
             and said["turned upright"] == said["16 bits made 8"] == said["narrower than 16 pixels"] == 1)
-    assert {p: (h, w) for p, h, w in zip(report.path, report.height,
-                                         report.width)}[
-        "turned.jpg"] == upright_size(domain.root / "turned.jpg") == images[0].size[::-1]
+    sizes = {p: (h, w) for p, h, w in zip(report.path, report.height, report.width)}
+    assert sizes["turned.jpg"] == upright_size(domain.root / "turned.jpg") == images[0].size[::-1]
 
 
 def test_pixels_are_the_right_ones(tmp_path, people):

@@ -351,14 +351,15 @@ def real_rap(folder, version, columns, count=4):
     # a viewpoint, boxes: not two-way
     data = np.zeros((count, columns)); data[:, 100 if version == 2 else 60] = 4; data[0, 1] = 2
     rows = np.arange(1, count + 1)[None]
-    struct = {"name": column(files), "data": data, "attribute": column(names), "selected_attribute": np.array([[1, 3]]),
-              "person_identity": np.zeros((count, 1)),
-              "partition_attribute": label_sets.mat_cells([{"train_index": rows[:, :2], "val_index": rows[:, 2:3],
-                                                            "test_index": rows[:, 3:]}] * 5,
-                                                          (1, 5))} if version == 2 else \
-             {"partion": column([{"train": rows[:, :3], "test": rows[:, 3:]}] * 5), "label": data,
-              "attribute_chinese": column(names), "attribute_eng": column(names),
-              "position": np.zeros((count, 16)), "imagesname": column(files), "attribute_exp": column(names[:51])}
+    if version == 2:
+        partition = {"train_index": rows[:, :2], "val_index": rows[:, 2:3], "test_index": rows[:, 3:]}
+        struct = {"name": column(files), "data": data, "attribute": column(names),
+                  "selected_attribute": np.array([[1, 3]]), "person_identity": np.zeros((count, 1)),
+                  "partition_attribute": label_sets.mat_cells([partition] * 5, (1, 5))}
+    else:
+        struct = {"partion": column([{"train": rows[:, :3], "test": rows[:, 3:]}] * 5), "label": data,
+                  "attribute_chinese": column(names), "attribute_eng": column(names),
+                  "position": np.zeros((count, 16)), "imagesname": column(files), "attribute_exp": column(names[:51])}
     savemat(folder / RAP, {"RAP_annotation": struct})
     return folder
 

@@ -141,9 +141,8 @@ def test_building_in_a_folder_or_in_memory_is_the_same_to_the_bit(tmp_path, monk
     assert isinstance(mapped.features, np.memmap) and len(mapped) == len(corridor.gallery) > 256
     assert (np.array_equal(mapped.features, whole.features) and mapped.rows.equals(whole.rows)
             and mapped.root == corridor.root)
-    assert Path(
-        load_index(save_index(whole, tmp_path / "again")).features.filename).name == Path(
-        mapped.features.filename).name, "another content hash"
+    saved = load_index(save_index(whole, tmp_path / "again"))
+    assert Path(saved.features.filename).name == Path(mapped.features.filename).name, "another content hash"
 
 
 def test_features_that_are_too_few_leave_no_index(tmp_path, monkeypatch):
@@ -261,9 +260,9 @@ def test_features_of_any_memory_layout():
         index.features[::-1].copy()[::-1],
     ]
     for x in same:
-        assert replace(index, features=x).content == index.content and search(
-            replace(index, features=x), index.take([0])
-        ).equals(search(index, index.take([0])))
+        other = replace(index, features=x)
+        assert other.content == index.content
+        assert search(other, index.take([0])).equals(search(index, index.take([0])))
     odd = (index.features.astype(">f4"), ">f4"), (index.features.tolist(), "a list")
     nothing = np.full_like(index.features, np.nan)
     for x, says in (*odd, (nothing, "not finite")):
@@ -272,9 +271,8 @@ def test_features_of_any_memory_layout():
 
 
 def test_features_of_two_lengths_never_replace_an_index(tmp_path):
-    index, other = gallery(30, 4, np.random.default_rng(0)), replace(
-        gallery(3, 2, np.random.default_rng(0)), root=Path("other")
-    )
+    index = gallery(30, 4, np.random.default_rng(0))
+    other = replace(gallery(3, 2, np.random.default_rng(0)), root=Path("other"))
     save_index(index, tmp_path)
     with pytest.raises(ValueError, match="2 and of 4 dimensions"): add_images(load_index(tmp_path), other, tmp_path)
     assert np.array_equal(load_index(tmp_path).features, index.features)

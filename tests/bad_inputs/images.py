@@ -7,7 +7,7 @@ from collections.abc import Callable
 from ptl_nb.data import decode, pixels
 from ptl_nb.domains import load_domain
 
-from bad_inputs.catalogue import Case, add
+from bad_inputs.catalogue import Case, add, put_content
 from bad_inputs.made import chunk, encoded, png
 from test_domains import csv
 
@@ -18,10 +18,7 @@ bad = functools.partial(add, CASES)
 def image_file(content: bytes | Callable, name: str = "a.jpg") -> Callable:
     "Decoding a file with this content."
     def make(folder):
-        if callable(content):
-            content(folder / name)
-        else:
-            (folder / name).write_bytes(content)
+        put_content(folder / name, content)
         return lambda: decode(folder / name, (8, 4))
     return make
 
