@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['POOLINGS', 'resnet', 'read_safetensors', 'load_weights', 'Block', 'mini', 'backbone', 'TimmFeatures', 'at_least_fp32',
-           'ReIDHead', 'ParsingHead', 'AttributeHeads', 'PTLNet']
+           'pool_map', 'ReIDHead', 'ParsingHead', 'AttributeHeads', 'PTLNet']
 
 # %% ../nbs/method/04_model.ipynb #9e2b0b26
 import warnings
@@ -228,7 +228,14 @@ def _normal(module: nn.Module, std: float = 0.001) -> nn.Module:
     return module
 
 
-POOLINGS = ("max", "average")      # of the ReID head
+POOLINGS = ("max", "average", "gem")      # of the ReID head
+
+
+def pool_map(e: Tensor, pooling: str) -> Tensor:     # (B, C, H, W) -> (B, C)
+    "A feature map pooled over its places; `gem` is the generalised mean of Radenović et al. (2019) with p = 3."
+    if pooling == "max": return e.amax((2, 3))
+    if pooling == "average": return e.mean((2, 3))
+    return at_least_fp32(e).clamp(min=1e-6).pow(3).mean((2, 3)).pow(1 / 3)
 
 
 class ReIDHead(nn.Module):
@@ -237,7 +244,7 @@ class ReIDHead(nn.Module):
         self,
         channels: int,
         identities: int,
-        pooling: str = "max",     # of E over its places; "average": not in the paper
+        pooling: str = "max",     # of E over its places, see `pool_map`; only "max" is in the paper
     ):
         super().__init__()
         if pooling not in POOLINGS:
@@ -248,7 +255,7 @@ class ReIDHead(nn.Module):
         self.classifier = _normal(nn.Linear(channels, identities, bias=False))
 
     def embed(self, e: Tensor) -> tuple[Tensor, Tensor]:
-        f = at_least_fp32(e.amax((2, 3)) if self.pooling == "max" else e.mean((2, 3)))
+        f = at_least_fp32(pool_map(e, self.pooling))
         return f, self.neck(f)
 
     def forward(self, e: Tensor) -> dict[str, Tensor]:

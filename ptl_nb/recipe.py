@@ -28,7 +28,7 @@ class _Constants:
     weights: str | None = "imagenet"      # 4.1; None, "imagenet" or a .safetensors file
     height: int = 256                     # 4.1, pixels
     width: int = 128                      # 4.1, pixels
-    pooling: str = "max"                  # 3.1, of the ReID head; "average": our option, not the paper's
+    pooling: str = "max"                  # 3.1, of the ReID head; "average", "gem": not the paper's, see `pool_map`
     parsing_hidden: int = 256             # 3.2, channels after the transposed convolution
     attribute_hidden: int = 128           # code
     identities: int = 16                  # 4.1, P: source batch = P · K = 64
