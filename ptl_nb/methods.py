@@ -7,11 +7,12 @@ __all__ = ['TargetBN', 'parse_method', 'parse_methods']
 
 # %% ../nbs/lib/methods.ipynb #2a62bc4c
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from .evaluator import reestimate_bn
 from .ptl import PTL, TASKS
 from .ssg import SSG
+from .starts import Start
 from .trainer import Method, Setting
 
 # %% ../nbs/lib/methods.ipynb #43a66782
@@ -51,8 +52,10 @@ def parse_method(name: str) -> Method:
     return method
 
 
-def _parse_training(name: str, words: list[str]) -> PTL:
-    "The part of a name that says what is trained on the source and with which tasks."
+def _parse_training(name: str, words: list[str]) -> Method:
+    "The part of a name that says what is trained on the source and with which tasks, and what it goes on from."
+    if words == ["start"]: return Start()
+    if words[0] == "start": return replace(_parse_training(name, words[1:]), display_name="+".join(words), start=Start())
     first, *tasks = ["BL", "HP^t", "Attr^t", *words[1:]] if words[0] == "PTL" else words
     unknown = [task for task in tasks if task not in TASKS]
     if first != "BL" or unknown or len(set(tasks)) < len(tasks):
@@ -64,7 +67,7 @@ def _parse_training(name: str, words: list[str]) -> PTL:
 
 def _unknown(name: str, part: str) -> str:
     tasks = ", ".join(f"+{task}" for task in TASKS)
-    return (f"unknown method {name!r}{f': {part}' if part else ''}; a method is 'BL' or 'PTL' "
+    return (f"unknown method {name!r}{f': {part}' if part else ''}; a method is 'start', 'BL', 'PTL' or one of these after 'start+', "
             f"followed by any of {tasks}, "
             "each once, and at the end '+BN^t'; and after all that '+SSG†' (or '+SSGd'), '+SSG' or '+SSGe'")
 

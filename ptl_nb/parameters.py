@@ -27,6 +27,7 @@ from .domain import Domain
 from .model import backbone
 from .names import nearest_name
 from .recipe import RECIPES, Recipe
+from .starts import with_start
 
 # %% ../nbs/lib/parameters.ipynb #ed9d8e91
 _PARAMETER_TYPES = {"str": str, "int": int, "float": (int, float), "bool": bool}
@@ -185,6 +186,7 @@ def choose_recipe(
     *domains: Domain,               # the domains of the experiment
     device: str = "cpu",
     changes: str = "",              # fields to replace as text, see `parse_changes`; they become part of the name
+    auto: str = "",                 # the recipe that 'auto' is here, whatever the device and the data
     **fixed,                        # fields to replace, by name
 ) -> Recipe:
     """A recipe by name; 'auto' is 'paper' where there is a GPU and all data are real, else 'mini'. Unknown names are
@@ -192,7 +194,8 @@ def choose_recipe(
     built; FileNotFoundError for weights that are not there. The precision 'auto' of another network than the recipe's
     becomes 'fp32' on a CPU where the network has depthwise convolutions."""
     if name == "auto":
-        name = "paper" if torch.device(device).type == "cuda" and not any(d.standin for d in domains) else "mini"
+        real = torch.device(device).type == "cuda" and not any(d.standin for d in domains)
+        name = auto or ("paper" if real else "mini")
     _check_known(name, RECIPES, "recipe")
     for field in fixed: _check_known(field, _FIELDS, "recipe field")
     base = replace(RECIPES[name], **fixed)
@@ -200,11 +203,16 @@ def choose_recipe(
     for field in asked.keys() & fixed.keys():
         raise ValueError(f"changes names {field}, which is a parameter of its own here; give it there")
     changed = replace(base, **asked)
+    told = _changed_name(base, changed)
+    if changed.start: changed = with_start(changed, asked | fixed)
     precision = changed.precision
-    if (asked | fixed).keys() & {"backbone", "weights"}:      # built, so that what is missing shows before any work
+    if changed.backbone not in _PLAIN or (asked | fixed).keys() & {"backbone", "weights"}:      # built, so that what is missing shows before any work
         with torch.random.fork_rng(devices=[]): net = backbone(changed.backbone, changed.weights)[0]
         if precision == "auto" and torch.device(device).type == "cpu" and has_depthwise(net): precision = "fp32"
-    return replace(changed, name=_changed_name(base, changed), precision=precision)
+    return replace(changed, name=told, precision=precision)
+
+
+_PLAIN = ("mini", "resnet50")       # the tables' networks, without depthwise convolutions
 
 
 def has_depthwise(net: nn.Module) -> bool:

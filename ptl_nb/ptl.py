@@ -34,11 +34,13 @@ class PTL(Method):
     "The baseline and any of the proxy tasks, on source, target or both (paper, section 3)."
     display_name: str = "BL"                   # as a table calls it
     tasks: tuple[str, ...] = ()          # of TASKS
+    start: Method | None = None          # whose trained backbone, neck and heads it goes on from; None: a new network
 
     @property
     def name(self) -> str: return self.display_name
     @property
-    def trained(self) -> str: return "+".join(("BL", *self.tasks))       # the same whatever it was called
+    def trained(self) -> str:            # the same whatever it was called
+        return "+".join((*([self.start.trained] if self.start else []), "BL", *self.tasks))
     @property
     def uses_target(self) -> bool: return any(task.endswith("^t") for task in self.tasks)
 
@@ -51,7 +53,7 @@ class PTL(Method):
                   for field in fields}
         labels = {k for k in asdict(constants) if k.startswith(("parser", "attribute_")) and k != "attribute_hidden"}
         return {k: v for k, v in asdict(constants).items()
-                if k not in {"name", "bn_batch", "precision", *labels, *unused}}
+                if k not in {"name", "start", "bn_batch", "precision", *labels, *unused}}
 
     def check(self, s: Setting) -> None: check_images(s, self)
 

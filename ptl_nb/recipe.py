@@ -26,6 +26,7 @@ class _Constants:
     # network
     backbone: str = "resnet50"            # 4.1
     weights: str | None = "imagenet"      # 4.1; None, "imagenet" or a .safetensors file
+    start: str | None = None              # a network that ships, see `starts`, for methods that go on from it
     height: int = 256                     # 4.1, pixels
     width: int = 128                      # 4.1, pixels
     pooling: str = "max"                  # 3.1, of the ReID head; "average", "gem": not the paper's, see `pool_map`
@@ -160,6 +161,20 @@ RECIPES = {
         parser="unet", parser_iterations=600, parser_lr=4e-3, parser_width=24, parser_height=128, parser_input_width=64,
         attribute_height=128, attribute_width=64, attribute_weight_parts=1.0, attribute_epochs=40,
         attribute_milestones=(28, 36), attribute_lr=0.4, attribute_share=0.8),
+    # one's own cameras on two cores: goes on from a start; label models as in `mini`
+    "camera": Recipe(
+        "camera", start="imagenet", backbone="mobilenet_v2", weights=None, height=128, width=64, pooling="average",
+        parsing_hidden=32, attribute_hidden=8, epochs=40, milestones=(24, 34),
+        parser="unet", parser_iterations=600, parser_lr=4e-3, parser_width=24, parser_height=128, parser_input_width=64,
+        attribute_height=128, attribute_width=64, attribute_weight_parts=1.0, attribute_epochs=40,
+        attribute_milestones=(28, 36), attribute_lr=0.4, attribute_share=0.8),
+    # how the starts that ship were trained, see `starts`
+    "start_rendered": Recipe(
+        "start_rendered", backbone="mini", weights=None, height=128, width=64, pooling="average", parsing_hidden=64,
+        attribute_hidden=32, lr=4e-3, epochs=50, milestones=(30, 43)),
+    "start_imagenet": Recipe(
+        "start_imagenet", backbone="mobilenet_v2", height=128, width=64, pooling="average", parsing_hidden=32,
+        attribute_hidden=8, lr=1e-3, epochs=20, milestones=(12, 17)),
     "smoke": Recipe(
         "smoke", backbone="mini", weights=None, height=48, width=24, parsing_hidden=16, attribute_hidden=8,
         lr=2e-3, epochs=1, milestones=(1,),

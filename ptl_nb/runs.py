@@ -140,14 +140,20 @@ _START_FILE = "start.safetensors"      # the network that an adaptation starts f
 
 
 def _first_network(run: ReIDRun, store: Store, folder: Path) -> PTLNet:
-    "What the training starts from: a new network with the method's heads, or the scored one of the run before."
+    "What the training starts from: a network with the method's heads, new or shipped, or the scored one of the run before."
     torch.manual_seed(run.seed)
-    if run.start: return _start_network(run, store, folder)
+    if shipped := run.method.network(run.recipe): return shipped
+    if run.start and not isinstance(run.method, PTL): return _start_network(run, store, folder)
     kinds = {kind for where in ("source", "target") for kind in run.method.label_kinds(where)}
     classes = identity_classes(run.source.train.pid.to_numpy())
     sizes = _attribute_sizes(run) if "attributes" in kinds else ()
-    return PTLNet(int(classes.max()) + 1, len(PARTS) if "parts" in kinds else 0, sizes, run.recipe.backbone,
-                  run.recipe.weights, run.recipe.parsing_hidden, run.recipe.attribute_hidden, run.recipe.pooling)
+    net = PTLNet(int(classes.max()) + 1, len(PARTS) if "parts" in kinds else 0, sizes, run.recipe.backbone,
+                 run.recipe.weights, run.recipe.parsing_hidden, run.recipe.attribute_hidden, run.recipe.pooling)
+    if run.start:      # what fits of it: heads of other attributes are new, as is the classifier of other people
+        own, given = net.state_dict(), read_weights(store.make(run.start))
+        net.load_state_dict({k: given[k] if k in given and given[k].shape == v.shape and k != "reid.classifier.weight" else v
+                             for k, v in own.items()})
+    return net
 
 
 def _training_images(run: ReIDRun, where: str, net: PTLNet) -> Images:

@@ -152,6 +152,10 @@ class _Named:
 class Method(_Named):
     "What a way of training contributes. A subclass is a frozen dataclass, since a method is part of what names a run."
 
+    def network(self, recipe) -> nn.Module | None:
+        "The network that training starts from; None: a new one, or that of the method before."
+        return None
+
     def check(self, s: Setting) -> None:
         "ValueError for what cannot be trained."
 
