@@ -1295,6 +1295,7 @@ d = { 'settings': { 'branch': 'main',
                               'ptl_nb.world.colour_name': ('lib/world.html#colour_name', 'ptl_nb/world.py'),
                               'ptl_nb.world.load_world': ('lib/world.html#load_world', 'ptl_nb/world.py'),
                               'ptl_nb.world.parse_world': ('lib/world.html#parse_world', 'ptl_nb/world.py'),
+                              'ptl_nb.world.part_of': ('lib/world.html#part_of', 'ptl_nb/world.py'),
                               'ptl_nb.world.person': ('lib/world.html#person', 'ptl_nb/world.py'),
                               'ptl_nb.world.render_block': ('lib/world.html#render_block', 'ptl_nb/world.py'),
                               'ptl_nb.world.shots_of': ('lib/world.html#shots_of', 'ptl_nb/world.py')}}}
