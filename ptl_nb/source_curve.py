@@ -168,12 +168,12 @@ def compare_points(
     whole = load_world(plan.points[0].world)
     made = {(t.name, m.name): Comparison(whole, t, given.recipe, {p.label: {} for p in plan.points},
                                          {p.label: {} for p in plan.points}) for t in targets for m in given.methods}
-    sources = {}
+    sources, store = {}, replace(given.store, progress=False)
     for seed in given.seeds:
         for p in plan.points:
             if p not in sources: sources[p] = part_of(load_world(p.world), p.people, p.images)
             for t in targets:
-                x = Experiment(given.store, recipes[p], sources[p], t, given.methods, given.seeds, {})
+                x = Experiment(store, recipes[p], sources[p], t, given.methods, given.seeds, {})
                 x.check()
                 for m in x.methods:
                     run = x.store.make(x.run(m, seed, {}))
@@ -314,7 +314,7 @@ def source_figure(
     methods = scores.method.unique()
     rendered = bool(scores.rendered_target.any())
     fig, axes = grid_of_axes(2 * len(methods), 2, (5.2, 1.6 + .3 * effects.effect.nunique()),
-                             figure_title("Direct transfer from rendered people", rendered))
+                             figure_title("Direct transfer from a rendered source", rendered))
     for k, method in enumerate(methods):
         left, right = axes[2 * k:2 * k + 2]
         _draw_sizes(left, scores[(scores.method == method) & scores.point.isin(sizes)])
