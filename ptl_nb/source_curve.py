@@ -303,7 +303,7 @@ def _draw_effects(ax: Axes, rows: pd.DataFrame) -> None:
     ax.set_xlabel("points of mAP, with minus without", fontsize=8)
     ax.legend(fontsize=7, loc="lower right")
 
-
+# %% ../nbs/lib/source_curve.ipynb #5c0a7e2a
 def source_figure(
     plan: Plan,
     scores: pd.DataFrame,  # of `scores_table`
