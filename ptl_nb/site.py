@@ -58,7 +58,7 @@ def read_notebook(
 
 # %% ../nbs/lib/site.ipynb #9ffd11a7
 _GROUPS = {"Method": ("method/*",),
-           "Tables and figures": ("nbs/table*", "nbs/fig*", "nbs/ablation*"),
+           "Tables and figures": ("nbs/table*", "nbs/fig*", "nbs/ablation*", "nbs/world_curve"),
            "Labels and own cameras": ("nbs/train_labellers", "nbs/label*", "nbs/adapt*", "nbs/find*", "nbs/tutorial*"),
            "Benchmarks": ("nbs/benchmark*", "nbs/*"),
            "Library": ("*",)}

@@ -8,7 +8,7 @@ import sys
 import time
 from collections import namedtuple
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -18,10 +18,11 @@ from PIL import Image
 
 from ptl_nb import renderer, world
 from ptl_nb.disk import FullDisk
+from ptl_nb.domain import Domain, image_table
 from ptl_nb.domains import load_domain, table1
 from ptl_nb.label_runs import true_labels
 from ptl_nb.labels import read_attributes, read_parts
-from ptl_nb.world import Variation, World, load_world, parse_world, person, shots_of
+from ptl_nb.world import Variation, World, load_world, parse_world, part_of, person, shots_of
 
 pytestmark = pytest.mark.xdist_group("world")      # one world for all of them
 
@@ -226,6 +227,56 @@ def test_bodies_of_the_model(tmp_path, monkeypatch):
     shots, _, parts, _ = world.render_block(parse_world("world:4x2x3"), 0)
     stored = read_parts(root / "truth", [s["path"] for s in shots])
     assert (np.asarray(stored) == np.stack(parts)).mean() > .999
+
+
+# parts
+
+@pytest.fixture
+def planned(tmp_path):
+    "A world as a domain whose image files hold their own paths: 20 people, 8 images, 9 cameras."
+    rows = [(s["path"], s["pid"], s["camid"]) for k in range(20) for s in shots_of(World(20, 8, 9), k)]
+    for path, _, _ in rows:
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).write_text(path)
+    train = image_table(*zip(*rows))
+    return Domain("world-20x8x9", tmp_path, train, train[:0], train[:0], standin=True)
+
+
+def test_a_part_has_as_many_images_of_every_camera(planned):
+    part = part_of(planned, 12, 6)
+    each = part.train.groupby("pid")
+    assert sorted(set(part.train.pid)) == list(range(1, 13)) and set(each.size()) == {6}
+    counts = part.train.groupby(["pid", "camid"]).size().groupby("pid")
+    assert (counts.max() - counts.min()).max() <= 1
+    cameras = planned.train.groupby("pid").camid.nunique()[:12].clip(upper=6)
+    assert (each.camid.nunique() == cameras).all()
+    assert part.train.path.is_monotonic_increasing and part.train.index.tolist() == list(range(72))
+
+
+def test_a_part_is_another_domain_in_the_same_folder(planned):
+    part, again = part_of(planned, 12, 6), part_of(part_of(planned, 16, 8), 12, 6)
+    assert part.name == "world-12x6of20x8x9" and part.root == planned.root and part.standin
+    assert part.data_hash() == again.data_hash() != planned.data_hash()
+    assert part_of(planned, 20, 8) is planned and len(planned.train) == 160
+
+
+@pytest.mark.parametrize("people, images, words", [
+    (21, 4, "people is 21; world-20x8x9 has 20 people with 8 images each.*from 2 to 20"),
+    (12, 9, "images is 9; .*from 2 to 8"), (1, 4, "people is 1"), (12, 2.5, "images is 2.5")])
+def test_a_part_that_is_not_there(planned, people, images, words):
+    with pytest.raises(ValueError, match=words): part_of(planned, people, images)
+
+
+def test_only_worlds_have_parts(planned):
+    with pytest.raises(ValueError, match="plaza is no rendered world"): part_of(replace(planned, name="plaza"), 2, 2)
+
+
+@pytest.mark.slow
+def test_a_part_is_the_world_of_its_size_with_its_truth(twelve):
+    part = part_of(twelve, 9, 2)
+    assert part.data_hash() == load_world(parse_world("world:9x2x3,bodies=frozen"), processes=1).data_hash()
+    store = true_labels(part, part.train.path[0])
+    assert len(read_parts(store, part.train.path)) == len(read_attributes(store, part.train.path)[1]) == 18
 
 
 # what cannot be
