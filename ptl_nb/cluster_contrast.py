@@ -21,7 +21,7 @@ from .clustering import MAX_EDGES, JaccardDistance, dbscan
 from .data import cycle, on_device
 from .evaluator import extract
 from .losses import id_loss
-from .model import at_least_fp32
+from .model import PTLNet, at_least_fp32
 from .ptl import PTL
 from .recipe import check_types
 from .reranking import jaccard_similarity
@@ -217,6 +217,19 @@ def _round_columns(
             "stopped": _stop_reason(labels, largest, recipe)}
 
 # %% ../nbs/method/12_cluster_contrast.ipynb #a452eda9
+def _trained_parameters(net: PTLNet) -> list[nn.Parameter]:
+    "Those of backbone and ReID head, without the classifier of source identities."
+    parts = (net.backbone, *(m for name, m in net.reid.named_children() if name != "classifier"))
+    return [p for part in parts for p in part.parameters() if p.requires_grad]
+
+
+def _clusters(s: Setting, max_edges: int) -> tuple[np.ndarray, Tensor]:
+    "Clusters of the target as the network sees it now, and their vectors, on the device."
+    features = torch.from_numpy(extract(s.net, s.target.pixels, s.precision, s.device))
+    labels = jaccard_clusters(features.to(s.device), s.recipe, max_edges)
+    return labels, cluster_centres(features, labels).to(s.device)
+
+
 def _contrast_round(s: Setting, labels: np.ndarray, record: dict) -> Round:
     "One stream of clustered target images; of no length where they cannot be trained on."
     note = f"{record['clusters']} clusters, {record['outliers']} outliers"
@@ -231,7 +244,7 @@ def _contrast_round(s: Setting, labels: np.ndarray, record: dict) -> Round:
     return Round([Stream("target", make, (kept[rows] for rows in epochs), chance)], 1, s.recipe.iterations,
                  resumable=False, every=s.recipe.iterations, note=note)
 
-
+# %% ../nbs/method/12_cluster_contrast.ipynb #5cc0c41e
 def _check_images(s: Setting) -> None:
     "ValueError naming what cannot be trained on."
     if s.target is None:
@@ -277,13 +290,10 @@ class ClusterContrast(Method):
     def epochs(self, s: Setting) -> int: return s.recipe.rounds
 
     def optimiser(self, s: Setting) -> torch.optim.Adam:
-        "Adam over backbone and head, without the classifier of source identities."
-        trained = [p for name, p in s.net.named_parameters() if p.requires_grad
-                   and name.startswith(("backbone.", "reid.")) and not name.startswith("reid.classifier.")]
+        trained = _trained_parameters(s.net)
         return torch.optim.Adam(trained, lr=s.recipe.lr, weight_decay=s.recipe.weight_decay, fused=True)
 
     def schedule(self, s: Setting, optimiser: torch.optim.Optimizer, r: Round, iteration: int) -> float:
-        "A tenth after each `step` rounds."
         lr = s.recipe.lr * 0.1 ** ((s.facts["record"]["round"] - 1) // s.recipe.step)
         for group in optimiser.param_groups: group["lr"] = lr
         return lr
@@ -291,14 +301,12 @@ class ClusterContrast(Method):
     def round(self, s: Setting, number: int) -> Round | None:
         "Cluster, fill the memory, and train on the clusters; the last round is the one that cannot be trained on."
         if number == s.recipe.rounds or s.facts.get("stopped"): return None
-        features = torch.from_numpy(extract(s.net, s.target.pixels, s.precision, s.device))
-        labels = jaccard_clusters(features.to(s.device), s.recipe, self.max_edges)
+        labels, centres = _clusters(s, self.max_edges)
         record = {"round": number + 1, **_round_columns(labels, s.facts.get("labels"), s.recipe, self.measure)}
         s.facts |= {"labels": labels.tolist(), "stopped": record["stopped"], "record": record}
+        s.extra["memory"].centres = centres
         if record["stopped"]:
             warnings.warn(f"Cluster Contrast stops in round {number + 1}: {record['stopped']}", stacklevel=3)
-        else:
-            s.extra["memory"].centres = cluster_centres(features, labels).to(s.device)
         return _contrast_round(s, labels, record)
 
     def losses(self, s: Setting, batches: dict[str, dict]) -> dict[str, Tensor]:
