@@ -23,9 +23,11 @@ import numpy as np
 import pandas as pd
 import torch
 from torch.autograd import DeviceType
+from torch.nn import functional as F
 from torch.profiler import ProfilerActivity, profile, record_function
 
 from . import ptl, trainer
+from .cluster_contrast import ClusterContrast, ContrastRecipe
 from .data import Augment, Images, LabelledImages, batch, identity_classes, pixels
 from .disk import ensure_writable
 from .domain import Domain
@@ -41,7 +43,7 @@ from .parameters import base_name
 from .ptl import samplers
 from .recipe import Recipe
 from .runs import ReIDRun, given_labels, label_folders, labelled_domains, score_model
-from .ssg import SSG, SSGRecipe, choose_ssg, clustered_batch, set_head
+from .ssg import SSG, SSGRecipe, clustered_batch
 from .store import Run, Store
 from .tables import Experiment
 from .trainer import Method, Session, Setting, train_step
@@ -132,8 +134,8 @@ def _run_job(job: Job) -> str:
     needs = labelled_domains([method], source, target)
     given = sources() if job.labels is None else {k: Path(v) for k, v in job.labels.items()}
     labels = label_folders(store, job.recipe, needs, given, [method]) if needs else {}
-    run = store.make(ReIDRun(job.recipe, method, source, target, job.seed, labels, job.ssg if _adapts(method)
-                             else None))
+    run = store.make(ReIDRun(job.recipe, method, source, target, job.seed, labels,
+                             job.ssg if isinstance(method, SSG) else None))
     for row in parse_methods(job.rows): score_model(store, job.recipe, run, target, row)
     return run.name
 
@@ -346,7 +348,7 @@ def backbone_step(recipe: Recipe, device: str) -> Callable[[], object]:
     return step
 
 # %% ../nbs/lib/launch.ipynb #c1b1a8f7
-def adaptation_step(recipe: Recipe, ssg: SSGRecipe, source: Domain, target: Domain,
+def adaptation_step(recipe: Recipe, own: SSGRecipe | ContrastRecipe, source: Domain, target: Domain,
                     device: str) -> tuple[int, Callable[[], object]]:
     "Iterations of an adaptation if there were as many clusters as source identities, and a function that does one."
     people = source.train.pid.nunique()
@@ -354,21 +356,23 @@ def adaptation_step(recipe: Recipe, ssg: SSGRecipe, source: Domain, target: Doma
     generator = torch.Generator().manual_seed(0)
     net = PTLNet(people, backbone_name=recipe.backbone, pooling=recipe.pooling)
     x = Images(pixels(target, "train", recipe.size))
-    method = SSG()
-    set_head(net, ssg)
+    ssg = isinstance(own, SSGRecipe)
+    method = SSG() if ssg else ClusterContrast()
+    s = Setting(net, own, None, x, session=Session(device, recipe.precision), facts={"counts": {}})
+    s.extra.update(method.build(s))
+    if not ssg: s.extra["memory"].centres = F.normalize(torch.randn(people, net.reid.neck.num_features)).to(device)
     net.to(device, memory_format=torch.channels_last).train()
-    s = Setting(net, ssg, None, x, session=Session(device, recipe.precision), facts={"counts": {}})
-    clusters = min(ssg.batch // ssg.images, people)
+    clusters = min(own.batch // own.images if ssg else own.identities, people)
     optimiser = method.optimiser(s)
     scaler = loss_scaler(recipe.precision, device)
-    labels = torch.arange(clusters).repeat_interleave(ssg.images).expand(3, -1)
+    labels = torch.arange(clusters).repeat_interleave(own.images).expand(3, -1)
 
     def step() -> dict:
         rows = rng.integers(0, len(x), labels.shape[1])
-        b = clustered_batch(x, np.zeros((3, len(x)), np.int64), ssg, device, rows, generator)
+        b = clustered_batch(x, np.zeros((3, len(x)), np.int64), own, device, rows, generator)
         return train_step(s, method, optimiser, {"target": b | {"labels": labels}}, scaler)
 
-    return ssg.rounds * ssg.epochs * (people // clusters), step
+    return own.rounds * (own.epochs * (people // clusters) if ssg else own.iterations), step
 
 # %% ../nbs/lib/launch.ipynb #c859d05b
 _KINDS = ("convolution", "batch normalisation", "heads", "losses", "optimiser", "data", "other")
@@ -486,8 +490,8 @@ def _missing_runs(x: Experiment, counted: set) -> list[tuple[str, int, int, floa
         runs = new(*((name, seed, *sees) for seed in x.seeds if not _run_folder(x, m, seed, stores)[1]))
         if not runs: continue
         if _adapts(m):
-            iterations, step = adaptation_step(x.recipe, choose_ssg(base_name(x.recipe), m.variant, x.ssg), x.source,
-                                               x.target, device)
+            own = m.constants(replace(x.recipe, name=base_name(x.recipe)), x.ssg if isinstance(m, SSG) else None)
+            iterations, step = adaptation_step(x.recipe, own, x.source, x.target, device)
         else: iterations, step = training_step(x.recipe, m, x.source, x.target, _label_sizes(x, m), device)
         rows.append((name, runs, iterations, per_iteration(step, device)))
     return rows

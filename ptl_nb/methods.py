@@ -9,6 +9,7 @@ __all__ = ['TargetBN', 'parse_method', 'parse_methods']
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+from .cluster_contrast import ClusterContrast
 from .evaluator import reestimate_bn
 from .ptl import PTL, TASKS
 from .ssg import SSG
@@ -36,6 +37,7 @@ _AFTERWARDS: dict[str, Callable[[Method], Method]] = {       # what may end a na
     "SSG†": lambda start: SSG(start, "dagger"),
     "SSGd": lambda start: SSG(start, "dagger"),
     "SSGe": lambda start: SSG(start, "eanet"),
+    "CC": ClusterContrast,
 }
 
 
@@ -46,8 +48,9 @@ def parse_method(name: str) -> Method:
     while first > 1 and words[first - 1] in _AFTERWARDS: first -= 1
     method = _parse_training(name, words[:first])
     for k, word in enumerate(words[first:]):
-        if isinstance(method, SSG) or word == "BN^t" and k:
-            raise ValueError(_unknown(name, repr(words[first + k - 1 if isinstance(method, SSG) else first + k])))
+        adapted = isinstance(method, (SSG, ClusterContrast))          # the last of a chain
+        if adapted or word == "BN^t" and k:
+            raise ValueError(_unknown(name, repr(words[first + k - adapted])))
         method = _AFTERWARDS[word](method)
     return method
 
@@ -69,7 +72,7 @@ def _unknown(name: str, part: str) -> str:
     tasks = ", ".join(f"+{task}" for task in TASKS)
     return (f"unknown method {name!r}{f': {part}' if part else ''}; a method is 'start', 'BL', 'PTL' or one of these after 'start+', "
             f"followed by any of {tasks}, "
-            "each once, and at the end '+BN^t'; and after all that '+SSG†' (or '+SSGd'), '+SSG' or '+SSGe'")
+            "each once, and at the end '+BN^t'; and after all that '+SSG†' (or '+SSGd'), '+SSG', '+SSGe' or '+CC'")
 
 
 def parse_methods(methods) -> list[Method]:      # 'BL, PTL+BN^t' or a list of names

@@ -29,7 +29,6 @@ from .provenance import from_root
 from .ptl import PTL
 from .recipe import Recipe
 from .runs import ReIDRun, label_folders, score_model
-from .ssg import SSG
 from .store import Run, Store
 from .tables import check_domains
 from .trainer import Method, Session, fit
@@ -146,9 +145,9 @@ def train(given: argparse.Namespace) -> None:
     device = choose_device(given.device)
     method, = parse_methods([given.method])
     seed, = parse_seeds(given.seed, "seed")
-    if isinstance(method, SSG):
-        raise ValueError(f"{method.name} ends with SSG, which runs in one process; train {method.start.name} here, "
-                         "and let the notebook of the table adapt it")
+    if method.trains and method.start:
+        raise ValueError(f"{method.name} ends with {method.name.rpartition('+')[2]}, which runs in one process; train "
+                         f"{method.start.name} here, and let the notebook of the table adapt it")
     data = os.path.relpath(from_root(given.data_root))
     source, target = (load_domain(name, data, given.origin) for name in (given.source, given.target))
     recipe = choose_recipe(given.recipe, source, target, device=device, changes=given.changes, variant=given.variant)

@@ -18,7 +18,7 @@ SCORE_NAMES = {"mAP_trapezoid": "mAP (trapezoid)", "mAP": "mAP (step)", "rank1":
                "rank10": "Rank-10"}
 # the paper's mAP is the trapezoid one
 QUOTED = {"mAP_trapezoid": "mAP", "rank1": "rank1", "rank5": "rank5", "rank10": "rank10"}
-REFERENCES = ("BL", "BL+BN^t")        # what a row is held against
+REFERENCES = ("BL", "BL+BN^t", "start", "start+BN^t")        # what a row is held against
 
 
 @dataclass(frozen=True)

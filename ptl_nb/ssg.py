@@ -304,25 +304,27 @@ def _round_columns(
 # %% ../nbs/method/11_ssg.ipynb #4d61ab76
 def random_erasing(
     x: Tensor,                       # (B, 3, H, W) normalised
-    recipe: SSGRecipe,
+    probability: float,              # that an image is erased
+    area: tuple[float, float],       # smallest and largest share of the image
+    aspect: float,                   # height / width lies in [aspect, 1 / aspect]
+    value: tuple[float, float, float],   # what is put in, by channel
     generator: torch.Generator,      # CPU generator: the same draws on every device
 ) -> Tensor:                         # (B, 3, H, W)
     "Randomly erased copies of a batch."
     n, _, high, wide = x.shape
-    (least, most), a = recipe.erase_area, recipe.erase_aspect
     draw = torch.rand(4, n, 100, generator=generator)
-    area, aspect = (least + (most - least) * draw[0]) * high * wide, a + (1 / a - a) * draw[1]
-    h, w = (area * aspect).sqrt().round(), (area / aspect).sqrt().round()
+    pixels, ratio = (area[0] + (area[1] - area[0]) * draw[0]) * high * wide, aspect + (1 / aspect - aspect) * draw[1]
+    h, w = (pixels * ratio).sqrt().round(), (pixels / ratio).sqrt().round()
     fits = (h < high) & (w < wide)
-    chosen = fits.any(1) & (torch.rand(n, generator=generator) < recipe.erase)
+    chosen = fits.any(1) & (torch.rand(n, generator=generator) < probability)
     box = h, w, (draw[2] * (high - h + 1)).floor(), (draw[3] * (wide - w + 1)).floor()
     # of the first rectangle that fits
     h, w, top, left = (v.gather(1, fits.float().argmax(1, keepdim=True)) for v in box)
     rows, columns = torch.arange(high), torch.arange(wide)
     tall, across = (rows >= top) & (rows < top + h), (columns >= left) & (columns < left + w)
     inside = tall[:, :, None] & across[:, None] & chosen[:, None, None]
-    value = x.new_tensor(recipe.erase_value, device="cpu").view(1, 3, 1, 1)
-    return torch.where(on_device(inside[:, None], x.device), on_device(value, x.device), x)
+    filled = x.new_tensor(value, device="cpu").view(1, 3, 1, 1)
+    return torch.where(on_device(inside[:, None], x.device), on_device(filled, x.device), x)
 
 # %% ../nbs/method/11_ssg.ipynb #332c31d3
 def _counted_triplet(
@@ -395,8 +397,8 @@ def _ssg_optimiser(net: PTLNet, recipe: SSGRecipe) -> torch.optim.SGD:
 
 def clustered_batch(
     images: Images,
-    labels: np.ndarray,              # (3, N) clusters
-    recipe: SSGRecipe,
+    labels: np.ndarray,              # (parts, N) clusters
+    recipe,                          # an `SSGRecipe`, or another with its `flip` and `erase` fields
     device: str,
     rows: np.ndarray,
     generator: torch.Generator,
@@ -404,7 +406,8 @@ def clustered_batch(
 ) -> dict[str, Tensor]:
     "A batch of target images, flipped and erased at random (no colour changes), with their clusters."
     b = batch(images, rows, Augment(flip=recipe.flip, unchanged=1.0), generator, device, mine)
-    return {"x": random_erasing(b["x"], recipe, generator), "labels": torch.from_numpy(labels[:, rows])}
+    erase = recipe.erase, recipe.erase_area, recipe.erase_aspect, recipe.erase_value
+    return {"x": random_erasing(b["x"], *erase, generator), "labels": torch.from_numpy(labels[:, rows])}
 
 # %% ../nbs/method/11_ssg.ipynb #cf168943
 def _round_record(s: Setting, rows: list[dict]) -> dict:

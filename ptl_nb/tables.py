@@ -75,7 +75,7 @@ def check_domains(
                          f"{recipe.identities}; lower `identities`")
     chains = [m for method in methods for m in method.chain]
     if any(m.uses_target for m in chains): target.need("train")
-    drawn = any(m.uses_target and m.trains and m.start is None for m in chains)
+    drawn = any(isinstance(m, PTL) and m.uses_target for m in chains)
     if drawn and len(target.train) < recipe.target_batch:
         raise ValueError(f"{target.name} has {len(target.train)} training images, a target batch wants "
                          f"{recipe.target_batch}; lower `target_batch`")

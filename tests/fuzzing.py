@@ -25,7 +25,7 @@ from safetensors.torch import save_file
 from scipy.io import savemat
 
 import ptl_nb
-from ptl_nb import densepose, label_import, labels, model, peta, ssg, standins
+from ptl_nb import cluster_contrast, densepose, label_import, labels, model, peta, ssg, standins
 from ptl_nb.data import decode
 from ptl_nb.dataset_readers import CUHK03_SPLIT, LAYOUTS, parse_names
 from ptl_nb.domain import STANDIN_MARKER
@@ -390,6 +390,12 @@ def ssg_recipe() -> Target:
     return Target(st.dictionaries(fields, VALUES, max_size=3), lambda given: ssg.SSGRecipe(**given), 300)
 
 
+def contrast_recipe() -> Target:
+    fields = st.sampled_from([*cluster_contrast.ContrastRecipe.__dataclass_fields__])
+    return Target(st.dictionaries(fields, VALUES, max_size=3),
+                  lambda given: cluster_contrast.ContrastRecipe(**given), 300)
+
+
 def mapping() -> Target:
     plain = st.one_of(st.integers(-2, 300), st.text(max_size=6), st.floats(), st.none(), st.booleans())
     known = st.sampled_from(["lip", "lipp"])
@@ -399,7 +405,7 @@ def mapping() -> Target:
 
 def words() -> Target:
     "Seeds, methods and devices as papermill passes them."
-    known = ["BL", "PTL", "HP^t", "Attr^s", "BN^t", "SSG", "SSG†", "fwd^t", "+", ",", " ", "0", "1", "-", "cuda", ":"]
+    known = ["BL", "PTL", "HP^t", "Attr^s", "BN^t", "SSG", "SSG†", "CC", "fwd^t", "+", ",", " ", "0", "1", "-", "cuda", ":"]
     token = st.one_of(st.sampled_from(known), st.text(max_size=4))
     value = st.one_of(st.lists(token, max_size=8).map("".join), ODD, st.lists(ODD, max_size=3))
     readers = st.sampled_from([parse_seeds, parse_methods, choose_device])
@@ -416,4 +422,5 @@ TARGETS = {
     "part map": part_map, "imported part map": foreign_map, "image": picture,
     "attribute table": attributes, "imported attributes": foreign_attributes, "labels.json": provenance,
     "weights": weights, "archive": archive, "run.json": run_json, "recipe": recipe, "SSG recipe": ssg_recipe,
+    "Cluster Contrast recipe": contrast_recipe,
     "class mapping": mapping, "seeds, methods, devices": words}

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
-from ptl_nb import labellers, model, ssg
+from ptl_nb import cluster_contrast, labellers, model, ssg
 from ptl_nb.parameters import choose_recipe
 
 from bad_inputs.catalogue import Case, add, call
@@ -135,6 +135,21 @@ for name, changes, *words in [
     ("a rate as text", {"lr": "6e-5"}, "lr is '6e-5'"),
 ]:
     bad("SSG recipe", name, lambda f, changes=changes: lambda: ssg.SSGRecipe(**changes), *words)
+for name, changes, *words in [
+    ("an eps of 0", {"eps": 0.0}, "eps is 0.0", "(0, 1]"),
+    ("an eps above every distance", {"eps": 1.5}, "eps is 1.5"),
+    ("a temperature of NaN", {"temperature": float("nan")}, "temperature is nan"),
+    ("a momentum of 2", {"momentum": 2.0}, "momentum is 2.0", "[0, 1]"),
+    ("k2 above k1", {"k1": 5}, "k2 is 6, k1 is 5"),
+    ("one image of each", {"images": 1}, "images is 1", "at least 2"),
+    ("one cluster", {"min_clusters": 1}, "min_clusters is 1", "at least 2"),
+    ("no iterations", {"iterations": 0}, "iterations is 0", "at least 1"),
+    ("a share of 0", {"max_share": 0.0}, "max_share is 0.0"),
+    ("a rate as text", {"lr": "3.5e-4"}, "lr is '3.5e-4'"),
+    ("areas that descend", {"erase_area": (0.4, 0.02)}, "erase_area is (0.4, 0.02)"),
+]:
+    bad("Cluster Contrast recipe", name, lambda f, changes=changes: lambda: cluster_contrast.ContrastRecipe(**changes),
+        *words)
 bad(
     "SSG recipe", "an unknown variant", call(ssg.variant, ssg.SSGRecipe(), "dager"), "unknown variant 'dager'",
     "dagger")
