@@ -22,8 +22,8 @@ from .reranking import ROOM, jaccard_similarity, rerank, row_groups
 _all_ = ["jaccard_similarity", "rerank"]     # importable from here too, where others look for them
 
 # %% auto #0
-__all__ = ['MAX_EDGES', 'source_distance', 'JaccardDistance', 'eps_from_rho', 'PlainDistance', 'dbscan', 'jaccard_similarity',
-           'rerank']
+__all__ = ['MAX_EDGES', 'source_distance', 'JaccardDistance', 'eps_from_rho', 'rho_from_neighbours', 'PlainDistance', 'dbscan',
+           'jaccard_similarity', 'rerank']
 
 # %% ../nbs/lib/clustering.ipynb #7a572d98
 def source_distance(
@@ -211,6 +211,18 @@ def eps_from_rho(
     """DBSCAN's radius by SSG's rule: mean of the smallest rho of the non-zero distances i < j (Eq. 8); ValueError
     where that is no pair."""
     return distance.mean_of_smallest(rho)
+
+# %% ../nbs/lib/clustering.ipynb #351bbb8c
+def rho_from_neighbours(
+    neighbours: float, # mean number of nearest images of each, above 0; below the images of one person
+    images: int, # all of them, at least 2
+) -> float: # in (0, 1]
+    "The share of all pairs at which each image has so many nearest ones in the average; not in SSG."
+    if not 0 < neighbours < np.inf:
+        raise ValueError(f"neighbours={neighbours}: expected a mean number of images above 0, such as 4.9")
+    if images < 2:
+        raise ValueError(f"{images} images have no pairs: give at least 2")
+    return min(1.0, neighbours / (images - 1))
 
 # %% ../nbs/lib/clustering.ipynb #9aac01f3
 def _sparse_graph(distance: JaccardDistance, eps: float, max_edges: int) -> csr_array:

@@ -20,7 +20,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .clustering import MAX_EDGES, JaccardDistance, PlainDistance, dbscan, eps_from_rho, source_distance
+from .clustering import (
+    MAX_EDGES, JaccardDistance, PlainDistance, dbscan, eps_from_rho, rho_from_neighbours, source_distance)
 from .data import Augment, Images, batch, batches, cycle, identity_epoch, on_device
 from .losses import batch_hard_triplet
 from .mixed_precision import autocast
@@ -42,7 +43,10 @@ class SSGRecipe:
     k1: int = 20                          # Zhong et al. 2017; "jaccard" only
     k2: int = 6                           # Zhong et al. 2017; "jaccard" only
     source_weight: float = 0.1            # λ, share of the source term; "jaccard" only
-    rho: float = 1.6e-3                   # ρ, share of all non-zero distances whose mean is eps; EANet 8e-4
+    # ρ, share of all non-zero distances whose mean is eps; EANet 8e-4; None: by `neighbours`
+    rho: float | None = 1.6e-3
+    # not in any paper: in place of ρ, nearest images of each in the average, see `clustering.rho_from_neighbours`
+    neighbours: float | None = None
     renew_eps: bool = False               # False: eps of the first round for all rounds; True: anew each round (EANet)
     min_samples: int = 4                  # DBSCAN
     # not in any paper: largest share of all images that one cluster may hold, see `_capped_dbscan`; None: no guard
@@ -91,13 +95,24 @@ def _check_ssg(recipe: SSGRecipe) -> None:
                             ("momentum", 0.001, 0.999)):
         if not low <= getattr(recipe, name) <= high:
             raise ValueError(f"{name} is {getattr(recipe, name)}; it must lie in [{low}, {high}]")
-    if not 0 < recipe.rho <= 1:
-        raise ValueError(f"rho is {recipe.rho}; a share of all distances lies in (0, 1]")
+    _check_radius(recipe)
     if recipe.max_share is not None and not 0 < recipe.max_share <= 1:
         raise ValueError(f"max_share is {recipe.max_share}; a share lies in (0, 1], None turns the guard off")
     if not 0 < recipe.erase_area[0] <= recipe.erase_area[1] < 1 or not 0 < recipe.erase_aspect <= 1:
         raise ValueError(f"erase_area is {recipe.erase_area}, erase_aspect {recipe.erase_aspect}; areas are ascending "
                          "shares of the image, the aspect lies in (0, 1]")
+
+
+def _check_radius(recipe: SSGRecipe) -> None:
+    "ValueError where the radius follows no rule, or two."
+    if (recipe.rho is None) == (recipe.neighbours is None):
+        raise ValueError(f"rho is {recipe.rho} and neighbours is {recipe.neighbours}; the radius follows one of them: "
+                         "give that one, and None for the other")
+    if recipe.rho is not None and not 0 < recipe.rho <= 1:
+        raise ValueError(f"rho is {recipe.rho}; a share of all distances lies in (0, 1]")
+    if recipe.neighbours is not None and not 1 <= recipe.neighbours <= 1000:
+        raise ValueError(f"neighbours is {recipe.neighbours}; a mean number of nearest images of one person lies in "
+                         "[1, 1000], a share of all pairs is `rho`")
 
 # %% ../nbs/method/11_ssg.ipynb #bf123b68
 _VARIANTS = {"full": {"distance": "jaccard"}, "dagger": {"distance": "euclidean"},
@@ -111,12 +126,17 @@ def variant(
     "The recipe with what sets a variant apart; ValueError for an unknown one."
     if name not in _VARIANTS:
         raise ValueError(f"unknown variant {name!r} (known: {', '.join(_VARIANTS)})")
-    return replace(recipe, **_VARIANTS[name])
+    apart = _VARIANTS[name]
+    # EANet's ρ is in ρ's place only: a recipe that counts neighbours keeps their number
+    return replace(recipe, **{k: v for k, v in apart.items() if k != "rho" or recipe.rho is not None})
 
 # %% ../nbs/method/11_ssg.ipynb #e1f3b0bb
 SSG_RECIPES = {
     "paper": SSGRecipe(),
     "mini": SSGRecipe(pooling="max", rho=3.8e-3, batch=64, rounds=5, epochs=8, lr=1e-4, embedding=192),
+    # own cameras, of any size: as mini, whose ρ is 4.9 neighbours in the 1,279 images it was chosen for
+    "camera": SSGRecipe(pooling="max", rho=None, neighbours=4.9, max_share=0.1, batch=64, rounds=5, epochs=8, lr=1e-4,
+                        embedding=192),
     "smoke": SSGRecipe(pooling="max", max_share=0.1, batch=16, rounds=2, epochs=1, lr=1e-4, embedding=16),
 }
 
@@ -174,6 +194,16 @@ def _body_distance(
     if recipe.distance != "jaccard": return PlainDistance(features, recipe.distance)
     near = None if source is None else source_distance(features, source)
     return JaccardDistance(jaccard_similarity(features, recipe.k1, recipe.k2), near, recipe.source_weight)
+
+# %% ../nbs/method/11_ssg.ipynb #3d4d530d
+def _eps_of(
+    distance: JaccardDistance | PlainDistance,
+    recipe: SSGRecipe,
+    images: int,
+) -> float:
+    "The radius by the recipe's rule: a share of all pairs, or a number of neighbours."
+    rho = recipe.rho if recipe.neighbours is None else rho_from_neighbours(recipe.neighbours, images)
+    return eps_from_rho(distance, rho)
 
 # %% ../nbs/method/11_ssg.ipynb #6249f083
 GIANT = 0.3  # share of all images in one cluster above which the clustering has collapsed
@@ -246,7 +276,7 @@ def pseudo_labels(
     found = []
     for b in range(len(_BODY)):
         distance = _body_distance(features[b], recipe, near[b])
-        rule = eps[b] if eps else eps_from_rho(distance, recipe.rho)
+        rule = eps[b] if eps else _eps_of(distance, recipe, len(images))
         found.append((*_capped_dbscan(distance, rule, recipe, max_edges), rule))
     labels, radius, rules = zip(*found)
     return PseudoLabels(np.stack(labels), rules, radius)
@@ -271,15 +301,26 @@ def quality(
             "fm": float(fowlkes_mallows_score(a, b))}
 
 # %% ../nbs/method/11_ssg.ipynb #bf5b360a
-def _stop_reason(found: PseudoLabels) -> str:
-    "Why a round cannot be trained on; empty if it can."
+def _stop_reason(found: PseudoLabels, recipe: SSGRecipe) -> str:
+    "Why a round cannot be trained on, and what can be done; empty if it can."
     if found.groups > 1: return ""
     counts = ", ".join(f"{name} {labels.max() + 1} and {(labels < 0).sum()}"
                        for name, labels in zip(_BODY, found.labels))
-    if max(map(_largest_share, found.labels)) > 0.5:
-        remedy = "one cluster has swallowed the others: start from a better model, lower rho, or set max_share"
+    rule = "rho" if recipe.neighbours is None else "neighbours"
+    part, share = max(zip(_BODY, map(_largest_share, found.labels)), key=lambda pair: pair[1])
+    capped = [name for name, radius in zip(_BODY, found.radius) if not radius]      # the guard went down to nothing
+    if capped:
+        remedy = (f"by {' and '.join(capped)}, one cluster holds more than max_share, {recipe.max_share:.0%} of all "
+                  "images, at every radius that was tried: their features are alike, as from copies of one image, from "
+                  "a model that tells nobody apart, or because there are only a few people; take out the copies, start "
+                  "from a better model, or raise max_share for few people")
+    elif share > 0.5:
+        remedy = (f"by {part}, one cluster has swallowed the others, {share:.0%} of all images, so everybody would be "
+                  f"trained to look alike: start from a better model, lower {rule} (now {getattr(recipe, rule):g}), or "
+                  "set max_share")
     else:
-        remedy = "the images lie too far apart for eps: raise rho or lower min_samples, or start from a better model"
+        remedy = (f"the images lie too far apart for eps, or their parts' clusters do not meet: raise {rule} (now "
+                  f"{getattr(recipe, rule):g}), lower min_samples, or start from a better model")
     return (f"{found.groups} whole-body clusters are left of {found.labels.shape[1]} images, training needs two "
             f"(clusters and outliers: {counts}); {remedy}")
 
@@ -289,6 +330,7 @@ Measure = Callable[[np.ndarray], dict[str, float]]       # (N,) clusters -> figu
 
 def _round_columns(
     found: PseudoLabels,
+    recipe: SSGRecipe,
     measure: Measure | None = None,      # of a part's clusters; for the records only
 ) -> dict:
     "A round's clusters as columns of the record."
@@ -299,7 +341,7 @@ def _round_columns(
                 f"clusters_{name}": int(labels.max() + 1),
                 f"outliers_{name}": int((labels < 0).sum()), f"largest_{name}": _largest_share(labels)}
         if measure: out |= {f"{key}_{name}": value for key, value in measure(labels).items()}
-    return out | {"stopped": _stop_reason(found)}
+    return out | {"stopped": _stop_reason(found, recipe)}
 
 # %% ../nbs/method/11_ssg.ipynb #4d61ab76
 def random_erasing(
@@ -421,6 +463,9 @@ def _round_record(s: Setting, rows: list[dict]) -> dict:
 def _clustered_round(s: Setting, found: PseudoLabels, record: dict) -> Round:
     "One stream of target images with their clusters; of no length where they cannot be trained on."
     note = f"{record['clusters_whole']} clusters, {record['dropped']} dropped"
+    held = [f"{b} to {record[f'radius_{b}'] / record[f'eps_{b}']:.0%}" for b in _BODY
+            if record[f"radius_{b}"] < record[f"eps_{b}"]]
+    if held: note += f", radius lowered by max_share: {', '.join(held)}"
     if record["stopped"]: return Round([], 0, 1, note=note)
     rng = np.random.default_rng([s.seed, record["round"]])
     kept = np.flatnonzero(found.kept)
@@ -457,6 +502,8 @@ class SSG(Method):
     def key(self, constants: SSGRecipe) -> dict:
         unused = ("k1", "k2", "source_weight") if constants.distance != "jaccard" else ()
         if constants.head == "neck": unused += "embedding",
+        # the rule that is not followed: what was trained by ρ keeps its name
+        unused += "neighbours" if constants.neighbours is None else "rho",
         return {k: v for k, v in asdict(constants).items() if k not in unused}
 
     def check(self, s: Setting) -> None: _check_ssg_images(s)
@@ -478,7 +525,7 @@ class SSG(Method):
         "Cluster, and train on the clusters; the last round is the one that cannot be trained on."
         if number == s.recipe.rounds or s.facts.get("stopped"): return None
         found = self.clusters(s)
-        record = {"round": number + 1, **_round_columns(found, self.measure)}
+        record = {"round": number + 1, **_round_columns(found, s.recipe, self.measure)}
         _warn_round(record)
         s.facts |= {"eps": found.eps, "stopped": record["stopped"], "record": record, "counts": {}}
         return _clustered_round(s, found, record)
@@ -528,8 +575,9 @@ def _warn_round(record: dict) -> None:
     if record["stopped"]: warnings.warn(f"SSG stops in round {record['round']}: {record['stopped']}", stacklevel=3)
     part, largest = max(((b, record[f"largest_{b}"]) for b in _BODY), key=lambda pair: pair[1])
     if largest > GIANT and not record["stopped"]:
-        warnings.warn(f"round {record['round']}: the largest cluster ({part}) holds {largest:.0%} of all images, "
-                      "as from a weak start; a better start or max_share helps", stacklevel=3)
+        warnings.warn(f"round {record['round']}: the largest cluster ({part}) holds {largest:.0%} of all images, so "
+                      "they are trained to look alike: the start is weak, or the radius is too wide for so many images "
+                      "(`neighbours` in place of rho); a better start or max_share helps", stacklevel=3)
 
 # %% ../nbs/method/11_ssg.ipynb #c1da7f97
 def adapt(

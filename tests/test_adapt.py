@@ -270,7 +270,7 @@ def test_unknown_times_are_left_out_of_the_evidence(tmp_path, people):
     ]
     assert conflicts(labels, some.camid, some.time) == np.mean([labels[a] == labels[b] for a, b in pairs])
     assert np.isnan(conflicts(labels, none.camid, none.time))
-    table = evidence(features, "PTL", ("BL",), none.camid, none.time, rho=.1)
+    table = evidence(features, "PTL", ("BL",), none.camid, none.time)
     said = verdict(table, "PTL", ("BL",))
     assert table.loc["conflicts", "vs BL_says"] == "not measured" and "not measured: conflicts" in " ".join(said)
     assert "| conflicts | not measured | not measured |" in model_card("x", {}, {}, said, table)

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from ptl_nb.clustering import JaccardDistance, PlainDistance, dbscan, eps_from_rho, source_distance
+from ptl_nb.clustering import (
+    JaccardDistance, PlainDistance, dbscan, eps_from_rho, rho_from_neighbours, source_distance)
 from ptl_nb.neighbours import neighbours
 from ptl_nb.reranking import jaccard_similarity, rerank
 
@@ -98,3 +99,51 @@ def test_a_gpu_gives_what_the_cpu_gives():
     x = crowd(1200, 64)
     for a, b in zip(everything(x), everything(torch.from_numpy(x).cuda())):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
+
+
+def separable(people: int, each: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    "Unit features (people · each, 64) around one direction per person, some more blurred than others; who they are."
+    rng = np.random.default_rng(seed)
+    pids = np.repeat(np.arange(people), each)
+    blur = 0.7 / 8 * np.exp(0.3 * rng.normal(size=(len(pids), 1)))
+    middle = rng.normal(size=(people, 64))
+    x = (middle / np.linalg.norm(middle, axis=1, keepdims=True))[pids] + blur * rng.normal(size=(len(pids), 64))
+    return (x / np.linalg.norm(x, axis=1, keepdims=True)).astype(np.float32), pids
+
+
+def clusters_per_person(people: int, each: int, rho: float, metric: str) -> tuple[float, float]:
+    "Clusters over people, and the largest cluster's share of all images."
+    x, _ = separable(people, each)
+    distance = JaccardDistance(jaccard_similarity(x)) if metric == "jaccard" else PlainDistance(x, metric)
+    labels = dbscan(distance, eps_from_rho(distance, rho))
+    return (labels.max() + 1) / people, np.bincount(labels[labels >= 0]).max() / len(x)
+
+
+@pytest.mark.parametrize("each", [8, 20])
+def test_a_number_of_neighbours_holds_at_any_size_and_a_share_of_pairs_does_not(each):
+    people = [n // each for n in (1000, 3000, 10_000)]
+    k = 0.7 * (each - 1)
+    constant = k / (people[0] * each - 1)                    # the same radius among the first thousand
+    old = [clusters_per_person(n, each, constant, "euclidean") for n in people]
+    new = [clusters_per_person(n, each, rho_from_neighbours(k, n * each), "euclidean") for n in people]
+    assert all(0.8 <= found <= 1.05 and largest < 0.03 for found, largest in new), new
+    assert old[0] == new[0] and old[-1][0] < 0.2 and old[-1][1] > 0.8, old
+
+
+def test_a_number_of_neighbours_holds_for_jaccard_distances_too():
+    new = [clusters_per_person(n, 8, rho_from_neighbours(4.9, 8 * n), "jaccard") for n in (125, 375)]
+    assert all(0.8 <= found <= 1.05 and largest < 0.03 for found, largest in new), new
+
+
+def test_ten_thousand_images_are_clustered_without_a_matrix_of_them():
+    grown = int(in_a_process("""
+import torch
+from tests.test_clustering import clusters_per_person, rho_from_neighbours
+def peak(): return 1024 * int(next(x for x in open("/proc/self/status") if x.startswith("VmHWM")).split()[1])
+torch.set_num_threads(1)
+clusters_per_person(125, 8, rho_from_neighbours(4.9, 1000), "euclidean")
+before = peak()
+clusters_per_person(1250, 8, rho_from_neighbours(4.9, 10_000), "euclidean")
+print(peak() - before)
+"""))
+    assert grown < 100e6, f"{grown / 1e6:.0f} MB; one byte for each pair of images would be 100"
