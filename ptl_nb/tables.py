@@ -31,6 +31,7 @@ from .mixed_precision import resolve_precision
 from .model import backbone
 from .parameters import check_parameters, choose_device, choose_recipe, in_test, parse_seeds, plain_warnings
 from .provenance import environment, from_root, peak_memory
+from .ptl import PTL
 from .recipe import Recipe
 from .rows import QUOTED, REFERENCES, SCORE_NAMES, TableRow, table_of
 from .runs import ReIDRun, in_percent, label_folders, labelled_domains, score_model
