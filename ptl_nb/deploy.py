@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from .camera_bn import CameraNet
 from .disk import atomic_write
 from .export import CARD_FILE, RECIPE_FILE, WEIGHTS_FILE, read_model
 from .model import PTLNet
@@ -18,7 +19,7 @@ from .model import PTLNet
 # %% ../nbs/lib/deploy.ipynb #c23e046d
 def load_deploy(
     folder: str | Path,
-) -> tuple[PTLNet, dict]:  # the network in test mode, what recipe.json holds
+) -> tuple[PTLNet | CameraNet, dict]:  # the network in test mode, what recipe.json holds
     "A deployed model; errors as `export.read_model`, and FileNotFoundError for a run that is none."
     net, _ = read_model(Path(folder))
     if not (Path(folder) / RECIPE_FILE).is_file():

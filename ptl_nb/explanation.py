@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 from torch.nn import functional as F
 
+from .camera_bn import CameraNet, camera_views
 from .data import batches, decode
 from .gallery import GalleryIndex
 from .labels import PARTS
@@ -77,18 +78,24 @@ def _spread_mean(
 # %% ../nbs/lib/explanation.ipynb #81ba1985
 @torch.inference_mode()
 def match_maps(
-    net: PTLNet,
+    net: PTLNet | CameraNet,
     query: np.ndarray,      # (H, W, 3) uint8, at the network's input size
     gallery: np.ndarray,    # (K, H, W, 3) uint8
     present_only: bool = False,    # leave out the channels that are not positive in both
     device: str = "cpu",
+    camids: np.ndarray | None = None,    # (1 + K,) of query and gallery from `own_camids`; None: not known
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:    # (K, h, w) on the query, and on the gallery images, (K,) sums
     """Where the similarity of a query with each of some gallery images comes from; each map sums to its cosine, or
     to the part of it that is asked for."""
-    net = net.to(device).eval()
-    e = torch.cat([net.backbone(x).float() for x in batches(np.concatenate([query[None], gallery]), 64, device)])
-    g = F.normalize(net.reid.embed(e)[1].float())
-    head = net.reid
+    images = np.concatenate([query[None], gallery])
+    maps, features, seen = [], [], []
+    for view, rows in camera_views(net, np.zeros(len(images), int) if camids is None else camids):
+        view = view.to(device).eval()
+        maps.append(torch.cat([view.backbone(x).float() for x in batches(images[rows], 64, device)]))
+        features.append(F.normalize(view.reid.embed(maps[-1])[1].float()))
+        seen.append(rows)
+    order = torch.from_numpy(np.argsort(np.concatenate(seen)))
+    e, g, head = torch.cat(maps)[order], torch.cat(features)[order], net.reid
     q, e_query = g[:1].expand(len(gallery), -1), e[:1].expand(len(gallery), -1, -1, -1)
     shares = q * g[1:] * (((q > 0) & (g[1:] > 0)) if present_only else 1)
     # never below 0: absent counts 0

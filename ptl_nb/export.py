@@ -20,6 +20,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 import ptl_nb
+from .camera_bn import CameraNet, split_cameras
 from .data import MEAN, STD, normalise
 from .disk import atomic_write, draft_folder, write_json
 from .domain import Domain
@@ -36,12 +37,12 @@ from .trainer import Method
 def finished_net(
     store: Store,
     recipe: Recipe,
-    method: Method,                   # with its BN^t, if its name says so
+    method: Method,                   # with its BN^t or BN^c, if its name says so
     source: Domain,
     target: Domain,                   # training images suffice
     seed: int,
     sources: LabelSources,            # what label models learn from, for methods with proxy tasks
-) -> tuple[PTLNet, Path]:             # the network, its run
+) -> tuple[PTLNet | CameraNet, Path]: # the network, its run
     "A method's network as it is scored, trained or read back."
     labels = label_folders(store, recipe, labelled_domains([method], source, target), sources, [method])
     run = store.make(ReIDRun(recipe, method, source, target, seed, labels))
@@ -50,17 +51,17 @@ def finished_net(
 # %% ../nbs/lib/export.ipynb #eb1243e6
 RECIPE_FILE, WEIGHTS_FILE, CARD_FILE = "recipe.json", "model.safetensors", "MODEL_CARD.md"
 # what recipe.json says of every model
-_OWN_FACTS = ("model", "ptl_nb", "input", "output", "backbone", "head", "weights", "recipe")
+_OWN_FACTS = ("model", "ptl_nb", "input", "output", "backbone", "head", "weights", "recipe", "cameras")
 
 
-def _test_state(net: PTLNet) -> dict[str, Tensor]:
+def _test_state(net: PTLNet | CameraNet) -> dict[str, Tensor]:
     "The tensors that a feature depends on."
     return {k: v.detach().cpu().contiguous() for k, v in net.state_dict().items()
-            if k.startswith(("backbone.", "reid.")) and not k.startswith("reid.classifier.")}
+            if k.startswith(("backbone.", "reid.", "cameras.")) and not k.startswith("reid.classifier.")}
 
 
 def write_model(
-    net: PTLNet,      # as it is to be used: BN statistics and all
+    net: PTLNet | CameraNet,      # as it is to be used: BN statistics and all
     recipe: Recipe,
     folder: Path,
     **facts,          # whatever else must stay with the model: data, seeds, versions
@@ -86,19 +87,21 @@ def write_model(
                         "parameters": sum(v.numel() for v in state.values())},
             # no path of this machine
             "recipe": asdict(recipe) | {"weights": recipe.weights and Path(recipe.weights).name}, **facts}
+    # whose BN statistics are in the file, by their names
+    if isinstance(net, CameraNet): told["cameras"] = {str(c): (net.names or {}).get(c) for c in net.cameras}
     write_json(folder / RECIPE_FILE, told)
     return told
 
 # %% ../nbs/lib/export.ipynb #98ad7e90
 def read_model(
     folder: Path,     # from `write_model`, or a run of the store
-) -> tuple[PTLNet, Recipe]:
+) -> tuple[PTLNet | CameraNet, Recipe]:
     "A network and its recipe; FileNotFoundError or ValueError saying what is missing or does not fit."
     folder = Path(folder)
     if not (folder / WEIGHTS_FILE).is_file():
         raise FileNotFoundError(f"{folder} holds no {WEIGHTS_FILE}: copy the whole folder of an exported "
                                 "model, or name that of a ReID run")
-    try: stored, digest = _stored_recipe(folder)
+    try: stored, digest, names = _stored_recipe(folder)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(f"the recipe of {folder} cannot be read ({error!r}); export the model again") from error
     if digest and digest != sha256(folder / WEIGHTS_FILE):
@@ -106,32 +109,35 @@ def read_model(
                          "the file that it names; copy both from one folder")
     known = {f.name for f in fields(Recipe)}
     recipe = Recipe(**{k: tuple(v) if isinstance(v, list) else v for k, v in stored.items() if k in known})
-    try: return _load(folder / WEIGHTS_FILE, recipe), recipe
-    except (RuntimeError, KeyError, SafetensorError) as error:
+    try: return _load(folder / WEIGHTS_FILE, recipe, names), recipe
+    except (RuntimeError, KeyError, ValueError, SafetensorError) as error:
         raise ValueError(f"the weights in {folder} do not fit the recipe beside them ({recipe.backbone}): "
                          f"{str(error).splitlines()[0]}") from error
 
 
-def _stored_recipe(folder: Path) -> tuple[dict, str | None]:
+def _stored_recipe(folder: Path) -> tuple[dict, str | None, dict[int, str] | None]:
+    "Recipe, hash of the weights, and names of the cameras that these have statistics of, where they have names."
     def read(file: Path) -> dict:
         try: return json.loads(file.read_text(encoding="utf-8"))
         except ValueError as error: raise ValueError(f"{file.name} is not JSON: {error}") from error
     if (folder / RECIPE_FILE).is_file():
         stored = read(folder / RECIPE_FILE)
-        return {**stored["recipe"]}, stored["weights"]["sha256"]
+        names = {int(c): name for c, name in stored.get("cameras", {}).items() if name is not None}
+        return {**stored["recipe"]}, stored["weights"]["sha256"], names or None
     run = read(folder / "run.json")
     while first := run["key"]["start"]: run = read(folder.parent / first / "run.json")
-    return {"name": "run", **run["key"]["recipe"], "precision": run["key"]["precision"]}, None
+    return {"name": "run", **run["key"]["recipe"], "precision": run["key"]["precision"]}, None, None
 
 
-def _load(file: Path, recipe: Recipe) -> PTLNet:
+def _load(file: Path, recipe: Recipe, names: dict[int, str] | None) -> PTLNet | CameraNet:
     "A network with one identity: its classifier means nothing."
     from safetensors.torch import load_file
-    state = {k: v for k, v in load_file(file).items() if k.startswith(("backbone.", "reid."))
+    tensors, cameras = split_cameras(load_file(file))
+    state = {k: v for k, v in tensors.items() if k.startswith(("backbone.", "reid."))
              and not k.startswith("reid.classifier.")}
     net = reid_net(state, recipe.backbone, recipe.pooling)
     net.load_state_dict(state | {k: v for k, v in net.state_dict().items() if k.startswith("reid.classifier.")})
-    return net.eval()
+    return (CameraNet(net, cameras, names) if cameras else net).eval()
 
 # %% ../nbs/lib/export.ipynb #55c0db63
 class Deployed(nn.Module):
@@ -197,7 +203,10 @@ def export_onnx(
     tolerance: float = _TOLERANCE,
 ) -> float:                             # largest difference of a feature value
     """A network as an ONNX file from bytes to features; RuntimeError, and no file, where it does not agree with
-    torch; ImportError without onnx and onnxruntime."""
+    torch; ImportError without onnx and onnxruntime; ValueError for a `CameraNet`."""
+    if isinstance(net, CameraNet):
+        raise ValueError(f"an ONNX file holds one set of BN statistics, and this is a {net!r}: export net.of(camera), "
+                         "a file for each camera, and net.of() with the statistics of all for any other")
     onnx = _need("onnx")
     _ = _need("onnxruntime")
     identity = model_hash(net, size)

@@ -22,10 +22,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from .camera_bn import CameraNet, camera_features, camera_names
 from .data import MEAN, STD, decode, pixels
 from .disk import atomic_write, explain_errors, file_lock, write_csv, write_json
 from .domain import Domain
-from .evaluator import extract
 from .labels import image_threads
 from .mixed_precision import resolve_precision
 from .model import PTLNet
@@ -35,7 +35,7 @@ from .store import FunctionRun, Store
 
 # %% ../nbs/lib/gallery.ipynb #5e251156
 def model_hash(
-    net: PTLNet,
+    net: PTLNet | CameraNet,
     size: tuple[int, int],  # (height, width) in pixels that it sees images at
 ) -> str:                   # 16 hexadecimal digits
     "What identifies the features of a network; ValueError for one without a ReID head."
@@ -45,7 +45,7 @@ def model_hash(
     pooling = "" if getattr(net.reid, "pooling", "max") == "max" else f" {net.reid.pooling}"
     digest = hashlib.sha256(f"{tuple(size)} {MEAN} {STD}{pooling}".encode())
     for name, value in sorted(net.state_dict().items()):
-        used = name.startswith(("backbone.", "reid.")) and not name.startswith("reid.classifier.")
+        used = name.startswith(("backbone.", "reid.", "cameras.")) and not name.startswith("reid.classifier.")
         if not used or name.endswith("num_batches_tracked"): continue
         content = value.detach().cpu().contiguous().numpy().tobytes()
         digest.update(f"{name} {tuple(value.shape)} ".encode() + content)
@@ -271,28 +271,34 @@ def _same_model(one: str, other: str, what: str) -> None:
 
 # %% ../nbs/lib/gallery.ipynb #8b7d74bc
 def index_files(
-    net: PTLNet,
+    net: PTLNet | CameraNet,
     recipe: Recipe,       # its input size and precision
     root: Path,
     rows: pd.DataFrame,   # path relative to root, and any of pid, camid, time
     device: str = "cpu",
     standin: bool = False,
+    names: dict[int, str] | None = None,     # of the cameras by camid, for a `CameraNet`: see `camera_bn.own_camids`
 ) -> GalleryIndex:
     "An index of image files, in memory; ValueError naming a file that cannot be decoded."
     if not len(rows):
         raise ValueError("an index of no images; name at least one")
     files = [root / path for path in rows["path"]]
+    rows = full_rows(rows)
+    seen = rows["camid"].to_numpy(), names
     with image_threads() as pool:
         images = (np.stack([*pool.map(lambda file: decode(file, recipe.size), files[i:i + BLOCK_IMAGES])])
                   for i in range(0, len(files), BLOCK_IMAGES))
-        return GalleryIndex(np.concatenate([*_features(net, recipe, images, device)]), full_rows(rows),
+        return GalleryIndex(np.concatenate([*_features(net, recipe, images, seen, device)]), rows,
                             model_hash(net, recipe.size), Path(root), standin)
 
 
-def _features(net: PTLNet, recipe: Recipe, images: Iterable[np.ndarray], device: str) -> Iterator[np.ndarray]:
-    "Features a block at a time; ValueError where they are not finite."
+def _features(net: PTLNet | CameraNet, recipe: Recipe, images: Iterable[np.ndarray],
+              cameras: tuple[np.ndarray, dict[int, str] | None], device: str) -> Iterator[np.ndarray]:
+    "Features a block at a time, with camids and names of the cameras; ValueError where they are not finite."
+    camids, names = cameras
     for x in images:
-        features = extract(net, x, recipe.precision, device)
+        features = camera_features(net, x, camids[:len(x)], names, recipe.precision, device)
+        camids = camids[len(x):]
         if not np.isfinite(features).all():
             raise ValueError("the network gives features that are not finite: its training "
                              "has diverged, take another run")
@@ -300,7 +306,7 @@ def _features(net: PTLNet, recipe: Recipe, images: Iterable[np.ndarray], device:
 
 # %% ../nbs/lib/gallery.ipynb #70e3a19a
 def build_index(
-    net: PTLNet,
+    net: PTLNet | CameraNet,
     recipe: Recipe,                               # its input size and precision
     domain: Domain,
     # of train, query, gallery; None: the gallery, of unlabelled images all
@@ -323,7 +329,7 @@ def build_index(
         )
     images = (x for s in splits for x in _blocks(pixels(domain, s, recipe.size)))
     facts = full_rows(rows), model_hash(net, recipe.size), domain.root, domain.standin, domain.cameras
-    features = _features(net, recipe, images, device)
+    features = _features(net, recipe, images, (facts[0]["camid"].to_numpy(), camera_names(domain)), device)
     if folder is None: return GalleryIndex(np.concatenate([*features]), *facts)
     return load_index(_save(folder, features, *facts), root=domain.root)
 
@@ -423,7 +429,7 @@ def remove_images(
 # %% ../nbs/lib/gallery.ipynb #097b0ef7
 def open_gallery(
     store: Store,
-    net: PTLNet,
+    net: PTLNet | CameraNet,
     recipe: Recipe,
     gallery: Path | Domain,               # folder of a saved index, or a domain
     times: pd.Series | None = None,       # see `build_index`

@@ -16,13 +16,15 @@ import numpy as np
 import pandas as pd
 import torch
 
+from .camera_bn import CameraNet, camera_features, camera_names
 from .checkpoint import STATE_FILE, assign_weights, read_weights, save_trained, save_weights
 from .data import Images, LabelledImages, identity_classes, pixels, short_identities
 from .disk import atomic_write, explain_errors, write_csv
 from .domain import Domain
-from .evaluator import Scores, evaluate, extract
+from .evaluator import Scores, evaluate
 from .label_runs import LabelRun, LabelSources, labels_hash
 from .labels import PARTS, read_attributes, read_parts
+from .methods import CameraBN
 from .model import PTLNet
 from .parallel import SINGLE, Ranks, broadcast_value
 from .parameters import base_name
@@ -213,28 +215,32 @@ def load_reid(run: Path, recipe: Recipe, file: str = "model.safetensors") -> PTL
     return net.eval()
 
 
-def scored_network(store: Store, recipe: Recipe, run: Path, domain: Domain, method: Method) -> PTLNet:
+def scored_network(store: Store, recipe: Recipe, run: Path, domain: Domain, method: Method) -> PTLNet | CameraNet:
     """The network that a method scores: as the run left it, or with what the method does to it on the target's
     training images."""
     net = load_reid(run, recipe).to(store.device)
-    if not method.trains:
-        target = Images(pixels(domain, "train", recipe.size))
-        method.finish(Setting(net, recipe, target=target, session=Session(store.device, ranks=store.ranks)))
-    return net
+    if method.trains: return net
+    target = Images(pixels(domain, "train", recipe.size), camids=domain.train.camid.to_numpy())
+    s = Setting(net, recipe, target=target, session=Session(store.device, ranks=store.ranks))
+    method.finish(s)
+    if isinstance(s.net, CameraNet): s.net.names = camera_names(domain)
+    return s.net
 
 # %% ../nbs/lib/runs.ipynb #1c3f5556
-def score_net(net: PTLNet, recipe: Recipe, domain: Domain, device: str, ranks: Ranks = SINGLE) -> Scores:
+def score_net(net: PTLNet | CameraNet, recipe: Recipe, domain: Domain, device: str, ranks: Ranks = SINGLE) -> Scores:
     "Scores of a network on a domain's test set."
-    query, gallery = (extract(net, pixels(domain, split, recipe.size), recipe.precision, device, ranks=ranks)
-                      for split in ("query", "gallery"))
     q, g = domain.query, domain.gallery
+    names = camera_names(domain)
+    query, gallery = (camera_features(net, pixels(domain, split, recipe.size), table.camid, names, recipe.precision,
+                                      device, ranks) for split, table in (("query", q), ("gallery", g)))
     return evaluate(query, gallery, q.pid, g.pid, q.camid, g.camid, ranks)
 
 
 def score_model(store: Store, recipe: Recipe, run: Path, domain: Domain, method: Method) -> Scores:
     "Scores of a method's run on a domain's test set; read back if they were computed before."
     how = "" if method.trains else f"-{slug(method.name.removeprefix(method.start.name))}{recipe.bn_batch}"
-    file = run / f"scores-{slug(domain.name)}-{domain.data_hash()[:12]}{how}-{code_hash('evaluator')}.npz"
+    code = code_hash("camera_bn" if isinstance(method, CameraBN) else "evaluator")
+    file = run / f"scores-{slug(domain.name)}-{domain.data_hash()[:12]}{how}-{code}.npz"
     if broadcast_value(file.exists(), store.ranks): return _read_scores(file)
     scores = score_net(scored_network(store, recipe, run, domain, method), recipe, domain, store.device, store.ranks)
     if not store.ranks.first: return scores

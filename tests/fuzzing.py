@@ -405,7 +405,8 @@ def mapping() -> Target:
 
 def words() -> Target:
     "Seeds, methods and devices as papermill passes them."
-    known = ["BL", "PTL", "HP^t", "Attr^s", "BN^t", "SSG", "SSG†", "CC", "fwd^t", "+", ",", " ", "0", "1", "-", "cuda", ":"]
+    known = ["start", "BL", "PTL", "HP^t", "Attr^s", "BN^t", "BN^c", "SSG", "SSG†", "CC", "fwd^t", "+", ",", " ", "0",
+             "1", "-", "cuda", ":"]
     token = st.one_of(st.sampled_from(known), st.text(max_size=4))
     value = st.one_of(st.lists(token, max_size=8).map("".join), ODD, st.lists(ODD, max_size=3))
     readers = st.sampled_from([parse_seeds, parse_methods, choose_device])

@@ -65,6 +65,8 @@ for name, value, *words in [
     ("lower case", "ptl", "unknown method 'ptl'"),
     ("a task twice", "BL+HP^t+HP^t", "each once"),
     ("BN not at the end", "BL+BN^t+HP^t", "at the end '+BN^t'"),
+    ("SSG from statistics of cameras", "BL+BN^c+SSG", "nothing goes on from BN^c", "take BN^t"),
+    ("statistics of all and of cameras", "BL+BN^t+BN^c", "'BN^c'", "'+BN^t' or '+BN^c'"),
     ("fwd with a task", "BL+HP^t+fwd^t", "without any other task"),
     ("a method twice", "BL, BL", "named twice in BL, BL"),
     ("the same method by two names", "PTL, BL+HP^t+Attr^t", "named twice"),
