@@ -77,7 +77,8 @@ def parse_method(name: str) -> Method:
 def _parse_training(name: str, words: list[str]) -> Method:
     "The part of a name that says what is trained on the source and with which tasks, and what it goes on from."
     if words == ["start"]: return Start()
-    if words[0] == "start": return replace(_parse_training(name, words[1:]), display_name="+".join(words), start=Start())
+    if words[0] == "start" != words[1]:
+        return replace(_parse_training(name, words[1:]), display_name="+".join(words), start=Start())
     first, *tasks = ["BL", "HP^t", "Attr^t", *words[1:]] if words[0] == "PTL" else words
     unknown = [task for task in tasks if task not in TASKS]
     if first != "BL" or unknown or len(set(tasks)) < len(tasks):
@@ -89,9 +90,8 @@ def _parse_training(name: str, words: list[str]) -> Method:
 
 def _unknown(name: str, part: str) -> str:
     tasks = ", ".join(f"+{task}" for task in TASKS)
-    return (f"unknown method {name!r}{f': {part}' if part else ''}; a method is 'start', 'BL', 'PTL', or one "
-            "of the latter after 'start+', "
-            f"followed by any of {tasks}, "
+    return (f"unknown method {name!r}{f': {part}' if part else ''}; a method is 'start', 'BL' or 'PTL', or "
+            f"one of the latter after 'start+', these two followed by any of {tasks}, "
             "each once, and at the end '+BN^t' or '+BN^c'; "
             "and after all that '+SSG†' (or '+SSGd'), '+SSG', '+SSGe' or '+CC'")
 
