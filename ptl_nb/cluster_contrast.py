@@ -91,6 +91,14 @@ CONTRAST_RECIPES = {r.name: r for r in (
     ContrastRecipe("smoke", rounds=2, iterations=4, identities=4, max_share=0.5, **_CAMERA | {"k1": 10}),
 )}
 
+
+def _constants(recipe, own: ContrastRecipe | None) -> ContrastRecipe:
+    "The given ones, or those that go with a recipe's name; ValueError where none do."
+    if own is None and recipe.name not in CONTRAST_RECIPES:
+        raise ValueError(f"no constants of Cluster Contrast go with the recipe {recipe.name!r} "
+                         f"(known: {', '.join(CONTRAST_RECIPES)}); give a `ContrastRecipe`")
+    return own or CONTRAST_RECIPES[recipe.name]
+
 # %% ../nbs/method/12_cluster_contrast.ipynb #cb078790
 _ALIKE = 1e-5      # difference of unit features that is rounding; among copies of one image nobody is nearest
 
@@ -275,13 +283,7 @@ class ClusterContrast(Method):
     @property
     def trained(self) -> str: return f"{self.start.trained}{'' if self.start.trains else '+BN^t'}+CC"
 
-    def constants(self, recipe, own: ContrastRecipe | None = None) -> ContrastRecipe:
-        "The given ones, or those that go with a recipe's name; ValueError where none do."
-        if own is None and recipe.name not in CONTRAST_RECIPES:
-            raise ValueError(f"no constants of Cluster Contrast go with the recipe {recipe.name!r} "
-                             f"(known: {', '.join(CONTRAST_RECIPES)}); give a `ContrastRecipe`")
-        return own or CONTRAST_RECIPES[recipe.name]
-
+    def constants(self, recipe, own: ContrastRecipe | None = None) -> ContrastRecipe: return _constants(recipe, own)
     def key(self, constants: ContrastRecipe) -> dict: return {k: v for k, v in asdict(constants).items() if k != "name"}
     def uses_source(self, constants: ContrastRecipe) -> bool: return False
     def observed(self, measure: Measure) -> "ClusterContrast": return replace(self, measure=measure)
