@@ -73,7 +73,7 @@ def parse_method(name: str) -> Method:
         method = _AFTERWARDS[word](method)
     return method
 
-
+# %% ../nbs/lib/methods.ipynb #5f0c2a91
 def _parse_training(name: str, words: list[str]) -> Method:
     "The part of a name that says what is trained on the source and with which tasks, and what it goes on from."
     if words == ["start"]: return Start()

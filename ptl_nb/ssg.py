@@ -494,8 +494,7 @@ class SSG(Method):
     def trained(self) -> str:
         return f"{self.start.trained}{'' if self.start.trains else '+BN^t'}+{_SUFFIXES[self.variant]}"
 
-    def constants(self, recipe, own: SSGRecipe | None = None) -> SSGRecipe:
-        return choose_ssg(recipe.name, self.variant, own)
+    def constants(self, recipe, own: SSGRecipe | None = None) -> SSGRecipe: return choose_ssg(recipe.name, self.variant, own)
     def uses_source(self, constants: SSGRecipe) -> bool: return _has_source_term(constants)
     def observed(self, measure: Measure) -> "SSG": return replace(self, measure=measure)
 
@@ -533,8 +532,7 @@ class SSG(Method):
     def losses(self, s: Setting, batches: dict[str, dict]) -> dict[str, Tensor]:
         b = batches["target"]
         losses, skipped = ssg_losses(s.net, b["x"], b["labels"], s.recipe)
-        for name, n in {"anchors": len(b["x"]), **{f"skipped_{name}": n for name, n in skipped.items()}}.items():
-            s.facts["counts"][name] = s.facts["counts"].get(name, 0) + n
+        _count_anchors(s.facts["counts"], len(b["x"]), skipped)
         return losses
 
     def weights(self, s: Setting) -> dict[str, float]: return dict.fromkeys(("head", *_BODY), 1.0)
@@ -544,6 +542,12 @@ class SSG(Method):
         return [_round_record(s, rows)]
 
 # %% ../nbs/method/11_ssg.ipynb #58c3e315
+def _count_anchors(counts: dict[str, int], images: int, skipped: dict[str, int]) -> None:
+    "Add the anchors of a batch, and those without a positive or a negative, to the round's."
+    for name, n in {"anchors": images, **{f"skipped_{name}": n for name, n in skipped.items()}}.items():
+        counts[name] = counts.get(name, 0) + n
+
+
 def _has_source_term(recipe: SSGRecipe) -> bool:
     "Whether the distance has a source term."
     return recipe.distance == "jaccard" and recipe.source_weight > 0
