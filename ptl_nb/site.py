@@ -59,7 +59,7 @@ def read_notebook(
 # %% ../nbs/lib/site.ipynb #9ffd11a7
 _GROUPS = {"Method": ("method/*",),
            "Tables and figures": ("nbs/table*", "nbs/fig*", "nbs/ablation*", "nbs/world_curve"),
-           "Labels and own cameras": ("nbs/train_labellers", "nbs/label*", "nbs/adapt*", "nbs/find*", "nbs/tutorial*"),
+           "Labels and own cameras": ("nbs/train_*", "nbs/label*", "nbs/adapt*", "nbs/find*", "nbs/tutorial*"),
            "Benchmarks": ("nbs/benchmark*", "nbs/*"),
            "Library": ("*",)}
 
