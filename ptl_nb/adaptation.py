@@ -25,7 +25,7 @@ STEPS = ("start", "ptl", *_CLUSTERINGS)
 class Plan:
     "The steps of an adaptation: methods in their order, and what was decided why."
     names: tuple[str, ...]          # of the steps' methods, each going on from the one before
-    control: str                    # the first step with BN statistics of the target
+    controls: tuple[str, ...]       # the first step with BN statistics of the target, and of each of its cameras
     reasons: dict[str, str]         # by step: what is done, or not, and why
 
     @property
@@ -33,7 +33,7 @@ class Plan:
     @property
     def last(self) -> str: return self.names[-1]
     @property
-    def methods(self) -> list[Method]: return parse_methods(list(dict.fromkeys((self.first, self.control, *self.names))))
+    def methods(self) -> list[Method]: return parse_methods([self.first, *self.controls, *self.names[1:]])
     def before(self, name: str) -> str:
         "The step before one; of the first one itself."
         return self.names[max(0, self.names.index(name) - 1)] if name in self.names else self.first
@@ -57,6 +57,7 @@ def plan(
     images: int,            # of the target, to train on
     recipe: Recipe,
     steps: str = "auto",    # such as "start,ptl,clusters"; auto: by the rules
+    cameras: int = 1,       # of the target
 ) -> Plan:
     "What an adaptation does; ValueError for steps that cannot be."
     automatic = steps.strip().lower() == "auto"
@@ -66,7 +67,9 @@ def plan(
     trained = ("start+PTL" if recipe.start else "PTL") if "ptl" in words else first
     names, reasons = [first], {}
     reasons["start"] = (f"the network {recipe.start!r} that ships" if recipe.start else "trained on the labelled source")
+    controls = [f"{first}+BN^t", *[f"{first}+BN^c"] * (cameras > 1)]
     reasons["BN^t"] = "a control: BN statistics of the target, no training"
+    reasons["BN^c"] = f"a control: those of each of {cameras} cameras" if cameras > 1 else "left out: one camera"
     asked = "asked for" if not automatic else ""
     kind = next((w for w in words if w in _CLUSTERINGS), None)
     if "ptl" in words:
@@ -78,7 +81,7 @@ def plan(
         reasons["clusters"] = asked or f"{images:,} images, {LEAST_CLUSTERED} or more"
     else: reasons["clusters"] = "left out: " + (asked and "not " + asked or
                                                 f"{images:,} images, fewer than {LEAST_CLUSTERED}")
-    return Plan(tuple(names), f"{first}+BN^t", reasons)
+    return Plan(tuple(names), tuple(controls), reasons)
 
 # %% ../nbs/lib/adaptation.ipynb #dd34ffd0
 def taken(
