@@ -283,8 +283,8 @@ def adapt(tmp_path, monkeypatch):
     def run(*parameters):
         smoke_run("adapt", tmp_path / "out.ipynb", *parameters)
         results = next(tmp_path.glob("ptl-smoke-*"))
-        return outputs(
-            tmp_path / "out.ipynb"), results / "own/smoke/adapt", next((results / "deploy/smoke").iterdir()), results
+        folder, deployed = next(results.glob("own/smoke*/adapt")), next(results.glob("deploy/smoke*/*"))
+        return outputs(tmp_path / "out.ipynb"), folder, deployed, results
     return run
 
 
@@ -331,11 +331,31 @@ def test_labelled_rows_and_labels_of_another_model(adapt, tmp_path, people):
     assert ("6 people are labelled" in shown and "parser on" not in shown and "conflicts" in shown and "measured on "
             "the images that were adapted to" not in shown.lower())
     table = pd.read_csv(next(folder.glob("*scores.csv"))).set_index("method")
-    assert {"BL", "BL+BN^t", "PTL", "PTL+BN^t"} == set(table.index)
+    assert {"BL", "BL+BN^t", "BL+BN^c", "PTL+BN^t"} == set(table.index)
     facts = json.loads(next(folder.glob("*.json")).read_text())
     assert (facts["method"] == "BL+BN^t" and "BL+BN^t" in facts["verdict"][-3] + facts["verdict"][-4]
             and set(facts["cameras"].values()) >= {"east", "west"})
     assert "mAP (trapezoid)" in (deployed / "MODEL_CARD.md").read_text()
+
+
+@pytest.mark.slow
+def test_from_a_start_that_ships_no_label_is_made_and_no_source_learnt(adapt, tmp_path):
+    "The default way at smoke length: start, its controls, clusters from 200 images on."
+    corridor = load_domain("corridor")
+    for i, (path, camid) in enumerate(zip(corridor.train.path[:210], corridor.train.camid)):
+        (tmp_path / f"own/c{camid}").mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(corridor.root / path, tmp_path / f"own/c{camid}/{i}.jpg")
+    shown, folder, deployed, results = adapt(f"target={tmp_path / 'own'}", "changes=start=rendered")
+    assert "no step learns from proxy labels" in shown and "210 images, 200 or more" in shown
+    assert {run.name.rsplit("-", 1)[0] for run in (results / "runs").glob("[!.]*")} == {
+        "start-plaza-seed-0", "start-CC-plaza-own-seed-0"}
+    net, told = load_deploy(deployed)
+    rounds = pd.read_csv(next(folder.glob("*-rounds.csv")))
+    stopped = isinstance(rounds.stopped.iloc[0], str)
+    assert told["method"] == ("start" if stopped else "start+CC") and told["input"]["height"] == 128
+    card = (deployed / "MODEL_CARD.md").read_text(encoding="utf-8")
+    assert "1,000 rendered people; photographs seen: none" in card and "source: " not in card
+    assert not list(folder.glob("*-people.png")) and not list(folder.glob("*scores*"))
 
 
 @pytest.mark.slow
@@ -355,9 +375,12 @@ def test_bad_files_stop_it_before_any_training(tmp_path, people, monkeypatch):
 @pytest.mark.slow
 @pytest.mark.parametrize("images, parameter, says", [
     (11, "seed=0", "own has 11 images to adapt to; give at least 12"),
-    (13, "ssg=ssg", "own has 13 images, SSG wants at least one batch"),
+    (13, "steps=start,cluster", "steps names 'cluster'; did you mean 'clusters'?"),
+    (13, "steps=ptl", "write start, then ptl if wanted"),
     (13, "attributes_from=their.csv", "attributes of 2 to 3 classes"),
-    (13, "deploy=PTL+SSG", "this run makes BL, BL+BN^t, PTL, PTL+BN^t")])
+    (13, "deploy=PTL+SSG", "this run makes BL, BL+BN^t, PTL+BN^t"),
+    (13, "changes=start=rendred", "there is no start 'rendred'; did you mean 'rendered'?"),
+    (13, "changes=start=rendered,backbone=resnet18", "but the start 'rendered' has 'mini'")])
 def test_what_cannot_be_adapted_to_is_refused_before_any_training(tmp_path, people, monkeypatch, images, parameter,
                                                                   says):
     monkeypatch.setitem(ENV, "TMPDIR", str(tmp_path))
@@ -377,8 +400,8 @@ def test_what_cannot_be_adapted_to_is_refused_before_any_training(tmp_path, peop
                     reason="set PTL_REAL to a folder with crops/ and a domain.csv of real people")
 def test_real_crops_of_a_stranger(adapt):
     shown, folder, deployed, _ = adapt(f"target={Path(os.environ['PTL_REAL']) / 'crops'}", r"camera=_c(\d)",
-                                       r"time=_(\d{6})_", "ssg=ssg†")
+                                       r"time=_(\d{6})_", "steps=start,ptl,ssg†")
     assert ("586 images to adapt to" in shown and "LEARNT FROM RENDERED "
             "STAND-INS" in shown and "was not measured" in shown)
-    assert (load_deploy(deployed)[1]["method"] == "PTL+SSG†"
+    assert (load_deploy(deployed)[1]["method"] in ("PTL+SSG†", "PTL")
             and os.environ["PTL_REAL"].encode() not in next(folder.glob("*.json")).read_bytes())
