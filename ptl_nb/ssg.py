@@ -102,7 +102,7 @@ def _check_ssg(recipe: SSGRecipe) -> None:
         raise ValueError(f"erase_area is {recipe.erase_area}, erase_aspect {recipe.erase_aspect}; areas are ascending "
                          "shares of the image, the aspect lies in (0, 1]")
 
-
+# %% ../nbs/method/11_ssg.ipynb #b015d692
 def _check_radius(recipe: SSGRecipe) -> None:
     "ValueError where the radius follows no rule, or two."
     if (recipe.rho is None) == (recipe.neighbours is None):
