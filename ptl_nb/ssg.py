@@ -476,6 +476,15 @@ def _clustered_round(s: Setting, found: PseudoLabels, record: dict) -> Round:
 # %% ../nbs/method/11_ssg.ipynb #b1d45cc4
 _SUFFIXES = {"full": "SSG", "dagger": "SSG†", "eanet": "SSGe"}
 
+
+def _used(recipe: SSGRecipe) -> dict:
+    "The fields that the weights depend on."
+    unused = ("k1", "k2", "source_weight") if recipe.distance != "jaccard" else ()
+    if recipe.head == "neck": unused += "embedding",
+    # the rule that is not followed: what was trained by ρ keeps its name
+    unused += "neighbours" if recipe.neighbours is None else "rho",
+    return {k: v for k, v in asdict(recipe).items() if k not in unused}
+
 # %% ../nbs/method/11_ssg.ipynb #55611a55
 @dataclass(frozen=True)
 class SSG(Method):
@@ -496,12 +505,7 @@ class SSG(Method):
     def uses_source(self, constants: SSGRecipe) -> bool: return _has_source_term(constants)
     def observed(self, measure: Measure) -> "SSG": return replace(self, measure=measure)
 
-    def key(self, constants: SSGRecipe) -> dict:
-        unused = ("k1", "k2", "source_weight") if constants.distance != "jaccard" else ()
-        if constants.head == "neck": unused += "embedding",
-        # the rule that is not followed: what was trained by ρ keeps its name
-        unused += "neighbours" if constants.neighbours is None else "rho",
-        return {k: v for k, v in asdict(constants).items() if k not in unused}
+    def key(self, constants: SSGRecipe) -> dict: return _used(constants)
 
     def check(self, s: Setting) -> None: _check_ssg_images(s)
 
