@@ -102,7 +102,7 @@ def _check_ssg(recipe: SSGRecipe) -> None:
         raise ValueError(f"erase_area is {recipe.erase_area}, erase_aspect {recipe.erase_aspect}; areas are ascending "
                          "shares of the image, the aspect lies in (0, 1]")
 
-
+# %% ../nbs/method/11_ssg.ipynb #b015d692
 def _check_radius(recipe: SSGRecipe) -> None:
     "ValueError where the radius follows no rule, or two."
     if (recipe.rho is None) == (recipe.neighbours is None):
@@ -479,6 +479,15 @@ def _clustered_round(s: Setting, found: PseudoLabels, record: dict) -> Round:
 # %% ../nbs/method/11_ssg.ipynb #b1d45cc4
 _SUFFIXES = {"full": "SSG", "dagger": "SSG†", "eanet": "SSGe"}
 
+
+def _used(recipe: SSGRecipe) -> dict:
+    "The fields that the weights depend on."
+    unused = ("k1", "k2", "source_weight") if recipe.distance != "jaccard" else ()
+    if recipe.head == "neck": unused += "embedding",
+    # the rule that is not followed: what was trained by ρ keeps its name
+    unused += "neighbours" if recipe.neighbours is None else "rho",
+    return {k: v for k, v in asdict(recipe).items() if k not in unused}
+
 # %% ../nbs/method/11_ssg.ipynb #55611a55
 @dataclass(frozen=True)
 class SSG(Method):
@@ -498,12 +507,7 @@ class SSG(Method):
     def uses_source(self, constants: SSGRecipe) -> bool: return _has_source_term(constants)
     def observed(self, measure: Measure) -> "SSG": return replace(self, measure=measure)
 
-    def key(self, constants: SSGRecipe) -> dict:
-        unused = ("k1", "k2", "source_weight") if constants.distance != "jaccard" else ()
-        if constants.head == "neck": unused += "embedding",
-        # the rule that is not followed: what was trained by ρ keeps its name
-        unused += "neighbours" if constants.neighbours is None else "rho",
-        return {k: v for k, v in asdict(constants).items() if k not in unused}
+    def key(self, constants: SSGRecipe) -> dict: return _used(constants)
 
     def check(self, s: Setting) -> None: _check_ssg_images(s)
 
