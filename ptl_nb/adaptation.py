@@ -6,13 +6,17 @@
 __all__ = ['LEAST_CLUSTERED', 'STEPS', 'Plan', 'plan', 'taken']
 
 # %% ../nbs/lib/adaptation.ipynb #e5caf724
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 import pandas as pd
 
+from .cluster_contrast import ClusterContrast
 from .methods import parse_methods
 from .names import nearest_name
+from .parameters import base_name
 from .recipe import Recipe
+from .ssg import SSG
 from .trainer import Method
 
 # %% ../nbs/lib/adaptation.ipynb #f5ed57f5
@@ -66,7 +70,7 @@ def plan(
     first = "start" if recipe.start else "BL"
     trained = ("start+PTL" if recipe.start else "PTL") if "ptl" in words else first
     names, reasons = [first], {}
-    reasons["start"] = (f"the network {recipe.start!r} that ships" if recipe.start else "trained on the labelled source")
+    reasons["start"] = (f"the network {Path(recipe.start).stem!r} that ships" if recipe.start else "trained on the labelled source")
     controls = [f"{first}+BN^t", *[f"{first}+BN^c"] * (cameras > 1)]
     reasons["BN^t"] = "a control: BN statistics of the target, no training"
     reasons["BN^c"] = f"a control: those of each of {cameras} cameras" if cameras > 1 else "left out: one camera"
@@ -81,7 +85,18 @@ def plan(
         reasons["clusters"] = asked or f"{images:,} images, {LEAST_CLUSTERED} or more"
     else: reasons["clusters"] = "left out: " + (asked and "not " + asked or
                                                 f"{images:,} images, fewer than {LEAST_CLUSTERED}")
+    _check_batch(images, recipe, parse_methods([names[-1]])[0])
     return Plan(tuple(names), tuple(controls), reasons)
+
+
+def _check_batch(images: int, recipe: Recipe, last: Method) -> None:
+    "ValueError where clusters are asked for and the images do not fill one batch of them."
+    if not isinstance(last, (SSG, ClusterContrast)): return
+    constants = last.constants(replace(recipe, name=base_name(recipe)))
+    batch = constants.batch if isinstance(last, SSG) else constants.identities * constants.images
+    if images < batch:
+        raise ValueError(f"{images} images do not fill one batch of {batch} for clusters: leave them out of steps, "
+                         "or add images")
 
 # %% ../nbs/lib/adaptation.ipynb #dd34ffd0
 def taken(

@@ -86,7 +86,7 @@ def _check_contrast(recipe: ContrastRecipe) -> None:
 _CAMERA = {"k1": 20, "eps": 0.5, "images": 4}      # fewer images than a benchmark has
 CONTRAST_RECIPES = {r.name: r for r in (
     ContrastRecipe(),
-    ContrastRecipe("camera", rounds=20, iterations=100, **_CAMERA),
+    ContrastRecipe("camera", rounds=10, iterations=100, **_CAMERA),
     ContrastRecipe("mini", rounds=10, iterations=40, **_CAMERA),
     ContrastRecipe("smoke", rounds=2, iterations=4, identities=4, max_share=0.5, **_CAMERA | {"k1": 10}),
 )}

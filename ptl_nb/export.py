@@ -86,7 +86,8 @@ def write_model(
             "weights": {"file": WEIGHTS_FILE, "sha256": sha256(folder / WEIGHTS_FILE),
                         "parameters": sum(v.numel() for v in state.values())},
             # no path of this machine
-            "recipe": asdict(recipe) | {"weights": recipe.weights and Path(recipe.weights).name}, **facts}
+            "recipe": asdict(recipe) | {"weights": recipe.weights and Path(recipe.weights).name,
+                                        "start": recipe.start and Path(recipe.start).name}, **facts}
     # whose BN statistics are in the file, by their names
     if isinstance(net, CameraNet): told["cameras"] = {str(c): (net.names or {}).get(c) for c in net.cameras}
     write_json(folder / RECIPE_FILE, told)

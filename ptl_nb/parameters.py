@@ -27,7 +27,7 @@ from .domain import Domain
 from .model import backbone
 from .names import nearest_name
 from .recipe import RECIPES, Recipe
-from .starts import with_start
+from .starts import read_start, with_start
 
 # %% ../nbs/lib/parameters.ipynb #ed9d8e91
 _PARAMETER_TYPES = {"str": str, "int": int, "float": (int, float), "bool": bool}
@@ -176,6 +176,7 @@ def _changed_name(base: Recipe, changed: Recipe) -> str:
 def _told(name: str, value) -> str:
     "A value as text; a file of weights by its content, for what it is called may stay as it becomes another."
     if value is None or value == (): return "none"
+    if name == "start" and value.endswith(".json"): return f"{Path(value).stem}.{read_start(value)['sha256'][:8]}"
     if name == "weights" and value != "imagenet": return hashlib.sha256(Path(value).read_bytes()).hexdigest()[:8]
     return "+".join(map(str, value)) if isinstance(value, tuple) else str(value)
 

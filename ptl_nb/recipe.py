@@ -163,8 +163,8 @@ RECIPES = {
         attribute_milestones=(28, 36), attribute_lr=0.4, attribute_share=0.8),
     # one's own cameras on two cores: goes on from a start; label models as in `mini`
     "camera": Recipe(
-        "camera", start="rendered", backbone="mini", weights=None, height=128, width=64, pooling="gem",
-        parsing_hidden=64, attribute_hidden=32, epochs=40, milestones=(24, 34),
+        "camera", start="imagenet", backbone="mobilenet_v2", weights=None, height=128, width=64, pooling="gem",
+        parsing_hidden=32, attribute_hidden=8, epochs=40, milestones=(24, 34),
         parser="unet", parser_iterations=600, parser_lr=4e-3, parser_width=24, parser_height=128, parser_input_width=64,
         attribute_height=128, attribute_width=64, attribute_weight_parts=1.0, attribute_epochs=40,
         attribute_milestones=(28, 36), attribute_lr=0.4, attribute_share=0.8),
