@@ -70,7 +70,8 @@ def plan(
     first = "start" if recipe.start else "BL"
     trained = ("start+PTL" if recipe.start else "PTL") if "ptl" in words else first
     names, reasons = [first], {}
-    reasons["start"] = (f"the network {Path(recipe.start).stem!r} that ships" if recipe.start else "trained on the labelled source")
+    reasons["start"] = (f"the network {Path(recipe.start).stem!r} that ships" if recipe.start
+                        else "trained on the labelled source")
     controls = [f"{first}+BN^t", *[f"{first}+BN^c"] * (cameras > 1)]
     reasons["BN^t"] = "a control: BN statistics of the target, no training"
     reasons["BN^c"] = f"a control: those of each of {cameras} cameras" if cameras > 1 else "left out: one camera"
@@ -79,16 +80,18 @@ def plan(
     if "ptl" in words:
         names.append(trained if recipe.start or kind else f"{trained}+BN^t")
         reasons["ptl"] = asked or "the paper's step; there is no start that ships to go on from"
-    else: reasons["ptl"] = "left out: " + (asked and "not " + asked or "from a start that ships, clusters do without it")
+    else:
+        reasons["ptl"] = "left out: " + ("not asked for" if asked else "from a start that ships, clusters do without it")
     if kind:
         names.append(f"{trained}+{_CLUSTERINGS[kind]}")
         reasons["clusters"] = asked or f"{images:,} images, {LEAST_CLUSTERED} or more"
-    else: reasons["clusters"] = "left out: " + (asked and "not " + asked or
-                                                f"{images:,} images, fewer than {LEAST_CLUSTERED}")
+    else:
+        fewer = f"{images:,} images, fewer than {LEAST_CLUSTERED}"
+        reasons["clusters"] = "left out: " + ("not asked for" if asked else fewer)
     _check_batch(images, recipe, parse_methods([names[-1]])[0])
     return Plan(tuple(names), tuple(controls), reasons)
 
-
+# %% ../nbs/lib/adaptation.ipynb #7d1e0b52
 def _check_batch(images: int, recipe: Recipe, last: Method) -> None:
     "ValueError where clusters are asked for and the images do not fill one batch of them."
     if not isinstance(last, (SSG, ClusterContrast)): return

@@ -207,7 +207,8 @@ def choose_recipe(
     told = _changed_name(base, changed)
     if changed.start: changed = with_start(changed, asked | fixed)
     precision = changed.precision
-    if changed.backbone not in _PLAIN or (asked | fixed).keys() & {"backbone", "weights"}:      # built, so that what is missing shows before any work
+    # built, so that what is missing shows before any work
+    if changed.backbone not in _PLAIN or (asked | fixed).keys() & {"backbone", "weights"}:
         with torch.random.fork_rng(devices=[]): net = backbone(changed.backbone, changed.weights)[0]
         if precision == "auto" and torch.device(device).type == "cpu" and has_depthwise(net): precision = "fp32"
     return replace(changed, name=told, precision=precision)
