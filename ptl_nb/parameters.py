@@ -204,14 +204,14 @@ def choose_recipe(
     for field in asked.keys() & fixed.keys():
         raise ValueError(f"changes names {field}, which is a parameter of its own here; give it there")
     changed = replace(base, **asked)
-    told = _changed_name(base, changed)
+    wanted = changed
     if changed.start: changed = with_start(changed, asked | fixed)
     precision = changed.precision
     # built, so that what is missing shows before any work
     if changed.backbone not in _PLAIN or (asked | fixed).keys() & {"backbone", "weights"}:
         with torch.random.fork_rng(devices=[]): net = backbone(changed.backbone, changed.weights)[0]
         if precision == "auto" and torch.device(device).type == "cpu" and has_depthwise(net): precision = "fp32"
-    return replace(changed, name=told, precision=precision)
+    return replace(changed, name=_changed_name(base, wanted), precision=precision)
 
 
 _PLAIN = ("mini", "resnet50")       # the tables' networks, without depthwise convolutions
