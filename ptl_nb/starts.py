@@ -145,7 +145,8 @@ class Start(Method):
     def uses_target(self) -> bool: return False
     def uses_source(self, constants: Recipe) -> bool: return False
     def key(self, constants: Recipe) -> dict:
-        return {"start": Path(constants.start).name, "sha256": read_start(constants.start)["sha256"]}
+        known = {"start": Path(constants.start).name, "sha256": read_start(constants.start)["sha256"]}
+        return known | network_fields(constants.start)           # of which `export.read_model` builds the network
     def network(self, recipe: Recipe) -> PTLNet: return load_start(recipe.start)
     def optimiser(self, s: Setting) -> torch.optim.SGD: return torch.optim.SGD(s.net.parameters(), lr=0)
 
