@@ -35,8 +35,6 @@ class Plan:
     @property
     def first(self) -> str: return self.names[0]
     @property
-    def last(self) -> str: return self.names[-1]
-    @property
     def methods(self) -> list[Method]: return parse_methods([self.first, *self.controls, *self.names[1:]])
     def before(self, name: str) -> str:
         "The step before one; of the first one itself."

@@ -21,11 +21,11 @@ from .clustering import MAX_EDGES, JaccardDistance, dbscan
 from .data import cycle, on_device
 from .evaluator import extract
 from .losses import id_loss
-from .model import PTLNet, at_least_fp32
+from .model import at_least_fp32
 from .ptl import PTL
 from .recipe import check_types
 from .reranking import jaccard_similarity
-from .ssg import Measure, clustered_batch
+from .ssg import Measure, adapted_parameters, check_adaptation, clustered_batch
 from .trainer import Method, Round, Setting, Stream
 
 # %% ../nbs/method/12_cluster_contrast.ipynb #84aa2741
@@ -225,12 +225,6 @@ def _round_columns(
             "stopped": _stop_reason(labels, largest, recipe)}
 
 # %% ../nbs/method/12_cluster_contrast.ipynb #a452eda9
-def _trained_parameters(net: PTLNet) -> list[nn.Parameter]:
-    "Those of backbone and ReID head, without the classifier of source identities."
-    parts = (net.backbone, *(m for name, m in net.reid.named_children() if name != "classifier"))
-    return [p for part in parts for p in part.parameters() if p.requires_grad]
-
-
 def _clusters(s: Setting, max_edges: int) -> tuple[np.ndarray, Tensor]:
     "Clusters of the target as the network sees it now, and their vectors, on the device."
     features = torch.from_numpy(extract(s.net, s.target.pixels, s.precision, s.device))
@@ -255,10 +249,7 @@ def _contrast_round(s: Setting, labels: np.ndarray, record: dict) -> Round:
 # %% ../nbs/method/12_cluster_contrast.ipynb #5cc0c41e
 def _check_images(s: Setting) -> None:
     "ValueError naming what cannot be trained on."
-    if s.target is None:
-        raise ValueError("Cluster Contrast adapts to a target; give its images")
-    if s.ranks.size > 1:
-        raise ValueError(f"Cluster Contrast runs in one process, not in {s.ranks.size}")
+    check_adaptation(s, "Cluster Contrast")
     if s.net.reid is None:
         raise ValueError("the network has no ReID head; Cluster Contrast goes on from a model that was trained on a "
                          "source")
@@ -292,7 +283,7 @@ class ClusterContrast(Method):
     def epochs(self, s: Setting) -> int: return s.recipe.rounds
 
     def optimiser(self, s: Setting) -> torch.optim.Adam:
-        trained = _trained_parameters(s.net)
+        trained = adapted_parameters(s.net)
         return torch.optim.Adam(trained, lr=s.recipe.lr, weight_decay=s.recipe.weight_decay, fused=True)
 
     def schedule(self, s: Setting, optimiser: torch.optim.Optimizer, r: Round, iteration: int) -> float:

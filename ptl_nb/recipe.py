@@ -153,21 +153,22 @@ def _check_recipe(recipe: Recipe) -> None:
         raise ValueError(f"warmup is {recipe.warmup}; it is a share of all iterations in [0, 1)")
 
 # %% ../nbs/method/06_recipe.ipynb #1b47e78d
+_SMALL_LABEL_MODELS = dict(
+    parser="unet", parser_iterations=600, parser_lr=4e-3, parser_width=24, parser_height=128, parser_input_width=64,
+    attribute_height=128, attribute_width=64, attribute_weight_parts=1.0, attribute_epochs=40,
+    attribute_milestones=(28, 36), attribute_lr=0.4, attribute_share=0.8)
+
 RECIPES = {
     "paper": Recipe(),
     "mini": Recipe(
         "mini", backbone="mini", weights=None, height=96, width=48, parsing_hidden=64, attribute_hidden=32,
         lr=4e-3, epochs=40, milestones=(24, 34),
-        parser="unet", parser_iterations=600, parser_lr=4e-3, parser_width=24, parser_height=128, parser_input_width=64,
-        attribute_height=128, attribute_width=64, attribute_weight_parts=1.0, attribute_epochs=40,
-        attribute_milestones=(28, 36), attribute_lr=0.4, attribute_share=0.8),
+        **_SMALL_LABEL_MODELS),
     # one's own cameras on two cores: goes on from a start; label models as in `mini`
     "camera": Recipe(
         "camera", start="imagenet", backbone="mobilenet_v2", weights=None, height=128, width=64, pooling="gem",
         parsing_hidden=32, attribute_hidden=8, epochs=40, milestones=(24, 34),
-        parser="unet", parser_iterations=600, parser_lr=4e-3, parser_width=24, parser_height=128, parser_input_width=64,
-        attribute_height=128, attribute_width=64, attribute_weight_parts=1.0, attribute_epochs=40,
-        attribute_milestones=(28, 36), attribute_lr=0.4, attribute_share=0.8),
+        **_SMALL_LABEL_MODELS),
     # how the starts that ship were trained, see `starts`
     "start_rendered": Recipe(
         "start_rendered", backbone="mini", weights=None, height=128, width=64, pooling="gem", parsing_hidden=64,

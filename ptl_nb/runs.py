@@ -31,7 +31,6 @@ from .parameters import base_name
 from .ptl import PTL
 from .recipe import Recipe, resolved
 from .ssg import EmbeddingHead, quality
-from .starts import Start
 from .store import FunctionRun, Run, Store, code_hash, folder_name, slug
 from .trainer import Method, Session, Setting, fit
 
@@ -101,7 +100,7 @@ class ReIDRun(Run):
         source = _training_images(self, "source", net) if m.uses_source(self.constants) else None
         target = _training_images(self, "target", net) if m.uses_target else None
         session = Session(store.device, self.recipe.precision, store.ranks, folder / STATE_FILE,
-                          progress=None if isinstance(m, Start) else store.bar(f"{m.name}, seed {self.seed}"))
+                          progress=store.bar(f"{m.name}, seed {self.seed}"))
         history = fit(net, source, self.constants, m, target, self.seed, session)
         write_csv(folder / "history.csv", history)
         save_trained(net, folder)

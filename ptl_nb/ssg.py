@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['SSG_RECIPES', 'GIANT', 'Measure', 'SSGRecipe', 'variant', 'choose_ssg', 'pool', 'part_features', 'PseudoLabels',
-           'pseudo_labels', 'quality', 'random_erasing', 'EmbeddingHead', 'set_head', 'ssg_losses', 'clustered_batch',
-           'SSG', 'adapt']
+           'pseudo_labels', 'quality', 'random_erasing', 'EmbeddingHead', 'set_head', 'ssg_losses',
+           'adapted_parameters', 'clustered_batch', 'SSG', 'check_adaptation', 'adapt']
 
 # %% ../nbs/method/11_ssg.ipynb #4afc29f0
 import functools
@@ -25,7 +25,7 @@ from .clustering import (
 from .data import Augment, Images, batch, batches, cycle, identity_epoch, on_device
 from .losses import batch_hard_triplet
 from .mixed_precision import autocast
-from .model import PTLNet
+from .model import PTLNet, pool_map
 from .ptl import PTL
 from .recipe import check_types
 from .reranking import jaccard_similarity
@@ -161,8 +161,7 @@ def pool(
         raise ValueError(f"a map of shape {tuple(e.shape)} has no upper and lower half: give taller images, or a "
                          "network of smaller stride")
     half = e.shape[2] // 2
-    return torch.stack([rows.float().mean((2, 3)) if pooling == "average" else rows.float().amax((2, 3))
-                        for rows in (e, e[:, :, :half], e[:, :, half:])])
+    return torch.stack([pool_map(rows.float(), pooling) for rows in (e, e[:, :, :half], e[:, :, half:])])
 
 # %% ../nbs/method/11_ssg.ipynb #2efdfc67
 @torch.inference_mode()
@@ -430,11 +429,15 @@ def _round_epoch(
     return identity_epoch(whole, min(recipe.batch // recipe.images, len(np.unique(whole))), recipe.images, rng)
 
 # %% ../nbs/method/11_ssg.ipynb #15872351
+def adapted_parameters(net: PTLNet) -> list[nn.Parameter]:
+    "Those of backbone and ReID head, without the classifier of source identities."
+    parts = (net.backbone, *(m for name, m in net.reid.named_children() if name != "classifier"))
+    return [p for part in parts for p in part.parameters() if p.requires_grad]
+
+
 def _ssg_optimiser(net: PTLNet, recipe: SSGRecipe) -> torch.optim.SGD:
     "SGD over the backbone and the head, without a classifier of source identities."
-    parts = (net.backbone, *(m for name, m in net.reid.named_children() if name != "classifier"))
-    parameters = [p for part in parts for p in part.parameters() if p.requires_grad]
-    return torch.optim.SGD(parameters, lr=recipe.lr, momentum=recipe.momentum, weight_decay=recipe.weight_decay)
+    return torch.optim.SGD(adapted_parameters(net), lr=recipe.lr, momentum=recipe.momentum, weight_decay=recipe.weight_decay)
 
 
 def clustered_batch(
@@ -557,12 +560,17 @@ def _has_source_term(recipe: SSGRecipe) -> bool:
     return recipe.distance == "jaccard" and recipe.source_weight > 0
 
 
+def check_adaptation(s: Setting, name: str) -> None:
+    "ValueError where an adaptation by clusters, called by this name, has no target, or several processes."
+    if s.target is None:
+        raise ValueError(f"{name} adapts to a target; give its images")
+    if s.ranks.size > 1:
+        raise ValueError(f"{name} runs in one process, not in {s.ranks.size}")
+
+
 def _check_ssg_images(s: Setting) -> None:
     "ValueError naming what cannot be."
-    if s.target is None:
-        raise ValueError("SSG adapts to a target; give its images")
-    if s.ranks.size > 1:
-        raise ValueError(f"SSG runs in one process, not in {s.ranks.size}")
+    check_adaptation(s, "SSG")
     images = s.target.pixels
     if images.ndim != 4 or images.shape[3] != 3 or images.dtype != np.uint8:
         raise ValueError(f"images are {images.dtype} of shape {images.shape}; expected (N, H, W, 3) uint8")

@@ -71,13 +71,14 @@ def read_start(name: str) -> dict:
 
 def network_fields(name: str) -> dict:
     "The fields of a recipe that a start's network sets."
-    return {field: read_start(name)["recipe"][field] for field in NETWORK}
+    recipe = read_start(name)["recipe"]
+    return {field: recipe[field] for field in NETWORK}
 
 # %% ../nbs/lib/starts.ipynb #58018ca0
 def load_start(name: str) -> PTLNet:
     "The network of a start with its heads, in test mode; the classifier of identities was left out, and is new."
     facts = read_start(name)
-    net = _build(facts)
+    net = _build(1, Vocabulary.from_columns(facts["attributes"]), facts["recipe"])
     state = {k: v.float() if v.is_floating_point() else v for k, v in read_safetensors(start_files(name)[0]).items()}
     new = {k: v for k, v in net.state_dict().items() if k.startswith(_CLASSIFIER)}
     try: net.load_state_dict(new | state)
@@ -90,19 +91,17 @@ def load_start(name: str) -> PTLNet:
 _CLASSIFIER = "reid.classifier."
 
 
-def _build(facts: dict) -> PTLNet:
-    "The untrained network that a start's file describes."
-    r = facts["recipe"]
-    sizes = Vocabulary.from_columns(facts["attributes"]).sizes
-    return PTLNet(1, len(facts["parts"]), sizes, r["backbone"], None, r["parsing_hidden"], r["attribute_hidden"],
-                  r["pooling"])
+def _build(identities: int, vocabulary: Vocabulary, recipe: dict) -> PTLNet:      # the recipe's fields
+    "An untrained network with all heads."
+    r = recipe
+    return PTLNet(identities, len(PARTS), vocabulary.sizes, r["backbone"], None, r["parsing_hidden"],
+                  r["attribute_hidden"], r["pooling"])
 
 # %% ../nbs/lib/starts.ipynb #76afb772
 def trained_network(run: Path, recipe: Recipe, vocabulary: Vocabulary) -> PTLNet:
     "The network of a finished run with all its heads."
     state = read_weights(run)
-    net = PTLNet(len(state["reid.classifier.weight"]), len(PARTS), vocabulary.sizes, recipe.backbone, None,
-                 recipe.parsing_hidden, recipe.attribute_hidden, recipe.pooling)
+    net = _build(len(state["reid.classifier.weight"]), vocabulary, asdict(recipe))
     assign_weights(net, run, state)
     return net.eval()
 
@@ -145,8 +144,10 @@ class Start(Method):
     def uses_target(self) -> bool: return False
     def uses_source(self, constants: Recipe) -> bool: return False
     def key(self, constants: Recipe) -> dict:
-        known = {"start": Path(constants.start).name, "sha256": read_start(constants.start)["sha256"]}
-        return known | network_fields(constants.start)           # of which `export.read_model` builds the network
+        told = read_start(constants.start)
+        network = {field: told["recipe"][field] for field in NETWORK}
+        # the fields are there for `export.read_model`, which builds the network of a run from its key
+        return {"start": Path(constants.start).name, "sha256": told["sha256"]} | network
     def network(self, recipe: Recipe) -> PTLNet: return load_start(recipe.start)
     def optimiser(self, s: Setting) -> torch.optim.SGD: return torch.optim.SGD(s.net.parameters(), lr=0)
 

@@ -267,8 +267,9 @@ class _Loop:
         done = self.checkpoint.load() or _NOTHING
         self.number, self.first, self.epoch = done["number"], done["iteration"], done["epoch"]
         self.rows, self.of_round, s.facts = list(done["rows"]), list(done["of_round"]), dict(done["facts"])
-        self.bar = tqdm(total=method.epochs(s), initial=self.epoch, desc=session.progress, unit="epoch",
-                        disable=session.progress is None, mininterval=5, ncols=100)
+        total = method.epochs(s)
+        self.bar = tqdm(total=total, initial=self.epoch, desc=session.progress, unit="epoch",
+                        disable=session.progress is None or not total, mininterval=5, ncols=100)
 
     def train(self, r: Round) -> None:
         "One round, from the iteration where it was."
