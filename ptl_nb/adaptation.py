@@ -79,7 +79,7 @@ def plan(
         names.append(trained if recipe.start or kind else f"{trained}+BN^t")
         reasons["ptl"] = asked or "the paper's step; there is no start that ships to go on from"
     else:
-        reasons["ptl"] = "left out: " + ("not asked for" if asked else "from a start that ships, clusters do without it")
+        reasons["ptl"] = "left out: " + ("not asked for" if asked else "from a start that ships, one trial did as well without")
     if kind:
         names.append(f"{trained}+{_CLUSTERINGS[kind]}")
         reasons["clusters"] = asked or f"{images:,} images, {LEAST_CLUSTERED} or more"
