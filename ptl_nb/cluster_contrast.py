@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .clustering import MAX_EDGES, JaccardDistance, dbscan
+from .clustering import MAX_EDGES, JaccardDistance, dbscan, stability
 from .data import cycle, on_device
 from .evaluator import extract
 from .losses import id_loss
@@ -36,6 +36,7 @@ class ContrastRecipe:
     # clusters
     k1: int = 30                          # code, neighbours of the Jaccard distance (Zhong et al. 2017)
     k2: int = 6                           # code, images of its local query expansion
+    k1_tried: tuple[int, ...] = ()        # ours: in place of k1, that of these with the most stable clusters; (): k1
     eps: float = 0.6                      # paper, DBSCAN: largest Jaccard distance of neighbours
     min_samples: int = 4                  # paper, DBSCAN: images within eps of a core image, itself among them
     max_share: float = 0.1                # ours: largest share of all images in one cluster; 1: no guard
@@ -74,6 +75,8 @@ def _check_contrast(recipe: ContrastRecipe) -> None:
             raise ValueError(f"{name} is {getattr(recipe, name)}; it must be at least {least}")
     if recipe.k2 > recipe.k1:
         raise ValueError(f"k2 is {recipe.k2}, k1 is {recipe.k1}; k2 must not exceed k1")
+    if recipe.k1_tried and min(recipe.k1_tried) < recipe.k2:
+        raise ValueError(f"k1_tried is {recipe.k1_tried}, k2 is {recipe.k2}; none of them may be below k2")
     for name in (*_POSITIVE, *_SHARES):
         value, above = getattr(recipe, name), name in _POSITIVE
         if not 0 <= value <= 1 or above and not value:
@@ -83,12 +86,13 @@ def _check_contrast(recipe: ContrastRecipe) -> None:
                          "shares of the image, the aspect lies in (0, 1]")
 
 # %% ../nbs/method/12_cluster_contrast.ipynb #1698c9d6
-_CAMERA = {"k1": 20, "eps": 0.5, "images": 4}      # fewer images than a benchmark has
+# fewer images than a benchmark has, and nobody knows how many of each person
+_CAMERA = {"k1": 20, "k1_tried": (8, 12, 20, 30), "eps": 0.5, "images": 4}
 CONTRAST_RECIPES = {r.name: r for r in (
     ContrastRecipe(),
     ContrastRecipe("camera", rounds=10, iterations=100, **_CAMERA),
     ContrastRecipe("mini", rounds=10, iterations=40, **_CAMERA),
-    ContrastRecipe("smoke", rounds=2, iterations=4, identities=4, max_share=0.5, **_CAMERA | {"k1": 10}),
+    ContrastRecipe("smoke", rounds=2, iterations=4, identities=4, max_share=0.5, **_CAMERA | {"k1": 10, "k1_tried": ()}),
 )}
 
 
@@ -100,18 +104,31 @@ def _constants(recipe, own: ContrastRecipe | None) -> ContrastRecipe:
     return own or CONTRAST_RECIPES[recipe.name]
 
 # %% ../nbs/method/12_cluster_contrast.ipynb #cb078790
+_SLACK = 0.2       # of eps: radii whose clusters are compared
 _ALIKE = 1e-5      # difference of unit features that is rounding; among copies of one image nobody is nearest
+
+
+def _largest(labels: np.ndarray) -> float:
+    "Share of all images in the largest cluster."
+    return float(np.bincount(labels[labels >= 0], minlength=1).max() / len(labels))
 
 
 def jaccard_clusters(
     features: Tensor,              # (N, D) L2-normalised
     recipe: ContrastRecipe,
     max_edges: int = MAX_EDGES,    # see `clustering.dbscan`
-) -> np.ndarray:                   # (N,) int64 cluster of each image, -1: outlier
+) -> tuple[np.ndarray, dict]:      # (N,) int64 cluster of each image, -1: outlier; their k1 and stability
     "Clusters of images within a Jaccard distance, one where all are alike; ValueError for N <= k1."
-    if (features - features[0]).abs().max() < _ALIKE: return np.zeros(len(features), np.int64)
-    distance = JaccardDistance(jaccard_similarity(features, recipe.k1, recipe.k2))
-    return dbscan(distance, recipe.eps, recipe.min_samples, max_edges)
+    if (features - features[0]).abs().max() < _ALIKE:
+        return np.zeros(len(features), np.int64), {"k1": recipe.k1, "stability": math.nan}
+    tried = []
+    for k1 in recipe.k1_tried or (recipe.k1,):
+        distance = JaccardDistance(jaccard_similarity(features, k1, recipe.k2))
+        labels = dbscan(distance, recipe.eps, recipe.min_samples, max_edges)
+        stable = stability(distance, recipe.eps, _SLACK, recipe.min_samples, max_edges)
+        tried.append((labels, {"k1": k1, "stability": stable}))
+    return max(tried, key=lambda of: (_largest(of[0]) <= recipe.max_share,
+                                      np.nan_to_num(of[1]["stability"], nan=-1.)))
 
 # %% ../nbs/method/12_cluster_contrast.ipynb #378bf6b0
 def cluster_centres(
@@ -194,9 +211,9 @@ def agreement(
     return float(adjusted_rand_score(np.asarray(before)[both], labels[both])) if both.sum() > 1 else math.nan
 
 # %% ../nbs/method/12_cluster_contrast.ipynb #d8842571
-def _stop_reason(labels: np.ndarray, largest: float, recipe: ContrastRecipe) -> str:
+def _stop_reason(labels: np.ndarray, recipe: ContrastRecipe) -> str:
     "Why a round cannot be trained on; empty if it can."
-    clusters, images = int(labels.max()) + 1, len(labels)
+    clusters, images, largest = int(labels.max()) + 1, len(labels), _largest(labels)
     if not clusters:
         return (f"none of {images} images lies in a cluster; raise eps, lower min_samples, give more images, or start "
                 "from a better model")
@@ -213,23 +230,23 @@ def _stop_reason(labels: np.ndarray, largest: float, recipe: ContrastRecipe) -> 
 
 def _round_columns(
     labels: np.ndarray,                  # (N,)
+    made: dict,                          # their k1 and stability
     before: np.ndarray | None,           # (N,) of the round before
     recipe: ContrastRecipe,
     measure: Measure | None = None,      # of the clusters; for the records only
 ) -> dict:                               # JSON
     "A round's clusters as columns of the record."
-    inside = labels[labels >= 0]
-    largest = float(np.bincount(inside, minlength=1).max() / len(labels))
-    return {"clusters": int(labels.max()) + 1, "outliers": len(labels) - len(inside), "largest": largest,
-            "images": len(inside), "agreement": agreement(labels, before), **(measure(labels) if measure else {}),
-            "stopped": _stop_reason(labels, largest, recipe)}
+    inside = int((labels >= 0).sum())
+    return {"clusters": int(labels.max()) + 1, "outliers": len(labels) - inside, "largest": _largest(labels),
+            "images": inside, **made, "agreement": agreement(labels, before), **(measure(labels) if measure else {}),
+            "stopped": _stop_reason(labels, recipe)}
 
 # %% ../nbs/method/12_cluster_contrast.ipynb #a452eda9
-def _clusters(s: Setting, max_edges: int) -> tuple[np.ndarray, Tensor]:
-    "Clusters of the target as the network sees it now, and their vectors, on the device."
+def _clusters(s: Setting, max_edges: int) -> tuple[np.ndarray, dict, Tensor]:
+    "Clusters of the target as the network sees it now, how they were made, and their vectors, on the device."
     features = torch.from_numpy(extract(s.net, s.target.pixels, s.precision, s.device))
-    labels = jaccard_clusters(features.to(s.device), s.recipe, max_edges)
-    return labels, cluster_centres(features, labels).to(s.device)
+    labels, made = jaccard_clusters(features.to(s.device), s.recipe, max_edges)
+    return labels, made, cluster_centres(features, labels).to(s.device)
 
 
 def _contrast_round(s: Setting, labels: np.ndarray, record: dict) -> Round:
@@ -253,13 +270,13 @@ def _check_images(s: Setting) -> None:
     if s.net.reid is None:
         raise ValueError("the network has no ReID head; Cluster Contrast goes on from a model that was trained on a "
                          "source")
-    images, batch = len(s.target), s.recipe.identities * s.recipe.images
+    images, batch, most = len(s.target), s.recipe.identities * s.recipe.images, max(s.recipe.k1_tried or (s.recipe.k1,))
     if images < batch:
         raise ValueError(f"{images} images of the target do not fill a batch of {s.recipe.identities} clusters with "
                          f"{s.recipe.images} images each; give at least {batch}, or lower `identities` or `images`")
-    if images <= s.recipe.k1:
-        raise ValueError(f"{images} images of the target have no {s.recipe.k1} neighbours; give at least "
-                         f"{s.recipe.k1 + 1}, or lower `k1`")
+    if images <= most:
+        raise ValueError(f"{images} images of the target have no {most} neighbours; give at least {most + 1}, or lower "
+                         f"`{'k1_tried' if s.recipe.k1_tried else 'k1'}`")
 
 # %% ../nbs/method/12_cluster_contrast.ipynb #23140361
 @dataclass(frozen=True)
@@ -294,8 +311,8 @@ class ClusterContrast(Method):
     def round(self, s: Setting, number: int) -> Round | None:
         "Cluster, fill the memory, and train on the clusters; the last round is the one that cannot be trained on."
         if number == s.recipe.rounds or s.facts.get("stopped"): return None
-        labels, centres = _clusters(s, self.max_edges)
-        record = {"round": number + 1, **_round_columns(labels, s.facts.get("labels"), s.recipe, self.measure)}
+        labels, made, centres = _clusters(s, self.max_edges)
+        record = {"round": number + 1, **_round_columns(labels, made, s.facts.get("labels"), s.recipe, self.measure)}
         s.facts |= {"labels": labels.tolist(), "stopped": record["stopped"], "record": record}
         s.extra["memory"].centres = centres
         if record["stopped"]:

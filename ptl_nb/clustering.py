@@ -23,7 +23,7 @@ _all_ = ["jaccard_similarity", "rerank"]     # importable from here too, where o
 
 # %% auto #0
 __all__ = ['MAX_EDGES', 'source_distance', 'JaccardDistance', 'eps_from_rho', 'rho_from_neighbours', 'PlainDistance', 'dbscan',
-           'jaccard_similarity', 'rerank']
+           'stability', 'jaccard_similarity', 'rerank']
 
 # %% ../nbs/lib/clustering.ipynb #7a572d98
 def source_distance(
@@ -367,3 +367,21 @@ def dbscan(
         raise ValueError(f"min_samples={min_samples}: expected a whole number of images, at least 1")
     return DBSCAN(eps=eps, min_samples=min_samples,
                   metric="precomputed").fit_predict(distance.graph(eps, max_edges)).astype(np.int64)
+
+# %% ../nbs/lib/clustering.ipynb #f331241d
+def stability(
+    distance, # a `JaccardDistance` or a `PlainDistance`
+    eps: float, # radius that the clusters were made with
+    slack: float = 0.1, # s, in (0, 1)
+    min_samples: int = 4, # as of `dbscan`
+    max_edges: int = MAX_EDGES, # as of `dbscan`
+) -> float: # NaN where not even the looser radius clusters anything
+    "Adjusted Rand index of the clusters at a smaller and at a larger radius."
+    from sklearn.metrics import adjusted_rand_score
+    if not 0 < slack < 1:
+        raise ValueError(f"slack is {slack}; it must lie in (0, 1)")
+    tight, loose = (dbscan(distance, factor * eps, min_samples, max_edges) for factor in (1 - slack, 1 + slack))
+    inside = loose >= 0
+    if not inside.any(): return np.nan
+    alone = np.where(tight < 0, tight.max() + 1 + np.arange(len(tight)), tight)
+    return float(adjusted_rand_score(alone[inside], loose[inside]))

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from sklearn.metrics import adjusted_rand_score
 from torch.nn import functional as F
 
 from ptl_nb import cluster_contrast as cc
@@ -219,7 +220,7 @@ def test_the_weights_are_those_of_the_last_sound_round(monkeypatch):
 
     def collapses(features, *arguments):
         calls.append(1)
-        return whole(features, *arguments) if len(calls) == 1 else np.zeros(len(features), np.int64)
+        return whole(features, *arguments) if len(calls) == 1 else (np.zeros(len(features), np.int64), {})
 
     monkeypatch.setattr(cc, "jaccard_clusters", collapses)
     with pytest.warns(UserWarning, match="stops in round 2"): net, records = run()
@@ -234,6 +235,42 @@ def test_the_weights_are_those_of_the_last_sound_round(monkeypatch):
 def test_too_few_images_are_refused_with_the_number_and_the_remedy(images, changes, says):
     with pytest.raises(ValueError, match=says):
         run(recipe=replace(RECIPE, **changes), images=Images(crowd()[0].pixels[:images]))
+
+
+# how many neighbours
+
+def people(each: int, count: int = 48) -> tuple[torch.Tensor, np.ndarray]:
+    "Unit features (count · each, 64), four people at a time somewhat alike, and who is who."
+    rng = np.random.default_rng(each)
+    person, group, own = (rng.normal(size=(n, 64)) for n in (count, count // 4, count * each))
+    who = np.repeat(np.arange(count), each)
+    return F.normalize(torch.from_numpy((person + group[np.arange(count) // 4])[who] + 1.3 * own).float(), dim=1), who
+
+
+@pytest.mark.parametrize("each", (6, 24))
+def test_k1_follows_the_images_of_each_person_without_being_told(each):
+    x, who = people(each)
+    tried = {k1: cc.jaccard_clusters(x, replace(RECIPE, k1=k1)) for k1 in (6, 8, 12, 20, 30)}
+    labels, made = cc.jaccard_clusters(x, replace(RECIPE, k1_tried=tuple(tried)))
+    assert made == max((made for _, made in tried.values()), key=lambda of: of["stability"])
+    assert (labels == tried[made["k1"]][0]).all()
+    truth = {k1: adjusted_rand_score(who, labels) for k1, (labels, _) in tried.items()}
+    assert truth[made["k1"]] > max(truth.values()) - 0.05 and max(truth.values()) - min(truth.values()) > 0.2
+
+
+def test_k1_whose_clusters_cannot_be_trained_on_are_not_taken():
+    x, _ = people(6)
+    stable = {k1: cc.jaccard_clusters(x, replace(RECIPE, k1=k1)) for k1 in (6, 200)}
+    assert stable[200][0].max() == 0 and stable[200][1]["stability"] == 1.0        # a giant is stable for certain
+    assert cc.jaccard_clusters(x, replace(RECIPE, k1_tried=(200, 6)))[1]["k1"] == 6
+    assert cc.jaccard_clusters(x, replace(RECIPE, k1_tried=(200,)))[1]["k1"] == 200
+
+
+def test_a_round_says_its_k1_and_a_target_has_to_have_that_many_neighbours():
+    records = run(recipe=replace(RECIPE, rounds=1, k1_tried=(8, 12)))[1]
+    assert records["k1"][0] in (8, 12) and 0 < records["stability"][0] <= 1
+    with pytest.raises(ValueError, match="16 images .* have no 20 neighbours; give at least 21, or lower `k1_tried`"):
+        run(recipe=replace(RECIPE, k1_tried=(8, 20)), images=Images(crowd()[0].pixels[:16]))
 
 
 # as a row of a table

@@ -7,8 +7,8 @@ from sklearn.cluster import DBSCAN
 from sklearn.metrics import adjusted_rand_score
 
 from ptl_nb import soundness as module
-from ptl_nb.clustering import PlainDistance, dbscan, eps_from_rho, rho_from_neighbours
-from ptl_nb.soundness import LIMITS, augmented_copies, copies_found, rows_to_copy, soundness, stability, warnings_of
+from ptl_nb.clustering import PlainDistance, dbscan, eps_from_rho, rho_from_neighbours, stability
+from ptl_nb.soundness import LIMITS, augmented_copies, copies_found, rows_to_copy, soundness, warnings_of
 
 SOUND = {"images": 800, "cameras": 2, "clusters": 100, "largest": 0.01, "times_median": 1.2, "outliers": 0.3,
          "stability": 0.8, "across": 0.9, "copies": 0.9}
@@ -102,7 +102,7 @@ def test_stability_is_what_two_clusterings_of_the_whole_matrix_agree_by(metric, 
     tight, loose = (DBSCAN(eps=f * eps, min_samples=4, metric="precomputed").fit_predict(dense) for f in (0.9, 1.1))
     tight[tight < 0] = 1000 + np.flatnonzero(tight < 0)
     naive = adjusted_rand_score(tight[loose >= 0], loose[loose >= 0])
-    assert abs(stability(x, eps, metric=metric) - naive) < 1e-9
+    assert abs(stability(PlainDistance(x, metric), eps) - naive) < 1e-9
 
 
 def test_a_network_that_has_collapsed_does_not_find_its_own_copies():
