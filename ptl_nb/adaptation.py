@@ -16,6 +16,7 @@ from .methods import parse_methods
 from .names import nearest_name
 from .parameters import base_name
 from .recipe import Recipe
+from .soundness import LIMITS
 from .ssg import SSG
 from .trainer import Method
 
@@ -100,6 +101,14 @@ def _check_batch(images: int, recipe: Recipe, last: Method) -> None:
                          "or add images")
 
 # %% ../nbs/lib/adaptation.ipynb #dd34ffd0
+def _unstable(name: str, rounds: pd.DataFrame | None) -> list[str]:
+    "A sentence where the last clusters of a step hang on the radius."
+    stable = None if rounds is None or "stability" not in rounds else rounds["stability"].iloc[-1]
+    if stable is None or not stable < LIMITS["stability"]: return []
+    return [f"{name} learnt from clusters that hang on the radius (stability {stable:.2f}, {LIMITS['stability']} or more "
+            "is sound): look at their pictures, and measure before you rely on it"]
+
+
 def taken(
     plan: Plan,
     histories: dict[str, pd.DataFrame],      # of the clustering steps' runs, by method name: a row per round
@@ -109,7 +118,7 @@ def taken(
     for name in reversed(plan.names):
         rounds = histories.get(name)
         reason = "" if rounds is None or "stopped" not in rounds else rounds["stopped"].fillna("").iloc[-1]
-        if not reason: return name, told
+        if not reason: return name, [*told, *_unstable(name, rounds)]
         if len(rounds) > 1:
             return name, [*told, f"{name} ended in round {len(rounds)}: {reason}; its weights are of the round before"]
         told.append(f"{name} is not taken: {reason}")
