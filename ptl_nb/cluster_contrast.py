@@ -25,7 +25,7 @@ from .model import at_least_fp32
 from .ptl import PTL
 from .recipe import check_types
 from .reranking import jaccard_similarity
-from .ssg import Measure, adapted_parameters, check_adaptation, clustered_batch
+from .ssg import Measure, adapted_parameters, check_adaptation, clustered_batch, largest_share
 from .trainer import Method, Round, Setting, Stream
 
 # %% ../nbs/method/12_cluster_contrast.ipynb #84aa2741
@@ -108,11 +108,6 @@ _SLACK = 0.2       # of eps: radii whose clusters are compared
 _ALIKE = 1e-5      # difference of unit features that is rounding; among copies of one image nobody is nearest
 
 
-def _largest(labels: np.ndarray) -> float:
-    "Share of all images in the largest cluster."
-    return float(np.bincount(labels[labels >= 0], minlength=1).max() / len(labels))
-
-
 def jaccard_clusters(
     features: Tensor,              # (N, D) L2-normalised
     recipe: ContrastRecipe,
@@ -127,7 +122,7 @@ def jaccard_clusters(
         labels = dbscan(distance, recipe.eps, recipe.min_samples, max_edges)
         stable = stability(distance, recipe.eps, _SLACK, recipe.min_samples, max_edges)
         tried.append((labels, {"k1": k1, "stability": stable}))
-    return max(tried, key=lambda of: (_largest(of[0]) <= recipe.max_share,
+    return max(tried, key=lambda of: (largest_share(of[0]) <= recipe.max_share,
                                       np.nan_to_num(of[1]["stability"], nan=-1.)))
 
 # %% ../nbs/method/12_cluster_contrast.ipynb #378bf6b0
@@ -213,7 +208,7 @@ def agreement(
 # %% ../nbs/method/12_cluster_contrast.ipynb #d8842571
 def _stop_reason(labels: np.ndarray, recipe: ContrastRecipe) -> str:
     "Why a round cannot be trained on; empty if it can."
-    clusters, images, largest = int(labels.max()) + 1, len(labels), _largest(labels)
+    clusters, images, largest = int(labels.max()) + 1, len(labels), largest_share(labels)
     if not clusters:
         return (f"none of {images} images lies in a cluster; raise eps, lower min_samples, give more images, or start "
                 "from a better model")
@@ -237,7 +232,7 @@ def _round_columns(
 ) -> dict:                               # JSON
     "A round's clusters as columns of the record."
     inside = int((labels >= 0).sum())
-    return {"clusters": int(labels.max()) + 1, "outliers": len(labels) - inside, "largest": _largest(labels),
+    return {"clusters": int(labels.max()) + 1, "outliers": len(labels) - inside, "largest": largest_share(labels),
             "images": inside, **made, "agreement": agreement(labels, before), **(measure(labels) if measure else {}),
             "stopped": _stop_reason(labels, recipe)}
 

@@ -85,13 +85,13 @@ def soundness(
         raise ValueError(f"{len(features)} images have no clusters: give at least 2")
     if (copies is None) != (rows is None):
         raise ValueError("copies go with the rows that they were made from; give both or none")
-    if eps is None:
-        eps = eps_from_rho(PlainDistance(features, metric), rho_from_neighbours(NEIGHBOURS, len(features)))
+    distance = PlainDistance(features, metric)
+    if eps is None: eps = eps_from_rho(distance, rho_from_neighbours(NEIGHBOURS, len(features)))
     sizes = np.unique(labels[labels >= 0], return_counts=True)[1]
     return {"images": len(labels), "cameras": len(np.unique(camids)), "clusters": len(sizes),
             "largest": float(max(sizes, default=0) / len(labels)),
             "times_median": float(sizes.max() / np.median(sizes)) if len(sizes) else np.nan,
-            "outliers": float((labels < 0).mean()), "stability": stability(PlainDistance(features, metric), eps, .1, min_samples),
+            "outliers": float((labels < 0).mean()), "stability": stability(distance, eps, .1, min_samples),
             "across": across(labels, camids),
             "copies": np.nan if copies is None
             else copies_found(features, np.asarray(copies), np.asarray(rows), labels)}
