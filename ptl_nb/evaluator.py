@@ -424,21 +424,24 @@ def extract(
     images: np.ndarray,             # (N, H, W, 3) uint8
     precision: str = "auto",        # see `mixed_precision.autocast`
     device: str = "cpu",
-    size: int = 256,                # images per batch
+    size: int | None = None,        # images per batch; None: 32 on a processor, whose caches then hold the maps, or 256
     ranks=None,                     # `parallel.Ranks`, processes that share the batches; all get all features
 ) -> np.ndarray:                    # (N, D) float32, L2-normalised
     "Test-time features of images."
     import torch
 
     from ptl_nb.data import batches
+    from ptl_nb.model import fused
     from ptl_nb.parallel import SINGLE, all_gather, shard_blocks
+    size = (32 if torch.device(device).type == "cpu" else 256) if size is None else size
     if size < 1:
         raise ValueError(f"size is {size}; a batch has at least 1 image")
     net = net.to(device, memory_format=torch.channels_last).eval()
     if not len(images) and net.reid: return np.zeros((0, net.reid.neck.num_features), np.float32)
+    quick = fused(net) if net.reid and hasattr(net, "backbone") else net     # one without features says so itself
     mine = images[shard_blocks(len(images), size, ranks or SINGLE)]
     with torch.inference_mode():
-        own = [_embed(net, x, precision, device).cpu().numpy() for x in batches(mine, size, device)]
+        own = [_embed(quick, x, precision, device).cpu().numpy() for x in batches(mine, size, device)]
     return all_gather(np.concatenate(own) if own else np.zeros((0, 1), np.float32), ranks
                       or SINGLE).reshape(len(images), -1)
 

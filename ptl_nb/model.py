@@ -4,9 +4,10 @@
 
 # %% auto #0
 __all__ = ['POOLINGS', 'resnet', 'read_safetensors', 'load_weights', 'Block', 'mini', 'backbone', 'TimmFeatures', 'at_least_fp32',
-           'pool_map', 'ReIDHead', 'ParsingHead', 'AttributeHeads', 'PTLNet']
+           'pool_map', 'ReIDHead', 'ParsingHead', 'AttributeHeads', 'PTLNet', 'fused']
 
 # %% ../nbs/method/04_model.ipynb #9e2b0b26
+import copy
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -346,3 +347,18 @@ class PTLNet(nn.Module):
         if self.reid is None:
             raise ValueError("the network has no ReID head, and so no features; build it with `identities`")
         return F.normalize(self.reid.embed(self.backbone(x))[1].float())
+
+# %% ../nbs/method/04_model.ipynb #f01dedb2
+def _fold(net: nn.Module) -> nn.Module:
+    from torch.fx.experimental.optimization import fuse
+    try: return fuse(net).to(memory_format=torch.channels_last)
+    except Exception: return net            # whatever code of others does that no trace can follow
+
+
+def fused(
+    net: PTLNet,                # in test mode
+) -> PTLNet:                    # for test time alone; it shares the heads
+    "A copy whose backbone has each batch normalisation folded into the convolution before it, where it can be traced."
+    copied = copy.copy(net)
+    copied._modules = {**net._modules, "backbone": _fold(net.backbone)}
+    return copied
