@@ -21,7 +21,7 @@ setup(
     url=cfg["git_url"],
     license="Apache-2.0",
     packages=find_packages(include=["ptl_nb", "ptl_nb.*"]),
-    package_data={"ptl_nb": ["standin_data/*", "start_data/*", "published.csv"]},
+    package_data={"ptl_nb": ["standin_data/*", "start_data/*", "start_data/labels/*", "published.csv"]},
     python_requires=f'>={cfg["min_python"]}',
     install_requires=cfg["requirements"].split(),
     extras_require={"dev": sum(extras.values(), []), **{name: extras[name] for name in EXTRAS}},

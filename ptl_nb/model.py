@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['POOLINGS', 'resnet', 'read_safetensors', 'load_weights', 'Block', 'mini', 'backbone', 'TimmFeatures', 'at_least_fp32',
-           'pool_map', 'ReIDHead', 'ParsingHead', 'AttributeHeads', 'PTLNet', 'fused']
+           'pool_map', 'ReIDHead', 'ParsingHead', 'AttributeHeads', 'PTLNet', 'folded', 'fused']
 
 # %% ../nbs/method/04_model.ipynb #9e2b0b26
 import copy
@@ -349,7 +349,10 @@ class PTLNet(nn.Module):
         return F.normalize(self.reid.embed(self.backbone(x))[1].float())
 
 # %% ../nbs/method/04_model.ipynb #f01dedb2
-def _fold(net: nn.Module) -> nn.Module:
+def folded(
+    net: nn.Module,             # in test mode
+) -> nn.Module:                 # for test time alone
+    "A copy with each batch normalisation folded into the convolution before it; the network where it can't be traced."
     from torch.fx.experimental.optimization import fuse
     try: return fuse(net).to(memory_format=torch.channels_last)
     except Exception: return net            # whatever code of others does that no trace can follow
@@ -358,7 +361,7 @@ def _fold(net: nn.Module) -> nn.Module:
 def fused(
     net: PTLNet,                # in test mode
 ) -> PTLNet:                    # for test time alone; it shares the heads
-    "A copy whose backbone has each batch normalisation folded into the convolution before it, where it can be traced."
+    "A copy with a `folded` backbone."
     copied = copy.copy(net)
-    copied._modules = {**net._modules, "backbone": _fold(net.backbone)}
+    copied._modules = {**net._modules, "backbone": folded(net.backbone)}
     return copied

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,11 +17,12 @@ import pytest
 from conftest import ENV, ROOT, outputs, papermill, smoke_run
 from PIL import Image
 
-from ptl_nb import label_runs
+from ptl_nb import label_runs, shipped_labels
 from ptl_nb.domains import load_domain
 from ptl_nb.label_runs import AttributeRun, LabelRun, ParserRun, label_sources
 from ptl_nb.labels import part_file, read_attributes, read_parts, read_provenance
 from ptl_nb.parameters import choose_recipe
+from ptl_nb.shipped_labels import ShippedLabels
 from ptl_nb.standins import truth_store
 from ptl_nb.store import Store
 
@@ -57,7 +59,7 @@ def test_plain_folder(label, crops, tmp_path):
     shown, folder, store, facts = label(f"domain={crops[0]}", "images=2")
     assert ("40 images (train)" in shown and "40 of 40 images have both "
             "kinds" in shown and "no truth to measure with" in shown)
-    assert facts["standin"] and "trained on rendered stand-ins" in facts["title"] and facts["images"]["both"] == 40
+    assert facts["standin"] and "learnt from rendered people" in facts["title"] and facts["images"]["both"] == 40
     stem = f"with-standins-shop-{load_domain(crops[0]).data_hash()[:8]}"
     assert sorted(p.name.removeprefix(stem) for p in folder.iterdir()) == sorted(
         ["-attributes.csv", "-doubtful.csv", "-doubtful.png", "-parts.csv", "-people.png", "-statistics.png", ".json"])
@@ -163,6 +165,26 @@ def test_a_killed_run_goes_on(tmp_path, monkeypatch):
     assert 0 < sum(seen) <= len(domain.train) - 64, "finished pieces were predicted again"
     assert resumed.name == expected.name and contents(resumed) == contents(expected)
     assert len(read_parts(resumed, domain.train.path)) == len(domain.train)
+
+
+def test_shipped_labels_go_on_where_they_were_interrupted(tmp_path, monkeypatch):
+    T = load_domain("corridor")
+    T = replace(T, train=T.train.iloc[:200])
+    monkeypatch.setattr(shipped_labels, "CHUNK", 64)
+    expected = Store(tmp_path / "whole", progress=False).make(ShippedLabels(T))
+    seen, predict = [], shipped_labels.label_images
+
+    def counted(net, images, device):
+        if seen == [64, 64]: raise KeyboardInterrupt
+        seen.append(len(images))
+        return predict(net, images, device)
+
+    monkeypatch.setattr(shipped_labels, "label_images", counted)
+    store = Store(tmp_path / "killed", progress=False)
+    with pytest.raises(KeyboardInterrupt): store.make(ShippedLabels(T))
+    seen.clear()
+    resumed = store.make(ShippedLabels(T))
+    assert seen == [64, 8] and resumed.name == expected.name and contents(resumed) == contents(expected)
 
 
 @pytest.mark.slow
