@@ -354,6 +354,8 @@ def folded(
 ) -> nn.Module:                 # for test time alone
     "A copy with each batch normalisation folded into the convolution before it; the network where it can't be traced."
     from torch.fx.experimental.optimization import fuse
+    # a trace would lose what was hooked onto the network
+    if any(m._forward_pre_hooks or m._forward_hooks for m in net.modules()): return net
     try: return fuse(net).to(memory_format=torch.channels_last)
     except Exception: return net            # whatever code of others does that no trace can follow
 
