@@ -20,9 +20,10 @@ from torch.nn import functional as F
 from .clustering import MAX_EDGES, JaccardDistance, dbscan, stability
 from .data import cycle, on_device
 from .evaluator import extract
-from .losses import id_loss
-from .model import at_least_fp32
-from .ptl import PTL
+from .labels import PARTS
+from .losses import attribute_loss, id_loss, parsing_loss
+from .model import AttributeHeads, ParsingHead, at_least_fp32
+from .ptl import PTL, TASK_OF_LABEL, WHERE
 from .recipe import check_types
 from .reranking import jaccard_similarity
 from .ssg import Measure, adapted_parameters, check_adaptation, clustered_batch, largest_share
@@ -58,11 +59,18 @@ class ContrastRecipe:
     lr: float = 3.5e-4                    # paper, Adam
     step: int = 20                        # paper, rounds after which the learning rate is divided by 10
     weight_decay: float = 5e-4            # code
+    # ours: proxy tasks beside the clusters, if there are any
+    weight_parts: float = 0.1             # Eq. 6 of PTL, HP^t
+    weight_attributes: float = 1.0        # Eq. 6 of PTL, Attr^t
+    parsing_hidden: int = 32              # channels inside the parsing head
+    attribute_hidden: int = 8             # width inside each attribute head
 
     def __post_init__(self): _check_contrast(self)
 
 # %% ../nbs/method/12_cluster_contrast.ipynb #850838ab
-_LEAST = {1: ("k1", "k2", "min_samples", "rounds", "iterations", "step"), 2: ("min_clusters", "identities", "images")}
+_OF_TASK = {"HP^t": ("weight_parts", "parsing_hidden"), "Attr^t": ("weight_attributes", "attribute_hidden")}
+_LEAST = {0: ("weight_parts", "weight_attributes"), 1: ("k1", "k2", "min_samples", "rounds", "iterations", "step",
+          "parsing_hidden", "attribute_hidden"), 2: ("min_clusters", "identities", "images")}
 _POSITIVE = ("eps", "temperature", "max_share", "lr")           # and at most 1
 _SHARES = ("momentum", "flip", "erase", "weight_decay")         # 0 too
 
@@ -258,10 +266,24 @@ def _contrast_round(s: Setting, labels: np.ndarray, record: dict) -> Round:
     return Round([Stream("target", make, (kept[rows] for rows in epochs), chance)], 1, s.recipe.iterations,
                  resumable=False, every=s.recipe.iterations, note=note)
 
+
+def _next_round(s: Setting, number: int, method: "ClusterContrast") -> Round:
+    "Cluster, fill the memory, and train on the clusters; the last round is the one that cannot be trained on."
+    labels, made, centres = _clusters(s, method.max_edges)
+    record = {"round": number + 1, **_round_columns(labels, made, s.facts.get("labels"), s.recipe, method.measure)}
+    s.facts |= {"labels": labels.tolist(), "stopped": record["stopped"], "record": record}
+    s.extra["memory"].centres = centres
+    if record["stopped"]:
+        warnings.warn(f"Cluster Contrast stops in round {number + 1}: {record['stopped']}", stacklevel=4)
+    return _contrast_round(s, labels, record)
+
 # %% ../nbs/method/12_cluster_contrast.ipynb #5cc0c41e
-def _check_images(s: Setting) -> None:
+def _check_images(s: Setting, kinds: tuple[str, ...]) -> None:
     "ValueError naming what cannot be trained on."
     check_adaptation(s, "Cluster Contrast")
+    for kind in kinds:
+        if getattr(s.target, kind) is None:
+            raise ValueError(f"a proxy task beside the clusters needs {kind} of the target; predict them first")
     if s.net.reid is None:
         raise ValueError("the network has no ReID head; Cluster Contrast goes on from a model that was trained on a "
                          "source")
@@ -274,28 +296,53 @@ def _check_images(s: Setting) -> None:
                          f"`{'k1_tried' if s.recipe.k1_tried else 'k1'}`")
 
 # %% ../nbs/method/12_cluster_contrast.ipynb #23140361
+def _proxy_heads(s: Setting, tasks: tuple[str, ...]) -> dict[str, nn.Module]:
+    "New heads of PTL on the network's last map, for the tasks beside the clusters; they are dropped with the memory."
+    channels, heads = s.net.reid.neck.num_features, {}
+    if "HP^t" in tasks: heads["parts"] = ParsingHead(channels, len(PARTS), s.recipe.parsing_hidden)
+    if "Attr^t" in tasks:
+        _, attributes, classes = s.target.attributes.shape
+        heads["attributes"] = AttributeHeads(channels, (classes,) * attributes, s.recipe.attribute_hidden)
+    return heads
+
+
+def _proxy_losses(s: Setting, e: Tensor, b: dict) -> dict[str, Tensor]:
+    "PTL's losses of a target batch, by the heads there are."
+    losses = {}
+    if "parts" in s.extra: losses["HP^t"] = parsing_loss(s.extra["parts"](e), b["parts"])
+    if "attributes" in s.extra: losses["Attr^t"] = attribute_loss(s.extra["attributes"](e), b["attributes"])
+    return losses
+
+# %% ../nbs/method/12_cluster_contrast.ipynb #dc0fbf9c
 @dataclass(frozen=True)
 class ClusterContrast(Method):
     "Self-training against a memory of clusters (Dai et al. 2022), from the model of another method."
     start: Method = PTL()
+    tasks: tuple[str, ...] = ()          # proxy tasks beside the clusters: HP^t, Attr^t
     measure: Measure | None = field(default=None, compare=False)      # of the clusters, for the records
     max_edges: int = field(default=MAX_EDGES, compare=False)          # see `clustering.dbscan`
 
     @property
-    def name(self) -> str: return f"{self.start.name}+CC"
+    def name(self) -> str: return "+".join((self.start.name, "CC", *self.tasks))
     @property
-    def trained(self) -> str: return f"{self.start.trained}{'' if self.start.trains else '+BN^t'}+CC"
+    def trained(self) -> str:
+        return "+".join((self.start.trained, *([] if self.start.trains else ["BN^t"]), "CC", *self.tasks))
+
+    def label_kinds(self, where: str) -> tuple[str, ...]:
+        return tuple(kind for kind, task in TASK_OF_LABEL.items() if task + WHERE[where] in self.tasks)
 
     def constants(self, recipe, own: ContrastRecipe | None = None) -> ContrastRecipe: return _constants(recipe, own)
-    def key(self, constants: ContrastRecipe) -> dict: return {k: v for k, v in asdict(constants).items() if k != "name"}
+    def key(self, constants: ContrastRecipe) -> dict:
+        unused = {"name", *(name for task, names in _OF_TASK.items() if task not in self.tasks for name in names)}
+        return {k: v for k, v in asdict(constants).items() if k not in unused}
     def uses_source(self, constants: ContrastRecipe) -> bool: return False
     def observed(self, measure: Measure) -> "ClusterContrast": return replace(self, measure=measure)
-    def check(self, s: Setting) -> None: _check_images(s)
-    def build(self, s: Setting) -> dict: return {"memory": ClusterMemory()}
+    def check(self, s: Setting) -> None: _check_images(s, self.label_kinds("target"))
+    def build(self, s: Setting) -> dict: return {"memory": ClusterMemory(), **_proxy_heads(s, self.tasks)}
     def epochs(self, s: Setting) -> int: return s.recipe.rounds
 
     def optimiser(self, s: Setting) -> torch.optim.Adam:
-        trained = adapted_parameters(s.net)
+        trained = [*adapted_parameters(s.net), *s.extra.parameters()]      # the memory has none
         return torch.optim.Adam(trained, lr=s.recipe.lr, weight_decay=s.recipe.weight_decay, fused=True)
 
     def schedule(self, s: Setting, optimiser: torch.optim.Optimizer, r: Round, iteration: int) -> float:
@@ -304,23 +351,19 @@ class ClusterContrast(Method):
         return lr
 
     def round(self, s: Setting, number: int) -> Round | None:
-        "Cluster, fill the memory, and train on the clusters; the last round is the one that cannot be trained on."
         if number == s.recipe.rounds or s.facts.get("stopped"): return None
-        labels, made, centres = _clusters(s, self.max_edges)
-        record = {"round": number + 1, **_round_columns(labels, made, s.facts.get("labels"), s.recipe, self.measure)}
-        s.facts |= {"labels": labels.tolist(), "stopped": record["stopped"], "record": record}
-        s.extra["memory"].centres = centres
-        if record["stopped"]:
-            warnings.warn(f"Cluster Contrast stops in round {number + 1}: {record['stopped']}", stacklevel=3)
-        return _contrast_round(s, labels, record)
+        return _next_round(s, number, self)
 
     def losses(self, s: Setting, batches: dict[str, dict]) -> dict[str, Tensor]:
         b = batches["target"]
-        z = s.net.embed(b["x"])
+        e = s.net.backbone(b["x"])
+        z = F.normalize(s.net.reid.embed(e)[1].float())
         b["z"] = z.detach()
-        return {"contrast": contrast_loss(z, s.extra["memory"].centres, b["labels"][0], s.recipe.temperature)}
+        contrast = contrast_loss(z, s.extra["memory"].centres, b["labels"][0], s.recipe.temperature)
+        return {"contrast": contrast, **_proxy_losses(s, e, b)}
 
-    def weights(self, s: Setting) -> dict[str, float]: return {"contrast": 1.0}
+    def weights(self, s: Setting) -> dict[str, float]:
+        return {"contrast": 1.0, "HP^t": s.recipe.weight_parts, "Attr^t": s.recipe.weight_attributes}
 
     def after_step(self, s: Setting, batches: dict[str, dict]) -> None:
         b = batches["target"]
@@ -330,4 +373,5 @@ class ClusterContrast(Method):
         "One record: the clusters, and the mean loss of the round."
         if not rows: return [s.facts["record"]]
         of_all = rows[-1]
-        return [s.facts["record"] | {"iterations": of_all["iteration"], "lr": of_all["lr"], "loss": of_all["contrast"]}]
+        told = {"iterations": of_all["iteration"], "lr": of_all["lr"], "loss": of_all["contrast"]}
+        return [s.facts["record"] | told | {f"loss_{task}": of_all[task] for task in self.tasks}]

@@ -60,6 +60,7 @@ _AFTERWARDS: dict[str, Callable[[Method], Method]] = {       # what may end a na
 def parse_method(name: str) -> Method:
     "A method from its name; ValueError naming the part that is unknown."
     words = name.split("+")
+    words, beside = _tasks_beside(words)
     first = len(words)
     while first > 1 and words[first - 1] in _AFTERWARDS: first -= 1
     method = _parse_training(name, words[:first])
@@ -71,7 +72,14 @@ def parse_method(name: str) -> Method:
         if adapted or word in ("BN^t", "BN^c") and k:
             raise ValueError(_unknown(name, repr(words[first + k - adapted])))
         method = _AFTERWARDS[word](method)
-    return method
+    return replace(method, tasks=beside) if beside else method
+
+
+def _tasks_beside(words: list[str]) -> tuple[list[str], tuple[str, ...]]:
+    "The words of a name without the proxy tasks after CC, and these in their order."
+    after = words[words.index("CC") + 1:] if "CC" in words else []
+    if not after or len(set(after)) < len(after) or not {*after} <= {"HP^t", "Attr^t"}: return words, ()
+    return words[:-len(after)], tuple(t for t in TASKS if t in after)
 
 # %% ../nbs/lib/methods.ipynb #5f0c2a91
 def _parse_training(name: str, words: list[str]) -> Method:
@@ -93,7 +101,8 @@ def _unknown(name: str, part: str) -> str:
     return (f"unknown method {name!r}{f': {part}' if part else ''}; a method is 'start', 'BL' or 'PTL', or "
             f"one of the latter after 'start+', these two followed by any of {tasks}, "
             "each once, and at the end '+BN^t' or '+BN^c'; "
-            "and after all that '+SSG†' (or '+SSGd'), '+SSG', '+SSGe' or '+CC'")
+            "and after all that '+SSG†' (or '+SSGd'), '+SSG', '+SSGe' or '+CC', the last one with "
+            "'+HP^t' and '+Attr^t' beside the clusters if wanted")
 
 
 def parse_methods(methods) -> list[Method]:      # 'BL, PTL+BN^t' or a list of names

@@ -336,11 +336,9 @@ class PTLNet(nn.Module):
 
     @torch.inference_mode()
     def part_size(self, height: int, width: int) -> tuple[int, int]:
-        "(h, w) of the part maps that the parsing head gives for images of this size."
-        if self.parts is None:
-            raise ValueError("the network has no parsing head, and so no part maps; build it with `parts`")
-        return tuple(
-            self.parts.up(self.backbone.eval()(next(self.parameters()).new_zeros(1, 3, height, width))).shape[2:])
+        "(h, w) of the part maps that a parsing head on this backbone gives for images of this size."
+        e = self.backbone.eval()(next(self.parameters()).new_zeros(1, 3, height, width))
+        return 2 * e.shape[2], 2 * e.shape[3]
 
     def embed(self, x: Tensor) -> Tensor:
         "(B, C) float32 features g, L2-normalised: the test-time path."

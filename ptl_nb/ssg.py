@@ -449,10 +449,10 @@ def clustered_batch(
     generator: torch.Generator,
     mine: slice = slice(None),       # as in `data.batch`
 ) -> dict[str, Tensor]:
-    "A batch of target images, flipped and erased at random (no colour changes), with their clusters."
+    "A batch of target images, flipped and erased at random (no colour changes), with their clusters beside what else is known of them."
     b = batch(images, rows, Augment(flip=recipe.flip, unchanged=1.0), generator, device, mine)
     erase = recipe.erase, recipe.erase_area, recipe.erase_aspect, recipe.erase_value
-    return {"x": random_erasing(b["x"], *erase, generator), "labels": torch.from_numpy(labels[:, rows])}
+    return b | {"x": random_erasing(b["x"], *erase, generator), "labels": torch.from_numpy(labels[:, rows])}
 
 # %% ../nbs/method/11_ssg.ipynb #cf168943
 def _round_record(s: Setting, rows: list[dict]) -> dict:

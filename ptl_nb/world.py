@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['Variation', 'World', 'parse_world', 'colour_name', 'person', 'attributes', 'shots_of', 'render_block', 'load_world',
-           'part_of']
+           'part_of', 'as_target']
 
 # %% ../nbs/lib/world.ipynb #7884b64a
 import colorsys
@@ -489,3 +489,21 @@ def part_of(
     first = table["pid"].drop_duplicates().nsmallest(people)
     kept = table[table["pid"].isin(first) & (turn < images)].reset_index(drop=True)
     return replace(domain, name=f"{WORLD}-{people}x{images}of{domain.name.removeprefix(f'{WORLD}-')}", train=kept)
+
+# %% ../nbs/lib/world.ipynb #e0666245
+def as_target(
+    domain: Domain,  # a world
+    people: int,  # the first of its people, to train on
+    tested: int,  # the last of its people: a query of each camera, the rest is the gallery
+) -> Domain:
+    "A rendered world with a test set; ValueError where it has too few people."
+    there = domain.train["pid"].drop_duplicates().sort_values()
+    if min(people, tested) < 2 or people + tested > len(there):
+        raise ValueError(f"{people} people to train on and {tested} to test cannot be: {domain.name} has {len(there):,}, "
+                         "each is in one of both, and either has at least 2")
+    images = domain.train.groupby("pid").size().max()
+    trained = part_of(domain, people, int(images))
+    test = domain.train[domain.train["pid"].isin(there.tail(tested))]
+    asked = ~test.duplicated(["pid", "camid"])      # paths are in order
+    return replace(trained, name=f"{trained.name}-tests-{tested}", query=test[asked].reset_index(drop=True),
+                   gallery=test[~asked].reset_index(drop=True))

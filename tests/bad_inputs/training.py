@@ -117,9 +117,6 @@ for name, f in {"features": evaluator.extract, "statistics": evaluator.reestimat
         "network", f"{name} of one without a ReID head",
         lambda folder, f=f: lambda: f(model.PTLNet(attributes=(2, 2), **SMALL), PIXELS), "the network has no ReID head")
 bad(
-    "network", "part maps of one without a parsing head", lambda f: lambda: model.PTLNet(2, **SMALL).part_size(32, 16),
-    "has no parsing head")
-bad(
     "network", "attributes of one without attribute heads",
     lambda f: lambda: labellers.predict_attributes(model.PTLNet(2, **SMALL), PIXELS, SMOKE),
     "has no attribute heads")
