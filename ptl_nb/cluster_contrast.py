@@ -27,6 +27,7 @@ from .ptl import PTL, TASK_OF_LABEL, WHERE
 from .recipe import check_types
 from .reranking import jaccard_similarity
 from .ssg import Measure, adapted_parameters, check_adaptation, clustered_batch, largest_share
+from .starts import read_start
 from .trainer import Method, Round, Setting, Stream
 
 # %% ../nbs/method/12_cluster_contrast.ipynb #84aa2741
@@ -56,6 +57,7 @@ class ContrastRecipe:
     # training
     rounds: int = 50                      # paper, called epochs there
     iterations: int = 200                 # code, in each round
+    passes: float | None = None           # ours: over the clustered images in a round, at most; None: no bound
     lr: float = 3.5e-4                    # paper, Adam
     step: int = 20                        # paper, rounds after which the learning rate is divided by 10
     weight_decay: float = 5e-4            # code
@@ -89,6 +91,8 @@ def _check_contrast(recipe: ContrastRecipe) -> None:
         value, above = getattr(recipe, name), name in _POSITIVE
         if not 0 <= value <= 1 or above and not value:
             raise ValueError(f"{name} is {value}; it must lie in {'(' if above else '['}0, 1]")
+    if recipe.passes is not None and not recipe.passes > 0:
+        raise ValueError(f"passes is {recipe.passes}; a round goes over some of the images: above 0, or None")
     if not 0 < recipe.erase_area[0] <= recipe.erase_area[1] < 1 or not 0 < recipe.erase_aspect <= 1:
         raise ValueError(f"erase_area is {recipe.erase_area}, erase_aspect {recipe.erase_aspect}; areas are ascending "
                          "shares of the image, the aspect lies in (0, 1]")
@@ -98,18 +102,23 @@ def _check_contrast(recipe: ContrastRecipe) -> None:
 _CAMERA = {"k1": 20, "k1_tried": (8, 12, 20, 30), "eps": 0.5, "images": 4}
 CONTRAST_RECIPES = {r.name: r for r in (
     ContrastRecipe(),
-    ContrastRecipe("camera", rounds=10, iterations=100, **_CAMERA),
+    ContrastRecipe("camera", rounds=10, iterations=100, passes=4.0, **_CAMERA),
     ContrastRecipe("mini", rounds=10, iterations=40, **_CAMERA),
     ContrastRecipe("smoke", rounds=2, iterations=4, identities=4, max_share=0.5, **_CAMERA | {"k1": 10, "k1_tried": ()}),
 )}
 
 
+_SHARE_OF_PEAK = 0.1       # of the learning rate with which the start that ships was trained
+
+
 def _constants(recipe, own: ContrastRecipe | None) -> ContrastRecipe:
-    "The given ones, or those that go with a recipe's name; ValueError where none do."
+    "The given ones, or those of a recipe's name, at the learning rate that suits its start; ValueError where none are."
     if own is None and recipe.name not in CONTRAST_RECIPES:
         raise ValueError(f"no constants of Cluster Contrast go with the recipe {recipe.name!r} "
                          f"(known: {', '.join(CONTRAST_RECIPES)}); give a `ContrastRecipe`")
-    return own or CONTRAST_RECIPES[recipe.name]
+    found = own or CONTRAST_RECIPES[recipe.name]
+    if own or not recipe.start: return found
+    return replace(found, lr=_SHARE_OF_PEAK * read_start(recipe.start)["recipe"]["lr"])
 
 # %% ../nbs/method/12_cluster_contrast.ipynb #cb078790
 _SLACK = 0.2       # of eps: radii whose clusters are compared
@@ -252,6 +261,18 @@ def _clusters(s: Setting, max_edges: int) -> tuple[np.ndarray, dict, Tensor]:
     return labels, made, cluster_centres(features, labels).to(s.device)
 
 
+def _means(row: dict, tasks: tuple[str, ...]) -> dict:
+    "What a trained round adds to its record: the mean losses of all its steps."
+    told = {"iterations": row["iteration"], "lr": row["lr"], "loss": row["contrast"]}
+    return told | {f"loss_{task}": row[task] for task in tasks}
+
+
+def _round_length(images: int, together: int, recipe: ContrastRecipe) -> int:
+    "Iterations of a round over so many clustered images, with so many clusters in a batch."
+    if recipe.passes is None: return recipe.iterations
+    return min(recipe.iterations, max(1, round(recipe.passes * images / (together * recipe.images))))
+
+
 def _contrast_round(s: Setting, labels: np.ndarray, record: dict) -> Round:
     "One stream of clustered target images; of no length where they cannot be trained on."
     note = f"{record['clusters']} clusters, {record['outliers']} outliers"
@@ -263,8 +284,9 @@ def _contrast_round(s: Setting, labels: np.ndarray, record: dict) -> Round:
     together = min(s.recipe.identities, record["clusters"])
     epochs = cycle(camera_epoch, labels[kept], camids, together, s.recipe.images, rng)
     make = functools.partial(clustered_batch, s.target, labels[None], s.recipe, s.device)
-    return Round([Stream("target", make, (kept[rows] for rows in epochs), chance)], 1, s.recipe.iterations,
-                 resumable=False, every=s.recipe.iterations, note=note)
+    length = _round_length(len(kept), together, s.recipe)
+    return Round([Stream("target", make, (kept[rows] for rows in epochs), chance)], 1, length, resumable=False,
+                 every=length, note=note)
 
 
 def _next_round(s: Setting, number: int, method: "ClusterContrast") -> Round:
@@ -370,8 +392,4 @@ class ClusterContrast(Method):
         update_centres(s.extra["memory"].centres, b["z"], b["labels"][0], s.recipe.momentum)
 
     def after_round(self, s: Setting, number: int, rows: list[dict]) -> list[dict]:
-        "One record: the clusters, and the mean loss of the round."
-        if not rows: return [s.facts["record"]]
-        of_all = rows[-1]
-        told = {"iterations": of_all["iteration"], "lr": of_all["lr"], "loss": of_all["contrast"]}
-        return [s.facts["record"] | told | {f"loss_{task}": of_all[task] for task in self.tasks}]
+        return [s.facts["record"] | (_means(rows[-1], self.tasks) if rows else {})]

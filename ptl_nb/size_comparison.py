@@ -72,8 +72,8 @@ def size_figure(table: pd.DataFrame) -> Figure:      # of `sizes_table`
     "mAP over images, a line per method; a bar is the standard deviation over seeds."
     fig, (ax,) = grid_of_axes(1, 1, (6.4, 3.8), figure_title("What each step brings, by size of the target", True))
     for k, (m, rows) in enumerate(table.groupby("method", sort=False)):
-        ax.errorbar(rows.images, rows.mAP_trapezoid, rows.mAP_trapezoid_sd.fillna(0), fmt="o-", ms=3, lw=1.3, capsize=2,
-                    color=f"C{k}", label=m, ls="--" if "CC" not in m else "-")
+        ax.errorbar(rows.images, rows.mAP_trapezoid, rows.mAP_trapezoid_sd.fillna(0), fmt="o-" if "CC" in m else "o--",
+                    ms=3, lw=1.3, capsize=2, color=f"C{k}", label=m)
     ticks = sorted(table.images.unique())
     ax.set_xscale("log")
     ax.set_xticks(ticks, [f"{n:,}" for n in ticks])

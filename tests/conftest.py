@@ -1,9 +1,22 @@
-"""What several test files share: notebooks run by papermill as a user does, a small training of its own."""
+"""What several test files share: notebooks run by papermill as a user does, or here up to their refusal; a small
+training of its own."""
+import contextlib
+import io
 import json
 import os
 import subprocess
 import sys
+import tempfile
+import warnings
 from pathlib import Path
+from typing import NamedTuple
+from unittest import mock
+
+import matplotlib
+import pytest
+from papermill.cli import _resolve_type as papermill_value
+from papermill.iorw import load_notebook_node
+from papermill.parameterize import parameterize_notebook
 
 ROOT = Path(__file__).resolve().parents[1]
 ENV = {**os.environ, "MPLBACKEND": "agg", "PYTHONPATH": str(ROOT)}     # of notebooks; a test may set more in it
@@ -44,6 +57,41 @@ def smoke_run(notebook: str, out: Path, *parameters: str) -> None:
     run = papermill(notebook, out, *parameters)
     assert run.returncode == 0, run.stderr[-3000:]
     assert result_files() == before, "a smoke run wrote into results/"
+
+
+class Refusal(NamedTuple):
+    "How a notebook ended that was given what it cannot take."
+    says: str           # the message of the exception
+    shown: str          # all text before it
+    runs: list[str]     # what it had made or begun to make in the store of a smoke run
+
+
+@contextlib.contextmanager
+def undone(folder: str):
+    "Inside, a notebook works from the repository's root with temporary files in a folder; what it sets is set back."
+    with (mock.patch.dict(os.environ, MPLBACKEND="agg"), mock.patch.object(tempfile, "tempdir", folder),
+          mock.patch.object(warnings, "formatwarning", warnings.formatwarning), warnings.catch_warnings(),
+          matplotlib.rc_context({"backend": "agg"}), contextlib.chdir(ROOT)): yield
+
+
+def refusal(notebook: str, *parameters: str) -> Refusal:
+    """What a notebook in the smoke recipe says of parameters that it refuses. Its cells run in this process, which
+    takes none of the seconds of `papermill`: that a refusal ends papermill too, two tests show."""
+    given = dict(p.split("=", 1) for p in ("smoke=True", *parameters))
+    node = load_notebook_node(str(ROOT / f"nbs/{notebook}.ipynb"))
+    values = {name: papermill_value(value) for name, value in given.items()}
+    cells = parameterize_notebook(node, values, kernel_name="python3", language="python").cells
+    shown, space = io.StringIO(), {"__name__": "__main__", "In": [""]}    # In: what IPython was told
+    with tempfile.TemporaryDirectory() as folder, undone(folder), contextlib.redirect_stdout(shown):
+        for number, cell in enumerate(cells):
+            if cell.cell_type != "code": continue
+            code = compile(cell.source, f"{notebook}.ipynb, cell {number}", "exec", dont_inherit=True)
+            space["In"].append(cell.source)
+            try: exec(code, space)
+            except Exception as error:
+                runs = sorted(p.name for p in Path(folder).glob("ptl-smoke-*/runs/*") if p.is_dir())
+                return Refusal(str(error), shown.getvalue(), runs)
+    pytest.fail(f"{notebook} took {', '.join(parameters)}")
 
 
 # processes

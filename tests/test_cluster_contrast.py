@@ -22,8 +22,10 @@ from ptl_nb.evaluator import reestimate_bn
 from ptl_nb.methods import parse_method
 from ptl_nb.model import PTLNet
 from ptl_nb.recipe import RECIPES
-from ptl_nb.runs import ReIDRun
+from ptl_nb.runs import ReIDRun, load_reid
 from ptl_nb.ssg import quality
+from ptl_nb.standins import truth_store
+from ptl_nb.starts import read_start
 from ptl_nb.store import Store
 from ptl_nb.trainer import Session, fit
 
@@ -298,3 +300,35 @@ def test_the_key_does_not_know_the_recipes_name():
     keys = [ReIDRun(RECIPES["smoke"], parse_method("BL+CC"), plaza, corridor, own=own).key("cpu")
             for own in (None, replace(cc.CONTRAST_RECIPES["smoke"], name="mine"), RECIPE)]
     assert keys[0] == keys[1] != keys[2] and keys[0]["source"] is None and keys[0]["target"]
+
+
+def test_from_a_start_that_ships_at_a_tenth_of_its_rate():
+    camera = replace(RECIPES["camera"], start="rendered")
+    method = parse_method("start+CC")
+    assert method.constants(camera).lr == pytest.approx(0.1 * read_start("rendered")["recipe"]["lr"])
+    own = replace(cc.CONTRAST_RECIPES["camera"], lr=1e-5)
+    assert method.constants(camera, own).lr == 1e-5                  # what somebody gives is taken as it is
+    assert parse_method("BL+CC").constants(RECIPES["mini"]).lr == 3.5e-4
+
+
+def test_a_round_goes_over_a_small_target_so_many_times():
+    lengths = {passes: run(recipe=replace(RECIPE, iterations=50, rounds=1, passes=passes))[1]["iterations"].item()
+               for passes in (0.5, 1.0, None)}
+    assert 0 < lengths[0.5] < lengths[1.0] < lengths[None] == 50
+
+
+def test_tasks_beside_the_clusters_need_labels_of_the_target():
+    plaza, corridor = load_domain("plaza", origin="standin"), load_domain("corridor", origin="standin")
+    with pytest.raises(ValueError, match="proxy labels of corridor"):
+        ReIDRun(RECIPES["smoke"], parse_method("BL+CC+HP^t"), plaza, corridor)
+
+
+@pytest.mark.slow
+def test_a_row_with_tasks_beside_the_clusters(tmp_path):
+    "Its heads are dropped in the end, and its labels are in its key."
+    plaza, corridor = load_domain("plaza", origin="standin"), load_domain("corridor", origin="standin")
+    own, labels = replace(cc.CONTRAST_RECIPES["smoke"], max_share=0.9), {"corridor": truth_store("corridor")}
+    made = ReIDRun(RECIPES["smoke"], parse_method("BL+BN^t+CC+HP^t+Attr^t"), plaza, corridor, labels=labels, own=own)
+    folder = Store(tmp_path, progress=False).make(made)
+    assert {"loss", "loss_HP^t", "loss_Attr^t"} <= set(pd.read_csv(folder / "history.csv"))
+    assert list(made.key("cpu")["labels"]) == ["corridor"] and load_reid(folder, RECIPES["smoke"]).parts is None

@@ -6,7 +6,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, outputs, papermill, smoke_run, tables
+from conftest import ROOT, outputs, papermill, refusal, smoke_run, tables
 
 from ptl_nb.standins import export_layout
 
@@ -56,16 +56,23 @@ def test_real_crops_as_an_unlabelled_target(tmp_path):
     assert "STAND-IN NUMBERS" in outputs(tmp_path / "out.ipynb")
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("parameter, says", [
     ("sorce=duke", "did you mean 'source'"), ("source=markt", "market"), ("methods=BL+HP", "unknown method"),
     ("recipe=mimi", "mini"), ("origin=reel", "real"), ("variant=as_papr", "as_paper")])
-def test_bad_parameters_are_refused(tmp_path, parameter, says):
+def test_bad_parameters_are_refused(parameter, says):
     extra = ("smoke=False",) if parameter.startswith("recipe") else ()
-    run = papermill("table2", tmp_path / "out.ipynb", parameter, *extra)
+    refused = refusal("table2", parameter, *extra)
+    assert says in refused.says
+    assert not refused.runs and "seed 0" not in refused.shown, "something was trained first"
+
+
+@pytest.mark.slow
+def test_a_refusal_ends_papermill(tmp_path):
+    "Also of a parameter that the notebook does not have, which papermill itself lets pass."
+    run = papermill("table2", tmp_path / "out.ipynb", "sorce=duke")
     assert run.returncode != 0
     assert "seed 0" not in outputs(tmp_path / "out.ipynb"), "something was trained first"
-    assert says in run.stderr.split("Traceback")[-1], run.stderr[-2000:]
+    assert "did you mean 'source'" in run.stderr.split("Traceback")[-1], run.stderr[-2000:]
 
 
 @pytest.mark.slow
