@@ -62,6 +62,7 @@ def smoke_run(notebook: str, out: Path, *parameters: str) -> None:
 class Refusal(NamedTuple):
     "How a notebook ended that was given what it cannot take."
     says: str           # the message of the exception
+    cell: str           # the code of the cell that raised it: none after it has run
     shown: str          # all text before it
     runs: list[str]     # what it had made or begun to make in the store of a smoke run
 
@@ -81,8 +82,9 @@ def refusal(notebook: str, *parameters: str) -> Refusal:
     node = load_notebook_node(str(ROOT / f"nbs/{notebook}.ipynb"))
     values = {name: papermill_value(value) for name, value in given.items()}
     cells = parameterize_notebook(node, values, kernel_name="python3", language="python").cells
-    shown, space = io.StringIO(), {"__name__": "__main__", "In": [""]}    # In: what IPython was told
-    with tempfile.TemporaryDirectory() as folder, undone(folder), contextlib.redirect_stdout(shown):
+    shown, space = io.StringIO(), {"__name__": "__main__", "In": [""]}    # In: the cells, as IPython keeps them
+    with (tempfile.TemporaryDirectory() as folder, undone(folder), contextlib.redirect_stdout(shown),
+          contextlib.redirect_stderr(shown)):
         for number, cell in enumerate(cells):
             if cell.cell_type != "code": continue
             code = compile(cell.source, f"{notebook}.ipynb, cell {number}", "exec", dont_inherit=True)
@@ -90,7 +92,7 @@ def refusal(notebook: str, *parameters: str) -> Refusal:
             try: exec(code, space)
             except Exception as error:
                 runs = sorted(p.name for p in Path(folder).glob("ptl-smoke-*/runs/*") if p.is_dir())
-                return Refusal(str(error), shown.getvalue(), runs)
+                return Refusal(str(error), cell.source, shown.getvalue(), runs)
     pytest.fail(f"{notebook} took {', '.join(parameters)}")
 
 

@@ -372,7 +372,6 @@ def test_bad_files_stop_it_before_any_training(tmp_path, people, monkeypatch):
     assert "seed 0: " not in outputs(tmp_path / "out.ipynb") and not list(tmp_path.glob("ptl-smoke-*/runs"))
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("images, parameter, says", [
     (11, "seed=0", "own has 11 images to adapt to; give at least 12"),
     (13, "steps=start,cluster", "steps names 'cluster'; did you mean 'clusters'?"),

@@ -336,7 +336,6 @@ def test_find_takes_a_query_camera_by_name_and_0_for_a_bound(tmp_path, model):
     assert set(re.findall(r"\d/Person (\d)", outputs(tmp_path / "out.ipynb"))) == {"0", "2"}
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("parameters, says", [
     (("gallery=INDEX", "method=BL"), "features of two models cannot be compared"),
     (("query=row:99999",), "has rows row:0 to"),

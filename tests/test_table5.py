@@ -16,4 +16,4 @@ def test_standin_numbers_have_a_table_of_their_own(tmp_path):
 def test_a_direction_without_published_rows_is_refused():
     refused = refusal("table5", "directions=market>duke,market>cuhk03")
     assert "unknown direction 'market>cuhk03'" in refused.says
-    assert not refused.runs and "quoted: " not in refused.shown, "something was trained first"
+    assert "parse_directions(" in refused.cell and not refused.runs, "something was trained first"
