@@ -81,9 +81,19 @@ def sources() -> dict[str, str]:
 COMPARED = ("nbs/lib/matfile.ipynb", "nbs/lib/renderer.ipynb", "nbs/lib/rap.ipynb", "tests/")
 
 
+# its `refusal` runs the cells of this repository's own notebooks, as papermill would
+RUNS_CELLS = "tests/conftest.py"
+
+
+def may(where: str, finding: str) -> bool:
+    "Whether a finding is known and harmless where it is."
+    if "exec runs text as code" in finding: return where == RUNS_CELLS
+    return "loadmat" in finding and where.startswith(COMPARED)
+
+
 def test_no_code_does():
     found = {where: wrong for where, code in sources().items()
-             if (wrong := [w for w in findings(code) if not ("loadmat" in w and where.startswith(COMPARED))])}
+             if (wrong := [w for w in findings(code) if not may(where, w)])}
     assert not found
 
 
