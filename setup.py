@@ -25,6 +25,7 @@ setup(
     python_requires=f'>={cfg["min_python"]}',
     install_requires=cfg["requirements"].split(),
     extras_require={"dev": sum(extras.values(), []), **{name: extras[name] for name in EXTRAS}},
-    entry_points={"nbdev": [f'{cfg["lib_name"]}={cfg["lib_path"]}._modidx:d']},
+    entry_points={"nbdev": [f'{cfg["lib_name"]}={cfg["lib_path"]}._modidx:d'],
+                  "console_scripts": cfg["console_scripts"].split()},
     zip_safe=False,
 )

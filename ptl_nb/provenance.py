@@ -15,8 +15,6 @@ from importlib.metadata import version
 from importlib.resources import files
 from pathlib import Path
 
-import torch
-
 try: import resource
 except ImportError: resource = None      # Windows
 
@@ -69,6 +67,7 @@ def peak_memory() -> int | None:
 
 def environment(device: str) -> dict:
     "What a result should be read with: revision, versions, device."
+    import torch
     packages = {name: version(name) for name in ("torch", "torchvision", "numpy", "pandas", "scikit-learn", "pillow")}
     where = (torch.cuda.get_device_name(device) if torch.device(device).type == "cuda" else f"{platform.machine()} "
              f"CPU, {torch.get_num_threads()} threads")

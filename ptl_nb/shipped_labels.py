@@ -20,6 +20,7 @@ from safetensors.torch import save
 from tqdm import tqdm
 
 from .checkpoint import STATE_FILE, assign_weights, read_weights, save_trained
+from .colours import camera_tables, colour_shares, with_colours, without_cast
 from .data import Images, pixels
 from .disk import atomic_write, write_json
 from .domain import Domain
@@ -140,7 +141,7 @@ class ShippedLabels(Run):
 
     def key(self, device: str) -> dict:
         return {"kind": "shipped labels", "labeller": read_labeller(self.file)["sha256"], "code": code_hash("labeller"),
-                "domain": self.domain.data_hash(), "splits": self.splits}
+                "colours": code_hash("colours"), "domain": self.domain.data_hash(), "splits": self.splits}
 
     def fill(self, store: Store, folder: Path) -> None:
         told, (net, vocabulary) = read_labeller(self.file), load_labeller(self.file)
@@ -151,11 +152,15 @@ class ShippedLabels(Run):
                   mininterval=5, ncols=100) as bar:
             for split in self.splits:
                 rows, x = getattr(self.domain, split), pixels(self.domain, split, size)
+                camids = rows.camid.to_numpy()
+                light = camera_tables(x, camids)
                 for start in range(0, len(rows), CHUNK):
                     done = folder / "chunks" / f"{split}-{start}.npy"
                     if not done.exists():
-                        some = rows[start:start + CHUNK]
-                        maps, attributes = label_images(net, np.array(x[start:start + CHUNK]), store.device)
+                        some, images = rows[start:start + CHUNK], np.array(x[start:start + CHUNK])
+                        maps, attributes = label_images(net, images, store.device)
+                        shares = colour_shares(without_cast(images, camids[start:start + CHUNK], light), maps)
+                        attributes = with_colours(vocabulary, attributes, shares)
                         write_parts(folder, some.path, [resize_parts(m, upright_size(f))
                                                         for m, f in zip(maps, self.domain.files(some))])
                         with atomic_write(done) as draft, open(draft, "wb") as out:
@@ -163,8 +168,8 @@ class ShippedLabels(Run):
                     soft.append(np.load(done, allow_pickle=False))
                     bar.update(len(soft[-1]))
         write_attributes(folder, list(table.path), vocabulary, np.concatenate(soft))
-        for kind, classes in (("parts", PARTS), ("attributes", vocabulary.columns)):
-            write_provenance(folder, kind, "the labeller that ships", told["sha256"], len(table), True, classes)
+        for kind, classes, also in (("parts", PARTS, ""), ("attributes", vocabulary.columns, "; colours with the pixels'")):
+            write_provenance(folder, kind, f"the labeller that ships{also}", told["sha256"], len(table), True, classes)
         shutil.rmtree(folder / "chunks")
 
 # %% ../nbs/lib/shipped_labels.ipynb #5b1bed21
