@@ -14,7 +14,7 @@ from .labels import (
     PARTS, Vocabulary, attribute_auc, check_part_classes, join_attributes, one_hot, part_iou, select_attributes)
 
 # %% auto #0
-__all__ = ['part_scores', 'attribute_scores', 'part_statistics', 'attribute_statistics', 'doubtful']
+__all__ = ['SURE', 'part_scores', 'attribute_scores', 'part_statistics', 'attribute_statistics', 'image_iou', 'doubtful']
 
 # %% ../nbs/lib/label_scores.ipynb #e140da09
 def _counts(
@@ -165,6 +165,21 @@ def _confidence(
         raise ValueError("a probability is NaN: predict these labels again.")
     return np.maximum.reduceat(table, np.cumsum((0, *vocabulary.sizes[:-1])), axis=1)
 
+# %% ../nbs/lib/label_scores.ipynb #1a9e10a1
+def image_iou(
+    predicted: np.ndarray, # (N, H, W) classes
+    truth: np.ndarray, # (N, H, W) classes
+) -> np.ndarray: # (N,) in [0, 1]
+    "Mean IoU of each image over the parts that its truth shows."
+    if predicted.shape != truth.shape:
+        raise ValueError(f"part maps of shapes {predicted.shape} and {truth.shape}: give one of each per image.")
+    each = []
+    for k in range(len(PARTS)):
+        a, b = predicted == k, truth == k
+        either = (a | b).sum((1, 2))
+        each.append(np.where(b.any((1, 2)), (a & b).sum((1, 2)) / np.maximum(either, 1), np.nan))
+    return np.nanmean(each, axis=0)
+
 # %% ../nbs/lib/label_scores.ipynb #4c9fd926
 def _shortfall(
     values: np.ndarray, # (N,)
@@ -178,7 +193,8 @@ def _measures(
     vocabulary: Vocabulary | None,
     maps: np.ndarray | None, # (N, H, W)
     probabilities: np.ndarray | Sequence[np.ndarray] | None,
-) -> pd.DataFrame: # person, parts, head, torso, confidence; those that the labels at hand tell
+    sure: np.ndarray | None = None, # (N,)
+) -> pd.DataFrame: # person, parts, head, torso, sure, confidence; those that the labels at hand tell
     "What is known of each image."
     columns = {}
     if maps is not None:
@@ -186,6 +202,7 @@ def _measures(
         there = counts > 0
         columns |= {"person": 1 - counts[:, 0] / counts.sum(1), "parts": there[:, 1:].sum(1), "head": there[:, 1],
                     "torso": there[:, 2]}
+    if sure is not None: columns["sure"] = np.asarray(sure, float)
     if probabilities is not None and vocabulary is None:
         raise ValueError("probabilities without their vocabulary: give both.")
     if probabilities is not None:
@@ -193,21 +210,28 @@ def _measures(
     return pd.DataFrame(columns)
 
 # %% ../nbs/lib/label_scores.ipynb #2d5bdbde
+SURE = 0.8       # of part maps by the labeller that ships; on rendered people their mean IoU is below .7 there
+
+
 def doubtful(
     paths: Sequence[str], # (N,) images
     maps: np.ndarray | None = None, # (N, H, W) part maps; None: without their measures
     vocabulary: Vocabulary | None = None, # of the probabilities
     # (N, A, M), or one (N, M_j) per attribute; None: without confidence
     probabilities: np.ndarray | Sequence[np.ndarray] | None = None,
+    sure: np.ndarray | None = None, # (N,) how sure the part maps are, NaN: not told; None: of none, see `read_confidence`
     person: float = 0.1, # share of the pixels
     parts: int = 4, # of the seven body parts
+    parts_sure: float = SURE, # of `sure`
     unsure: float = 0.02, # share of the images
 ) -> pd.DataFrame: # path, reason, severity and the measures, worst first; one row per doubtful image
     "Images whose labels look empty or unsure; thresholds are the least that is not doubtful."
-    if not 0 <= person <= 1 or not 0 <= parts <= len(PARTS) - 1 or not 0 <= unsure <= 1:
-        raise ValueError(f"thresholds person={person}, parts={parts}, unsure={unsure}: shares lie in 0..1, "
-                         f"parts in 0..{len(PARTS) - 1}.")
-    table = _measures(vocabulary, maps, probabilities)
+    if not all(0 <= share <= 1 for share in (person, parts_sure, unsure)) or not 0 <= parts <= len(PARTS) - 1:
+        raise ValueError(f"thresholds person={person}, parts={parts}, parts_sure={parts_sure}, unsure={unsure}: shares "
+                         f"lie in 0..1, parts in 0..{len(PARTS) - 1}.")
+    if sure is not None and (maps is None or len(sure) != len(maps)):
+        raise ValueError("sure is of part maps: give them, and one number for each.")
+    table = _measures(vocabulary, maps, probabilities, sure)
     short = {}
     said = {}
     if isinstance(paths, str):
@@ -222,6 +246,9 @@ def doubtful(
                  "parts": table.parts.map("{} parts".format),
                  "core": np.select([~table["head"] & ~table.torso, ~table.torso], ["no head, no torso", "no torso"],
                                    "no head")}
+    if sure is not None:
+        short["sure"] = _shortfall(table.sure.fillna(1), parts_sure)
+        said["sure"] = table.sure.map("parts unsure ({:.2f})".format)
     if probabilities is not None:
         short["confidence"] = _shortfall(table.confidence, np.quantile(table.confidence, unsure))
         said["confidence"] = table.confidence.map("attributes unsure ({:.2f})".format)

@@ -151,18 +151,23 @@ def label_images(
     images: np.ndarray,                 # (N, H, W, 3) uint8
     device: str = "cpu",
     size: int = 32,                     # images per batch
-) -> tuple[np.ndarray, np.ndarray]:     # (N, H, W) uint8 part classes, (N, A, 2) float32 soft attributes
-    "Part maps and soft attributes."
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    # (N, H, W) uint8 part classes; (N, A, 2) float32 soft attributes; (N,) float32, how sure the maps are of the body
+    "Part maps and soft attributes, and the mean probability of the class taken, over the pixels that are of a person."
     from ptl_nb.data import batches
     from ptl_nb.model import folded
     quick = folded(net.to(device, memory_format=torch.channels_last).eval())
     parts = np.empty(images.shape[:3], np.uint8)
     attributes = np.empty((len(images), net.attributes.out_features // 2, 2), np.float32)
+    confidence = np.empty(len(images), np.float32)
     for x, start in zip(batches(images, size, device), range(0, len(images), size)):
         one, other = quick(x), quick(x.flip(3))
         both = one["parts"].softmax(1) + other["parts"].softmax(1).flip(3)
+        sure, taken = (both / 2).max(1)
+        body = taken > 0
+        confidence[start:start + size] = ((sure * body).sum((1, 2)) / body.sum((1, 2)).clamp(min=1)).cpu().numpy()
         fine = F.interpolate(both, images.shape[1:3], mode="bilinear", align_corners=False)
         parts[start:start + size] = fine.argmax(1).to(torch.uint8).cpu().numpy()
         logits = (one["attributes"] + other["attributes"]) / 2
         attributes[start:start + size] = logits.softmax(-1).cpu().numpy()
-    return parts, attributes
+    return parts, attributes, confidence

@@ -25,7 +25,7 @@ from .data import Images, pixels
 from .disk import atomic_write, write_json
 from .domain import Domain
 from .image_files import upright_size
-from .label_runs import CHUNK, LabelRun, label_sources, true_labels
+from .label_runs import CHUNK, LabelRun, label_sources, true_labels, write_confidence
 from .labeller import Labeller, LabellerRecipe, label_images, train_labeller
 from .labels import (
     PARTS, Vocabulary, read_attributes, read_parts, resize_parts, write_attributes, write_parts, write_provenance)
@@ -147,7 +147,7 @@ class ShippedLabels(Run):
         told, (net, vocabulary) = read_labeller(self.file), load_labeller(self.file)
         size = told["recipe"]["height"], told["recipe"]["width"]
         table = pd.concat([getattr(self.domain, s) for s in self.splits])
-        soft = []
+        soft, sure = [], []
         with tqdm(total=len(table), desc=f"labelling {self.domain.name}", unit="img", disable=not store.progress,
                   mininterval=5, ncols=100) as bar:
             for split in self.splits:
@@ -155,19 +155,22 @@ class ShippedLabels(Run):
                 camids = rows.camid.to_numpy()
                 light = camera_tables(x, camids)
                 for start in range(0, len(rows), CHUNK):
-                    done = folder / "chunks" / f"{split}-{start}.npy"
+                    done = folder / "chunks" / f"{split}-{start}.npz"
                     if not done.exists():
                         some, images = rows[start:start + CHUNK], np.array(x[start:start + CHUNK])
-                        maps, attributes = label_images(net, images, store.device)
+                        maps, attributes, confidence = label_images(net, images, store.device)
                         shares = colour_shares(without_cast(images, camids[start:start + CHUNK], light), maps)
                         attributes = with_colours(vocabulary, attributes, shares)
                         write_parts(folder, some.path, [resize_parts(m, upright_size(f))
                                                         for m, f in zip(maps, self.domain.files(some))])
                         with atomic_write(done) as draft, open(draft, "wb") as out:
-                            np.save(out, attributes, allow_pickle=False)
-                    soft.append(np.load(done, allow_pickle=False))
+                            np.savez(out, attributes=attributes, confidence=confidence)
+                    with np.load(done, allow_pickle=False) as kept:
+                        soft.append(kept["attributes"])
+                        sure.append(kept["confidence"])
                     bar.update(len(soft[-1]))
         write_attributes(folder, list(table.path), vocabulary, np.concatenate(soft))
+        write_confidence(folder, table.path, np.concatenate(sure))
         for kind, classes, also in (("parts", PARTS, ""), ("attributes", vocabulary.columns, "; colours with the pixels'")):
             write_provenance(folder, kind, f"the labeller that ships{also}", told["sha256"], len(table), True, classes)
         shutil.rmtree(folder / "chunks")
