@@ -209,6 +209,26 @@ def _measures(
         columns["confidence"] = _confidence(vocabulary, join_attributes(probabilities)).mean(1)
     return pd.DataFrame(columns)
 
+# %% ../nbs/lib/label_scores.ipynb #2d5bdbdd
+def _check_thresholds(**given: float) -> None:
+    "ValueError naming all where one cannot be."
+    if not all(0 <= v <= (len(PARTS) - 1 if name == "parts" else 1) for name, v in given.items()):
+        told = ", ".join(f"{name}={v}" for name, v in given.items())
+        raise ValueError(f"thresholds {told}: shares lie in 0..1, parts in 0..{len(PARTS) - 1}.")
+
+
+def _measured(paths, maps, vocabulary, probabilities, sure) -> pd.DataFrame:
+    "`_measures` of as many images as there are paths; ValueError where they do not fit together."
+    if isinstance(paths, str):
+        raise ValueError(f"paths is {paths!r}: give a list of paths.")
+    if sure is not None and (maps is None or len(sure) != len(maps)):
+        raise ValueError("sure is of part maps: give them, and one number for each.")
+    table = _measures(vocabulary, maps, probabilities, sure)
+    if len(table) != len(paths) or not len(table):
+        raise ValueError(f"labels of {len(table)} images for {len(paths)} paths: "
+                         "give part maps or probabilities, one of each per image.")
+    return table
+
 # %% ../nbs/lib/label_scores.ipynb #2d5bdbde
 SURE = 0.8       # of part maps by the labeller that ships; on rendered people their mean IoU is below .7 there
 
@@ -226,19 +246,9 @@ def doubtful(
     unsure: float = 0.02, # share of the images
 ) -> pd.DataFrame: # path, reason, severity and the measures, worst first; one row per doubtful image
     "Images whose labels look empty or unsure; thresholds are the least that is not doubtful."
-    if not all(0 <= share <= 1 for share in (person, parts_sure, unsure)) or not 0 <= parts <= len(PARTS) - 1:
-        raise ValueError(f"thresholds person={person}, parts={parts}, parts_sure={parts_sure}, unsure={unsure}: shares "
-                         f"lie in 0..1, parts in 0..{len(PARTS) - 1}.")
-    if sure is not None and (maps is None or len(sure) != len(maps)):
-        raise ValueError("sure is of part maps: give them, and one number for each.")
-    table = _measures(vocabulary, maps, probabilities, sure)
-    short = {}
-    said = {}
-    if isinstance(paths, str):
-        raise ValueError(f"paths is {paths!r}: give a list of paths.")
-    if len(table) != len(paths) or not len(table):
-        raise ValueError(f"labels of {len(table)} images for {len(paths)} paths: "
-                         "give part maps or probabilities, one of each per image.")
+    _check_thresholds(person=person, parts=parts, parts_sure=parts_sure, unsure=unsure)
+    table = _measured(paths, maps, vocabulary, probabilities, sure)
+    short, said = {}, {}
     if maps is not None:
         short |= {"person": _shortfall(table.person, person), "parts": _shortfall(table.parts, parts),
                   "core": _shortfall(table["head"] * 1 + table.torso, 2)}
