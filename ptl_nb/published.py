@@ -15,6 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from pandas.io.formats.style import Styler
 
+from .paper import paper_table
 from .plots import grid_of_axes
 from .standins import STANDINS
 
@@ -71,14 +72,17 @@ def _known_pairs() -> str: return ", ".join(f"{s}>{t}" for s, t in _PAIRS)
 def published(
     source: str,        # "market", "duke" or "cuhk03"
     target: str,        # "market" or "duke"
-) -> pd.DataFrame:      # as `_read_published`, by year; `quoted` is False for the rows of the PTL paper itself
+) -> pd.DataFrame:      # block ("paper", "other"), method, origin, the scores in percent, read_at, note
     "Published rows of a direction; ValueError for a direction that has none."
     if (source, target) not in _PAIRS:
         raise ValueError(f"no published rows for {source}>{target} (known: {_known_pairs()})")
-    table = _read_published()
-    table = table[(table.source == source) & (table.target == target)].copy()
-    table["quoted"] = ~((table.venue == "ICME") & (table.year == 2020))
-    return table.sort_values("year", kind="stable", ignore_index=True)
+    own = paper_table(5, source, target)
+    own = own.assign(block="paper", read_at="", origin=np.where(own.method == "PTL+SSG", "the paper's own", "quoted by the paper"))
+    other = _read_published()
+    other = other[(other.source == source) & (other.target == target)].sort_values("year", kind="stable")
+    other = other.assign(block="other", origin=other.venue + " " + other.year.astype(str))
+    columns = ["block", "source", "target", "method", "origin", *_SCORES, "read_at", "note"]
+    return pd.concat([own[columns], other[columns]], ignore_index=True)
 
 # %% ../nbs/lib/published.ipynb #0b9fe410
 def parse_directions(directions: str) -> list[tuple[str, str]]:     # such as "market>duke, plaza>campus"
@@ -121,13 +125,20 @@ def _mark_best(
 
 # %% ../nbs/lib/published.ipynb #3fd89c10
 def _quoted_block(rows: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:     # of `published` -> texts, numbers
-    "Published rows for reading: where they are from, and that they are quoted."
+    "Published rows for reading: that they are quoted, and from where."
     index = pd.Index(rows.method, name="method")
     values = rows.rename(columns=_SCORES)[list(_SCORES.values())].set_axis(index)
-    origin = np.where(rows.quoted, "quoted: ", "the PTL paper, quoted: ") + rows.venue + " " + rows.year.astype(str)
-    origin += np.where(rows.read_at == "", ", not seen in a source", "")
+    notes = np.where(rows.note == "", "", "; " + rows.note)
     def as_given(v): return "" if pd.isna(v) else f"{v:.2f}".removesuffix("0")  # one decimal or two, as its source
-    return values.map(as_given).assign(row=origin.to_numpy())[["row", *values]], values
+    return values.map(as_given).assign(row=("quoted: " + rows.origin + notes).to_numpy())[["row", *values]], values
+
+
+def _other_block(rows: pd.DataFrame, direction: str) -> Styler:      # of `published`
+    "Further published rows with where they were read; nothing is ranked."
+    shown, values = _quoted_block(rows.assign(note=""))
+    places = rows.read_at.str.replace(r"https://(?:github\.com/)?([^/\s]+/[^/\s]+)\S*", r"\1", regex=True)
+    shown["read at"] = places.str.replace(" ", ", ").to_numpy()
+    return _mark_best(shown, values[[]], f"{direction}: other published figures, quoted; the CSV has whole addresses and notes")
 
 # %% ../nbs/lib/published.ipynb #eaeb0d0d
 # of `Comparison.summary` -> texts, numbers
@@ -149,14 +160,16 @@ def table5_blocks(
     title: str,                 # of the comparison; says so where its numbers are stand-in numbers
     apart: bool,                # True: ours are not comparable and get a block and a ranking of their own
 ) -> list[Styler]:
-    "Quoted rows and ours as one table, or as two where ours are not comparable."
-    (quoted, numbers), (ours, our_numbers) = _quoted_block(rows), _our_block(summary)
+    "The paper's rows and ours as one table, or as two where ours are not comparable; the other published rows last."
+    paper, other = (rows[rows.block == block] for block in ("paper", "other"))
+    (quoted, numbers), (ours, our_numbers) = _quoted_block(paper), _our_block(summary)
     direction = _PAIRS[rows.source.iloc[0], rows.target.iloc[0]]
     if not apart:
         return [_mark_best(pd.concat([quoted, ours]).fillna(""), pd.concat([numbers, our_numbers]),
-                           f"{title}: published rows (quoted) and ours, three best marked")]
-    return [_mark_best(quoted, numbers, f"{direction}: published rows, all quoted, three best marked"),
-            _mark_best(ours, our_numbers, f"{title}: ours, ranked among themselves only")]
+                           f"{title}: the paper's Table 5 (quoted) and ours, three best marked"),
+                _other_block(other, direction)]
+    return [_mark_best(quoted, numbers, f"{direction}: the paper's Table 5, all quoted, three best marked"),
+            _mark_best(ours, our_numbers, f"{title}: ours, ranked among themselves only"), _other_block(other, direction)]
 
 # %% ../nbs/lib/published.ipynb #eee91d44
 def _dots(ax: Axes, names: list[str], mAP, rank1, colours: list[str], title: str):
@@ -178,11 +191,12 @@ def published_dots(
     title: str = "",            # of the figure
     standin: bool = False,      # ours are made with rendered people: an axis of their own
 ) -> Figure:
-    "Published rows by year, and ours."
+    "The paper's Table 5, and ours."
+    rows = rows[rows.block == "paper"]
     fig, (left, right) = grid_of_axes(2, 2, (4.4, .21 * max(len(rows), len(summary)) + .9), title)
-    names = [f"{m}, {v} {y}" for m, v, y in zip(rows.method, rows.venue, rows.year)]
-    _dots(left, names, rows.mAP, rows["rank1"], ["grey" if q else "black" for q in rows.quoted],
-          f"published, quoted: {_PAIRS[rows.source.iloc[0], rows.target.iloc[0]]}\n(black: the PTL paper's own)")
+    colours = ["black" if m == "PTL+SSG" else "grey" for m in rows.method]
+    _dots(left, list(rows.method), rows.mAP, rows["rank1"], colours,
+          f"the paper's Table 5, quoted: {_PAIRS[rows.source.iloc[0], rows.target.iloc[0]]}\n(black: its own)")
     _dots(right, list(summary.method), summary.mAP_trapezoid, summary["rank1"], ["tab:blue"] * len(summary),
           ("ours: STAND-IN NUMBERS, not comparable" if standin else "ours") + "\n(bars: "
           "± standard deviation of mAP over seeds)")
@@ -199,7 +213,7 @@ def _published_gain(
     score: str = "mAP",         # one of `_SCORES`
 ) -> float:                     # points; NaN where one of them has no such score here
     "One published row minus another."
-    by_method = rows.set_index("method")[score]
+    by_method = rows[rows.block == "paper"].set_index("method")[score]
     return float(by_method.get(better, np.nan) - by_method.get(base, np.nan))
 
 # %% ../nbs/lib/published.ipynb #c7e3aadf

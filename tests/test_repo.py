@@ -80,5 +80,5 @@ def test_wheel_holds_modules_and_archives(tmp_path):
     command = [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "-w", str(tmp_path), str(ROOT)]
     subprocess.run(command, check=True, timeout=300)
     names = zipfile.ZipFile(next(tmp_path.glob("*.whl"))).namelist()
-    for wanted in ("trainer.py", "published.csv", *(f"standin_data/{name}.zip" for name in ARCHIVES)):
+    for wanted in ("trainer.py", "published.csv", "paper.csv", *(f"standin_data/{name}.zip" for name in ARCHIVES)):
         assert f"ptl_nb/{wanted}" in names
