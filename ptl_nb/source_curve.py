@@ -273,11 +273,11 @@ def _draw_sizes(ax: Axes, rows: pd.DataFrame) -> None:
     "mAP of one method over people."
     for k, (images, some) in enumerate(rows.groupby("images")):
         each = some.groupby(["target", "rendered_target", "people"]).mAP_trapezoid.mean()
-        for (_, rendered), line in each.groupby(level=[0, 1]):
-            style = {"lw": .7, "alpha": .6} if rendered else {"lw": 1.2, "ls": "--"}
+        for (target, rendered), line in each.groupby(level=[0, 1]):
+            style = {"lw": .7, "alpha": .6} if rendered else {"lw": 1.2, "ls": "--", "label": None if k else f"real: {target}"}
             ax.plot(line.index.get_level_values("people"), line, color=f"C{k}", **style)
         mean = some[some.rendered_target].groupby("people").mAP_trapezoid.mean()
-        ax.plot(mean.index, mean, "o-", color=f"C{k}", lw=2.2, label=f"{images} images each")
+        ax.plot(mean.index, mean, "o-", color=f"C{k}", lw=2.2, label=f"{images} images each, rendered targets")
     ticks = sorted(rows.people.unique())
     ax.set_xscale("log")
     ax.set_xticks(ticks, [f"{n:,}" for n in ticks])
@@ -301,7 +301,7 @@ def _draw_effects(ax: Axes, rows: pd.DataFrame) -> None:
     ax.axvline(0, color="black", lw=.8)
     ax.set_yticks(range(len(mean)), mean.index, fontsize=8)
     ax.set_xlabel("points of mAP, with minus without", fontsize=8)
-    ax.legend(fontsize=7, loc="lower right")
+    ax.legend(fontsize=7, loc="center left", bbox_to_anchor=(1, .5), frameon=False)
 
 # %% ../nbs/lib/source_curve.ipynb #5c0a7e2a
 def source_figure(
