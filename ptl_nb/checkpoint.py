@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['Generators', 'STATE_FILE', 'EXPLODED', 'STOPPED_FILE', 'save_state', 'load_state', 'save_weights', 'save_trained',
-           'read_weights', 'assign_weights', 'LossMonitor', 'Checkpointer']
+           'read_weights', 'assign_weights', 'draw', 'LossMonitor', 'Checkpointer']
 
 # %% ../nbs/lib/checkpoint.ipynb #c6fd481d
 import functools
@@ -98,6 +98,17 @@ def assign_weights(net: nn.Module, run: Path, weights: dict[str, torch.Tensor], 
                          "move or delete the folder of this run, and it is made again") from error
 
 # %% ../nbs/lib/checkpoint.ipynb #6e0c1137
+def draw(
+    make: Callable,                  # rows, generator -> batch
+    rows: np.ndarray,
+    generator: torch.Generator,
+    **part,                          # which part of the batch is wanted here; all of it is made again
+) -> tuple[dict[str, torch.Tensor], tuple[np.ndarray, Callable]]:
+    "The batch `make(rows, generator=generator)`; its rows, and what makes it again."
+    again = functools.partial(make, rows, generator=generator.clone_state())
+    return make(rows, generator=generator, **part), (rows, again)
+
+
 # nats, or distance of features: a loss above is none of a training that learns
 EXPLODED = 1e4
 STOPPED_FILE = "stopped_batch.safetensors"
@@ -111,26 +122,17 @@ class LossMonitor:
         name = f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}.safetensors"
         self.file = file or cache_dir().parent / "stopped" / name
         self.steps = []
-        self.drawn = {}
         self.last = None
 
-    def draw(
+    def add(
         self,
-        name: str,                       # of the stream
-        make: Callable,                  # rows, generator -> batch
-        rows: np.ndarray,
-        generator: torch.Generator,
-        **part,                          # which part of the batch is wanted here; all of it is kept
-    ) -> dict[str, torch.Tensor]:
-        "The batch `make(rows, generator=generator)` of the coming iteration."
-        self.drawn[name] = rows, functools.partial(make, rows, generator=generator.clone_state())
-        return make(rows, generator=generator, **part)
-
-    # from 1; detached scalars, the same names every time
-    def add(self, iteration: int, lr: float, losses: dict[str, torch.Tensor]) -> None:
-        "An iteration that has taken place with the batches drawn since the last one."
-        self.steps.append((iteration, lr, losses, self.drawn))
-        self.drawn = {}
+        iteration: int,                          # from 1
+        lr: float,
+        losses: dict[str, torch.Tensor],         # detached scalars, the same names every time
+        drawn: dict[str, tuple] = {},            # by stream: rows, and what makes their batch again (see `draw`)
+    ) -> None:
+        "An iteration that has taken place."
+        self.steps.append((iteration, lr, losses, drawn))
 
     def means(self) -> dict[str, float]:
         """Mean of each loss over the iterations since the last look, which are forgotten.

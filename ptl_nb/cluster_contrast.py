@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .clustering import MAX_EDGES, JaccardDistance, dbscan, stability
+from .clustering import MAX_EDGES, JaccardDistance, dbscan, hold_pairs, stability
 from .data import cycle, on_device
 from .evaluator import extract
 from .labels import PARTS
@@ -25,7 +25,7 @@ from .losses import attribute_loss, id_loss, parsing_loss
 from .model import AttributeHeads, ParsingHead, at_least_fp32
 from .ptl import PTL, TASK_OF_LABEL, WHERE
 from .recipe import check_types
-from .reranking import jaccard_similarity
+from .reranking import jaccard_similarities
 from .ssg import Measure, adapted_parameters, check_adaptation, clustered_batch, largest_share
 from .starts import read_start
 from .trainer import Method, Round, Setting, Stream
@@ -122,6 +122,7 @@ def _constants(recipe, own: ContrastRecipe | None) -> ContrastRecipe:
 
 # %% ../nbs/method/12_cluster_contrast.ipynb #cb078790
 _SLACK = 0.2       # of eps: radii whose clusters are compared
+_EXACT = 30_000    # images up to which neighbours are searched exactly: beyond, by FAISS (the `search` extra)
 _ALIKE = 1e-5      # difference of unit features that is rounding; among copies of one image nobody is nearest
 
 
@@ -133,11 +134,12 @@ def jaccard_clusters(
     "Clusters of images within a Jaccard distance, one where all are alike; ValueError for N <= k1."
     if (features - features[0]).abs().max() < _ALIKE:
         return np.zeros(len(features), np.int64), {"k1": recipe.k1, "stability": math.nan}
-    tried = []
-    for k1 in recipe.k1_tried or (recipe.k1,):
-        distance = JaccardDistance(jaccard_similarity(features, k1, recipe.k2))
-        labels = dbscan(distance, recipe.eps, recipe.min_samples, max_edges)
-        stable = stability(distance, recipe.eps, _SLACK, recipe.min_samples, max_edges)
+    tried, k1s = [], recipe.k1_tried or (recipe.k1,)
+    search = "faiss" if len(features) > _EXACT else "exact"
+    for k1, similar in zip(k1s, jaccard_similarities(features, k1s, recipe.k2, search)):
+        held = hold_pairs(JaccardDistance(similar), (1 + _SLACK) * recipe.eps, max_edges)
+        labels = dbscan(held, recipe.eps, recipe.min_samples)
+        stable = stability(held, recipe.eps, _SLACK, recipe.min_samples)
         tried.append((labels, {"k1": k1, "stability": stable}))
     return max(tried, key=lambda of: (largest_share(of[0]) <= recipe.max_share,
                                       np.nan_to_num(of[1]["stability"], nan=-1.)))

@@ -23,7 +23,7 @@ _all_ = ["jaccard_similarity", "rerank"]     # importable from here too, where o
 
 # %% auto #0
 __all__ = ['MAX_EDGES', 'source_distance', 'JaccardDistance', 'eps_from_rho', 'rho_from_neighbours', 'PlainDistance', 'dbscan',
-           'stability', 'jaccard_similarity', 'rerank']
+           'HeldPairs', 'hold_pairs', 'stability', 'jaccard_similarity', 'rerank']
 
 # %% ../nbs/lib/clustering.ipynb #7a572d98
 def source_distance(
@@ -354,7 +354,7 @@ def _plain_graph(distance: PlainDistance, eps: float, max_edges: int) -> csr_arr
 
 # %% ../nbs/lib/clustering.ipynb #7ed52c2c
 def dbscan(
-    distance, # a `JaccardDistance` or a `PlainDistance`
+    distance, # a `JaccardDistance`, a `PlainDistance`, or what `hold_pairs` held of one
     eps: float, # radius, see `eps_from_rho`
     min_samples: int = 4, # images within eps that make a core image, itself among them
     max_edges: int = MAX_EDGES, # most pairs within eps, about 100 bytes each
@@ -368,9 +368,31 @@ def dbscan(
     return DBSCAN(eps=eps, min_samples=min_samples,
                   metric="precomputed").fit_predict(distance.graph(eps, max_edges)).astype(np.int64)
 
+# %% ../nbs/lib/clustering.ipynb #7ab1c0d2
+@dataclass(frozen=True, eq=False)
+class HeldPairs:
+    "All pairs within a radius, for `dbscan` at that radius and at smaller ones."
+    pairs: csr_array     # (N, N) float64 from a distance's `graph`
+    eps: float
+
+    def graph(self, eps: float, max_edges: int = MAX_EDGES) -> csr_array:
+        if eps > self.eps:
+            raise ValueError(f"eps={eps:.6g}: the pairs that are held reach to {self.eps:.6g}; hold those of the widest "
+                             "radius")
+        return self.pairs
+
+
+def hold_pairs(
+    distance, # a `JaccardDistance` or a `PlainDistance`
+    eps: float, # the widest radius
+    max_edges: int = MAX_EDGES, # as of `dbscan`
+) -> HeldPairs:
+    "Pairs within a radius; ValueError where they are too many to hold."
+    return HeldPairs(distance.graph(eps, max_edges), eps)
+
 # %% ../nbs/lib/clustering.ipynb #f331241d
 def stability(
-    distance, # a `JaccardDistance` or a `PlainDistance`
+    distance, # as of `dbscan`
     eps: float, # radius that the clusters were made with
     slack: float = 0.1, # s, in (0, 1)
     min_samples: int = 4, # as of `dbscan`
@@ -380,7 +402,8 @@ def stability(
     from sklearn.metrics import adjusted_rand_score
     if not 0 < slack < 1:
         raise ValueError(f"slack is {slack}; it must lie in (0, 1)")
-    tight, loose = (dbscan(distance, factor * eps, min_samples, max_edges) for factor in (1 - slack, 1 + slack))
+    held = hold_pairs(distance, (1 + slack) * eps, max_edges)
+    tight, loose = (dbscan(held, factor * eps, min_samples) for factor in (1 - slack, 1 + slack))
     inside = loose >= 0
     if not inside.any(): return np.nan
     alone = np.where(tight < 0, tight.max() + 1 + np.arange(len(tight)), tight)

@@ -5,7 +5,7 @@
 # %% ../nbs/lib/reranking.ipynb #9b0ac827
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from numbers import Integral
 
 import numpy as np
@@ -17,7 +17,7 @@ from .neighbours import (
     TWO, Neighbours, centred, centred_neighbours, finite_features, row_threads, squared_distances)
 
 # %% auto #0
-__all__ = ['ROOM', 'encode', 'row_groups', 'jaccard_similarity', 'rerank']
+__all__ = ['ROOM', 'encode', 'row_groups', 'jaccard_similarity', 'jaccard_similarities', 'rerank']
 
 # %% ../nbs/lib/reranking.ipynb #53ae6721
 @njit(nogil=True)
@@ -269,9 +269,22 @@ def jaccard_similarity(
 ) -> csr_array: # (N, N) float32 in [0, 1], exactly symmetric, 1 on the diagonal; what is not stored is 0: distance 1
     """One minus the Jaccard distance of k-reciprocal encodings (Zhong et al., 2017); ValueError for unusable
     features, N <= k1 or k2 > k1."""
+    return next(jaccard_similarities(features, (k1,), k2, method, probes, max_stored))
+
+
+def jaccard_similarities(
+    features, # as of `jaccard_similarity`, like all that follow
+    k1s: Sequence[int], # one or more
+    k2: int = 6,
+    method: str = "exact",
+    probes: int = 32,
+    max_stored: int = _MAX_STORED,
+) -> Iterator[csr_array]: # one at a time, each as from `jaccard_similarity`
+    "Jaccard similarities for several k1, from one search for neighbours."
     x = centred("features", features)
-    _check_k(len(x), k1, k2)
-    return _min_sum(encode(x, centred_neighbours(x, k1, method, probes), k1, k2), max_stored)
+    for k1 in k1s: _check_k(len(x), k1, k2)
+    near = centred_neighbours(x, max(k1s), method, probes)
+    for k1 in k1s: yield _min_sum(encode(x, near, k1, k2), max_stored)
 
 # %% ../nbs/lib/reranking.ipynb #2b054d39
 @njit(nogil=True)

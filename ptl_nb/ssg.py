@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .clustering import (
-    MAX_EDGES, JaccardDistance, PlainDistance, dbscan, eps_from_rho, rho_from_neighbours, source_distance)
+    MAX_EDGES, JaccardDistance, PlainDistance, dbscan, eps_from_rho, hold_pairs, rho_from_neighbours, source_distance)
 from .data import Augment, Images, batch, batches, cycle, identity_epoch, on_device
 from .losses import batch_hard_triplet
 from .mixed_precision import autocast
@@ -215,13 +215,6 @@ def largest_share(
     return float(np.bincount(labels[labels >= 0], minlength=1).max() / len(labels))
 
 # %% ../nbs/method/11_ssg.ipynb #189637c5
-@dataclass(frozen=True)
-class _Graph:
-    "Pairs within a radius, for smaller radii."
-    pairs: object        # (N, N) sparse, from a distance's `graph`
-    def graph(self, eps: float, max_edges: int): return self.pairs
-
-
 def _capped_dbscan(
     distance: JaccardDistance | PlainDistance,
     eps: float,                              # radius of the ρ rule
@@ -230,7 +223,7 @@ def _capped_dbscan(
 ) -> tuple[np.ndarray, float]:               # (N,) cluster of each image, -1: outlier; the radius that was used
     "Clusters by DBSCAN; with `max_share`, at the largest radius (of a bisection) where no cluster is larger."
     if recipe.max_share is None: return dbscan(distance, eps, recipe.min_samples, max_edges), eps
-    held = _Graph(distance.graph(eps, max_edges))
+    held = hold_pairs(distance, eps, max_edges)
     labels = dbscan(held, eps, recipe.min_samples)
     if largest_share(labels) <= recipe.max_share: return labels, eps
     labels = np.full(len(labels), -1)

@@ -9,9 +9,13 @@ __all__ = ['Session', 'Setting', 'Stream', 'stream', 'Round', 'Method', 'train_s
 import functools
 import hashlib
 import json
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -19,7 +23,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from .checkpoint import Checkpointer
+from .checkpoint import Checkpointer, draw
 from .data import Augment, Images, LabelledImages, batch
 from .losses import total_loss
 from .mixed_precision import autocast, loss_scaler, resolve_precision
@@ -36,11 +40,15 @@ class Session:
     state: Path | None = None
     save_seconds: float = 20               # time between two saves
     every: int = 10                        # iterations between two looks at the losses, and rows of the history
+    ahead: int | None = None               # batches of each stream made ahead of their turn; None: 2 on a GPU, else 0
     progress: str | None = None            # label of the progress bar; None: no bar
     # called at the end of each epoch with its number; adds columns to the history
     watch: Callable[[int], dict | None] | None = None
 
 # %% ../nbs/method/07_trainer.ipynb #35f297bb
+_AHEAD = 2         # batches of each stream, where a GPU computes while the host makes them
+
+
 @dataclass
 class Setting:
     "What a method has to work with; `extra` and `facts` are its own."
@@ -62,8 +70,15 @@ class Setting:
         if self.session.every < 1:
             raise ValueError(f"every is {self.session.every}; a row of the history is of at least 1 iteration")
 
+        if (self.session.ahead or 0) < 0:
+            raise ValueError(f"ahead is {self.session.ahead}; batches are made 0 or more ahead of their turn")
+
     @property
     def device(self) -> str: return self.session.device
+    @property
+    def ahead(self) -> int:
+        if self.session.ahead is not None: return self.session.ahead
+        return 0 if torch.device(self.device).type == "cpu" else _AHEAD
     @property
     def ranks(self) -> Ranks: return self.session.ranks
     @property
@@ -227,6 +242,37 @@ def train_step(
     method.after_step(s, batches)
     return seen
 
+# %% ../nbs/method/07_trainer.ipynb #5e0a11c2
+class _Drawn(NamedTuple):
+    "Batches of an iteration, by stream."
+    batches: dict[str, dict]
+    again: dict[str, tuple]                  # rows, and what makes the batch again
+    generators: list[torch.Generator]        # of the round, as they were after this iteration
+
+
+def _draw_set(r: Round, ranks: Ranks) -> _Drawn:
+    "The coming batch of each stream."
+    batches, again = {}, {}
+    for t in r.streams:
+        rows = next(t.rows)
+        batches[t.name], again[t.name] = draw(t.make, rows, t.generator, mine=shard(len(rows), ranks))
+    return _Drawn(batches, again, [g.clone_state() for g in r.generators])
+
+
+def _draws(r: Round, count: int, s: Setting) -> Iterator[_Drawn]:
+    "So many sets of batches, `s.ahead` of them made ahead of their turn, in a thread of their own."
+    if not s.ahead:
+        for _ in range(count): yield _draw_set(r, s.ranks)
+        return
+    pool = ThreadPoolExecutor(1, "batches")
+    try:
+        made = deque(pool.submit(_draw_set, r, s.ranks) for _ in range(min(s.ahead, count)))
+        for k in range(count):
+            drawn = made.popleft().result()
+            if k + s.ahead < count: made.append(pool.submit(_draw_set, r, s.ranks))
+            yield drawn
+    finally: pool.shutdown(cancel_futures=True)
+
 # %% ../nbs/method/07_trainer.ipynb #367023b1
 def fit(
     net: nn.Module,
@@ -279,23 +325,21 @@ class _Loop:
         for t in r.streams:
             for _ in range(self.first): next(t.rows)
         if self.first: self.checkpoint.rewind(r.generators)
-        for i in range(self.first, r.iterations):
-            self.step(r, i)
-            if r.resumable: self.checkpoint.save(r.generators, **self.facts(i + 1))
+        with closing(_draws(r, r.iterations - self.first, self.s)) as sets:
+            for i, drawn in enumerate(sets, self.first):
+                self.step(r, i, drawn)
+                if r.resumable: self.checkpoint.save(drawn.generators, **self.facts(i + 1))
         self.rows += self.method.after_round(self.s, self.number, self.of_round)
         self.number, self.first, self.of_round = self.number + 1, 0, []
         self.checkpoint.write([], **self.facts(0))
         self.checkpoint.end()
 
-    def step(self, r: Round, i: int) -> None:
+    def step(self, r: Round, i: int, drawn: "_Drawn") -> None:
         "One iteration, and what is due after it."
         s, monitor = self.s, self.checkpoint.monitor
         lr = self.method.schedule(s, self.optimiser, r, i)
-        batches = {}
-        for t in r.streams:
-            rows = next(t.rows)
-            batches[t.name] = monitor.draw(t.name, t.make, rows, t.generator, mine=shard(len(rows), s.ranks))
-        monitor.add(i + 1, lr, train_step(s, self.method, self.optimiser, batches, self.scaler, r.joint))
+        losses = train_step(s, self.method, self.optimiser, drawn.batches, self.scaler, r.joint)
+        monitor.add(i + 1, lr, losses, drawn.again)
         if (i + 1) % (r.every or s.session.every) == 0 or i + 1 == r.iterations:
             self.of_round.append({"iteration": i + 1, "lr": lr, **monitor.means()})
         if (i + 1) % r.epoch_length == 0: self.end_epoch()

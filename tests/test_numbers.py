@@ -22,7 +22,7 @@ from safetensors.torch import load_file
 
 from ptl_nb import runs as model_runs
 from ptl_nb import trainer
-from ptl_nb.checkpoint import EXPLODED, STOPPED_FILE, LossMonitor
+from ptl_nb.checkpoint import EXPLODED, STOPPED_FILE, LossMonitor, draw
 from ptl_nb.data import Augment, Images, LabelledImages, batch, batches
 from ptl_nb.domains import load_domain
 from ptl_nb.evaluator import evaluate, extract, reestimate_bn, score
@@ -337,8 +337,8 @@ def test_without_room_the_reason_is_still_told(tmp_path, images):
     (tmp_path / "a file").touch()
     monitor = LossMonitor(tmp_path / "a file" / "batch")
     make = functools.partial(batch, images, augment=Augment())
-    monitor.draw("source", make, np.arange(4), torch.Generator())
-    monitor.add(3, 0.1, {"id": torch.tensor(torch.nan)})
+    drawn = {"source": draw(make, np.arange(4), torch.Generator())[1]}
+    monitor.add(3, 0.1, {"id": torch.tensor(torch.nan)}, drawn)
     with pytest.raises(FloatingPointError, match="the id loss is nan at iteration 3.*could not be saved.*a file"):
         monitor.means()
 
