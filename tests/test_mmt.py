@@ -86,7 +86,8 @@ def test_the_losses_by_hand(smoothing):
         expected["triplet"].append(-math.log(q))
         expected["triplet_soft"].append(-q_t * math.log(q) - (1 - q_t) * math.log(1 - q))
     found = mmt.mutual_losses((f, logits), (f_t, logits_t), y, smoothing)
-    assert {n: v.item() for n, v in found.items()} == pytest.approx({n: np.mean(v) for n, v in expected.items()}, rel=1e-9)
+    by_hand = {name: np.mean(values) for name, values in expected.items()}
+    assert {name: value.item() for name, value in found.items()} == pytest.approx(by_hand, rel=1e-9)
 
 
 def test_a_cluster_of_one_image_has_itself_as_its_positive_and_a_gradient_that_is_finite():
@@ -103,7 +104,8 @@ def test_a_cluster_of_one_image_has_itself_as_its_positive_and_a_gradient_that_i
 def test_likeness_is_the_cosine_of_the_matrices_of_inner_products():
     a, b = (x.float().numpy() for x in (draws(20, 6, seed=0), draws(20, 6, seed=1)))
     p, q = ([[x @ y for y in f - f.mean(0)] for x in f - f.mean(0)] for f in (a, b))
-    assert mmt.likeness(a, b) == pytest.approx(np.sum(np.multiply(p, q)) / np.linalg.norm(p) / np.linalg.norm(q), rel=1e-5)
+    cosine = np.sum(np.multiply(p, q)) / np.linalg.norm(p) / np.linalg.norm(q)
+    assert mmt.likeness(a, b) == pytest.approx(cosine, rel=1e-5)
     assert mmt.likeness(a, 2 * a[:, ::-1].copy() + 1) == pytest.approx(1) and mmt.likeness(a, b) < 0.9
 
 
@@ -116,7 +118,7 @@ def test_a_teacher_is_the_plain_mean_at_first_and_forgets_later():
         by_hand = student.weight.clone() if t == 0 else kept * by_hand + (1 - kept) * student.weight
         mmt.update_teacher(teacher, student, t, 0.9)
         torch.testing.assert_close(teacher.weight, by_hand)
-        if t == 5: torch.testing.assert_close(by_hand, torch.stack([draws(2, 2, seed=k).float() for k in range(6)]).mean(0))
+        if t == 5: torch.testing.assert_close(by_hand, sum(draws(2, 2, seed=k).float() for k in range(6)) / 6)
 
 
 # a training
@@ -150,15 +152,16 @@ def test_a_teacher_takes_no_gradient_and_each_student_learns_from_the_other_ones
     for module in (s.net, s.extra): module.train().zero_grad(set_to_none=True)
     found = mmt.MMT().losses(s, {"target": b})
     sum(found.values()).backward()
-    graded = {"teacher": [*s.net.parameters(), *s.extra["teacher"].parameters(), *s.extra["classifiers"][2:].parameters()],
-              "student": [*s.extra["students"][0].backbone.parameters(), *s.extra["students"][1].backbone.parameters()]}
-    assert all(p.grad is None for p in graded["teacher"]) and all(p.grad is not None for p in graded["student"])
+    taught = [p for m in (s.net, s.extra["teacher"], s.extra["classifiers"][2:]) for p in m.parameters()]
+    learnt = [p for student in s.extra["students"] for p in student.backbone.parameters()]
+    assert all(p.grad is None for p in taught) and all(p.grad is not None for p in learnt)
     nets, classifiers = [*s.extra["students"], s.net, s.extra["teacher"]], s.extra["classifiers"]
     with torch.no_grad():
         f, g = zip(*(net.reid.embed(net.backbone(x)) for net, x in zip(nets, (b["x"], b["second"]) * 2)))
         out = [(f[i], classifiers[i](g[i])) for i in range(4)]
         one, two = (mmt.mutual_losses(out[i], out[3 - i], b["labels"][0], 0.1) for i in range(2))
-    assert {n: v.item() for n, v in found.items()} == pytest.approx({n: (one[n] + two[n]).item() for n in one}, rel=1e-5)
+    by_hand = {name: (one[name] + two[name]).item() for name in one}
+    assert {name: value.item() for name, value in found.items()} == pytest.approx(by_hand, rel=1e-5)
 
 
 def test_records_are_those_of_the_clusters(uninterrupted):
@@ -254,8 +257,9 @@ def test_too_few_images_are_refused_with_the_number_and_the_remedy(changes, says
     ({"clusters": 10}, "follows one of them"), ({"images_per_cluster": 0.5}, "images_per_cluster is 0.5"),
     ({"identities": 1}, "identities is 1"), ({"images": 1}, "images is 1"), ({"rounds": 0}, "rounds is 0"),
     ({"iterations": 0}, "iterations is 0"), ({"ema": 1.0}, "ema is 1.0"), ({"smoothing": -0.1}, "smoothing is -0.1"),
-    ({"soft_id": 1.1}, "soft_id is 1.1"), ({"soft_triplet": math.nan}, "soft_triplet is nan"), ({"lr": 0.0}, "lr is 0.0"),
-    ({"lr": "1"}, "lr is '1'"), ({"passes": 0.0}, "passes is 0.0"), ({"erase_area": (0.4, 0.02)}, "ascending"),
+    ({"soft_id": 1.1}, "soft_id is 1.1"), ({"soft_triplet": math.nan}, "soft_triplet is nan"),
+    ({"lr": 0.0}, "lr is 0.0"), ({"lr": "1"}, "lr is '1'"),
+    ({"passes": 0.0}, "passes is 0.0"), ({"erase_area": (0.4, 0.02)}, "ascending"),
     ({"erase_aspect": 0.0}, "aspect lies in"), ({"weight_decay": 2.0}, "weight_decay is 2.0")])
 def test_constants_that_cannot_be_are_refused(changes, says):
     with pytest.raises(ValueError, match=says): replace(RECIPE, **changes)

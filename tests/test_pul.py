@@ -89,7 +89,7 @@ def test_reliable_images_by_hand(centred, threshold):
 def test_the_centred_rule_does_not_know_what_all_images_share_and_the_other_does():
     x, labels, centroids = blobs(signed=False)
     raw, own = replace(RECIPE, centred=False, threshold=0.85), RECIPE
-    before, after = ([pul.reliable(f, labels, c, r) for r in (raw, own)] for f, c in ((x, centroids), (x + 5, centroids + 5)))
+    before, after = ([pul.reliable(x + more, labels, centroids + more, r) for r in (raw, own)] for more in (0, 5))
     assert after[0].all() and not before[0].all()
     np.testing.assert_array_equal(before[1], after[1])
 
@@ -161,7 +161,8 @@ def test_every_round_begins_from_the_first_network_with_the_clusters_of_the_last
 
 def test_a_round_goes_over_the_reliable_images_so_many_times():
     images = run(recipe=replace(RECIPE, rounds=1, iterations=1))[1]["images"].item()
-    assert run(recipe=replace(RECIPE, rounds=1, iterations=None, passes=1.5))[1]["iterations"].item() == math.ceil(1.5 * images / 16)
+    length = run(recipe=replace(RECIPE, rounds=1, iterations=None, passes=1.5))[1]["iterations"].item()
+    assert length == math.ceil(1.5 * images / 16)
 
 
 def test_truth_never_trains(uninterrupted):
@@ -254,7 +255,7 @@ def test_constants_that_cannot_be_are_refused(changes, says):
 
 def test_constants_go_with_the_recipes_name_and_the_key_does_not_know_it():
     method = pul.PUL()
-    assert all(method.constants(RECIPES[name]) == pul.PUL_RECIPES[name] for name in ("paper", "mini", "camera", "smoke"))
+    assert all(method.constants(RECIPES[name]) == own for name, own in pul.PUL_RECIPES.items())
     assert method.key(RECIPE) == method.key(replace(RECIPE, name="mine")) != method.key(replace(RECIPE, lr=1e-3))
     with pytest.raises(ValueError, match="no constants of PUL go with the recipe 'start_rendered'"):
         method.constants(RECIPES["start_rendered"])
