@@ -18,7 +18,7 @@ from .evaluator import extract, reestimate_bn
 from .model import at_least_fp32
 from .parallel import all_gather_outputs
 from .peer import Peer, check_constants
-from .trainer import Round, Setting
+from .trainer import Setting
 
 # %% ../nbs/method/17_ecn.ipynb #c9a661fa
 @dataclass(frozen=True)
@@ -87,10 +87,6 @@ class ECN(Peer):
             raise ValueError(f"neighbours is {k}, the target has {len(s.target)} images; lower it or give more images")
 
     def build(self, s: Setting) -> dict: return {"memory": Memory(first_features(s))}
-
-    def schedule(self, s: Setting, optimiser: torch.optim.Optimizer, r: Round, iteration: int) -> float:
-        s.facts["share"] = iteration / r.iterations
-        return super().schedule(s, optimiser, r, iteration)
 
     def losses(self, s: Setting, batches: dict[str, dict]) -> dict[str, Tensor]:
         if "source" in batches: return super().losses(s, batches)

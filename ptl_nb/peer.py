@@ -8,9 +8,11 @@ __all__ = ['PeerRecipe', 'check_constants', 'Peer']
 # %% ../nbs/lib/peer.ipynb #9dfa8d4d
 from dataclasses import dataclass, field
 
+import torch
+
 from .ptl import PTL
 from .recipe import Recipe, check_types
-from .trainer import Setting
+from .trainer import Round, Setting
 
 # %% ../nbs/lib/peer.ipynb #940012d1
 @dataclass(frozen=True)
@@ -62,3 +64,8 @@ class Peer(PTL):
             raise ValueError(f"{self.name} has constants of its own beside the recipe; train it with "
                              f"{type(self).__name__}().constants(recipe)")
         super().check(s)
+
+    def schedule(self, s: Setting, optimiser: torch.optim.Optimizer, r: Round, iteration: int) -> float:
+        "That of PTL; `s.facts['share']` tells the losses which share of the training has passed."
+        s.facts["share"] = iteration / r.iterations
+        return super().schedule(s, optimiser, r, iteration)
