@@ -50,6 +50,27 @@ def _evenly(keys: np.ndarray, most: int) -> np.ndarray:  # (P,) sorted; rows
     return start[group] + place * count[group] // taken[group]
 
 # %% ../nbs/lib/threshold.ipynb #ec483b5f
+def _half_apart(unit: np.ndarray, moments: np.ndarray, each: int) -> tuple[np.ndarray, np.ndarray]:  # (N,) both
+    "In every tracklet, crops half of it apart in the order of time."
+    order = np.lexsort((moments, unit))
+    _, start, size = np.unique(unit[order], return_index=True, return_counts=True)
+    size = np.repeat(size, size)
+    place = np.arange(len(order)) - np.repeat(start, size[start])
+    first = np.flatnonzero((size > 1) & (place < size - size // 2))
+    first = first[_evenly(unit[order[first]], each)]
+    return order[first], order[first + size[first] // 2]
+
+
+def _at_once(unit: np.ndarray, camids: np.ndarray, moments: np.ndarray, each: int) -> tuple[np.ndarray, np.ndarray]:
+    "Crops of two tracklets in one camera at one moment."
+    a, b = _pairs_within(np.unique(np.stack([camids, moments], 1), axis=0, return_inverse=True)[1].ravel())
+    a, b = np.where(unit[a] < unit[b], (a, b), (b, a))[:, unit[a] != unit[b]]
+    key = unit[a] * (unit.max(initial=0) + 1) + unit[b]
+    order = np.lexsort((moments[a], key))
+    order = order[_evenly(key[order], each)]
+    return a[order], b[order]
+
+# %% ../nbs/lib/threshold.ipynb #b98ebe3c
 def tracklet_pairs(
     tracklets,  # (N,) integers, different in each camera (`Domain.train.tracklet`); -1: unknown
     camids,  # (N,)
@@ -64,25 +85,13 @@ def tracklet_pairs(
     if each < 1: raise ValueError(f"each is {each}; take at least 1 pair of a tracklet")
     moments = pd.factorize(own_times(times)[0], sort=True)[0]  # -1: unknown
     names, unit = np.unique(tracklets, return_inverse=True)
-    if names[names >= 0].size < 2:
-        raise ValueError(f"{names[names >= 0].size} tracklets: a threshold needs two, seen at once in one camera")
+    if (count := int((names >= 0).sum())) < 2:
+        raise ValueError(f"{count} tracklets: a threshold needs two, seen at once in one camera")
     if (pd.Series(camids).groupby(tracklets).nunique()[lambda n: n.index >= 0] > 1).any():
         raise ValueError("a tracklet is in two cameras: number them anew in each (own_images.number_tracklets)")
-    order = np.lexsort((moments, unit))
-    order = order[tracklets[order] >= 0]
-    _, start, size = np.unique(unit[order], return_index=True, return_counts=True)
-    place = np.arange(len(order)) - np.repeat(start, size)
-    first = np.flatnonzero(place < np.repeat(size - size // 2, size) * (np.repeat(size, size) > 1))
-    first = first[_evenly(unit[order[first]], each)]
-    a, b = order[first], order[first + np.repeat(size // 2, size)[first]]
-    known = np.flatnonzero((moments >= 0) & (tracklets >= 0))
-    c, d = (known[x] for x in _pairs_within(camids[known] * (moments.max(initial=0) + 1) + moments[known]))
-    c, d = (x[unit[c] != unit[d]] for x in (c, d))
-    c, d = np.where(unit[c] < unit[d], (c, d), (d, c))
-    key = unit[c] * len(names) + unit[d]
-    order = np.lexsort((moments[c], key))
-    chosen = order[_evenly(key[order], each)]
-    c, d = c[chosen], d[chosen]
+    inside, known = np.flatnonzero(tracklets >= 0), np.flatnonzero((tracklets >= 0) & (moments >= 0))
+    a, b = (inside[x] for x in _half_apart(unit[inside], moments[inside], each))
+    c, d = (known[x] for x in _at_once(unit[known], camids[known], moments[known], each))
     if not len(a): raise ValueError("no tracklet has two crops: cut out more frames (a smaller stride)")
     if not len(c):
         raise ValueError("no two tracklets are seen at the same time in one camera: nothing tells what different people "
@@ -90,7 +99,7 @@ def tracklet_pairs(
     a, b = np.concatenate([a, c]), np.concatenate([b, d])
     return Pairs(a, b, unit[a] == unit[b], unit[a], unit[b], "tracklets, within cameras")
 
-# %% ../nbs/lib/threshold.ipynb #62d80507
+# %% ../nbs/lib/threshold.ipynb #8cd38264
 _SAME = {"1": True, "yes": True, "true": True, "0": False, "no": False, "false": False}
 
 
@@ -129,7 +138,7 @@ def read_pairs(
     where = "across" if across.all() else "within" if not across.any() else f"{across.mean():.0%} across"
     return Pairs(a, b, same, person[a], person[b], f"labelled pairs, {where} cameras")
 
-# %% ../nbs/lib/threshold.ipynb #b65686cb
+# %% ../nbs/lib/threshold.ipynb #73a16c5f
 def identity_pairs(
     pids,  # (N,) from 0
     camids,  # (N,)
@@ -152,7 +161,7 @@ def identity_pairs(
         raise ValueError(f"no pair of {'two people' if same.any() else 'one person'} {where} among {len(unit)} crops")
     return Pairs(a, b, same, unit[a], unit[b], f"people with names, {where}")
 
-# %% ../nbs/lib/threshold.ipynb #de034341
+# %% ../nbs/lib/threshold.ipynb #aab93932
 _BLOCK = 2**14  # pairs multiplied at a time
 
 
@@ -176,7 +185,7 @@ def pair_distances(
 def _weights(pairs: Pairs, rows: np.ndarray) -> np.ndarray:  # of some pairs
     "The weight of some pairs by which each tracklet or person counts the same; they sum to 1."
     left, right = pairs.left[rows], pairs.right[rows]
-    n = np.bincount(left, minlength=max(left.max(), right.max()) + 1) + np.bincount(right, minlength=max(left.max(), right.max()) + 1)
+    n = np.bincount(np.concatenate([left, right]))
     weights = 1 / n[left] + 1 / n[right]
     return weights / weights.sum()
 
@@ -201,7 +210,7 @@ def error_curve(distances: np.ndarray, pairs: Pairs) -> pd.DataFrame:  # distanc
         curve[name] = np.cumsum(weights) if name == "fmr" else 1 - np.cumsum(weights)
     return pd.DataFrame(curve).clip(lower=0)
 
-# %% ../nbs/lib/threshold.ipynb #a5cbc1c7
+# %% ../nbs/lib/threshold.ipynb #2db52af0
 @dataclass(frozen=True)
 class Threshold:
     "A distance up to which two crops are called one person, and how often that is wrong."
@@ -229,7 +238,7 @@ def _chosen(far: np.ndarray, w: np.ndarray, near: np.ndarray, v: np.ndarray, wan
     end = far[over] if over < len(far) else np.inf
     return float(near[(near < end) & (v > 0)].max(initial=-1))  # -1: there is none
 
-# %% ../nbs/lib/threshold.ipynb #2db52af0
+# %% ../nbs/lib/threshold.ipynb #bc065e2e
 def choose_threshold(
     features: np.ndarray,  # (N, D) L2-normalised
     pairs: Pairs,
@@ -268,7 +277,7 @@ def choose_threshold(
     return Threshold(*(Interval(v, float(a), float(b)) for v, a, b in zip(values, low, high)), wanted, len(same), len(other),
                      counted, pairs.kind)
 
-# %% ../nbs/lib/threshold.ipynb #a9bb261a
+# %% ../nbs/lib/threshold.ipynb #29b8391e
 def threshold_figure(
     curves: dict[str, pd.DataFrame],  # by name: from `error_curve`
     threshold: Threshold | None = None,  # marked in the picture
@@ -292,29 +301,27 @@ def threshold_figure(
         ax.spines[["top", "right"]].set_visible(False)
     return figure
 
-# %% ../nbs/lib/threshold.ipynb #084d78cb
+# %% ../nbs/lib/threshold.ipynb #e504a00c
 def constraint_report(
     labels: np.ndarray,  # (N,) cluster of each image, -1: outlier
     tracklets: np.ndarray,  # (N,) -1: unknown
     camids: np.ndarray,  # (N,)
     times,  # (N,) as `own_images.own_times` takes them
-) -> dict[str, float]:  # whole, broken: shares of tracklets; conflicts: share of pairs of tracklets; NaN: none of the kind
-    "How well clusters keep what a tracker knows: whole tracklets together, those seen at once apart."
+) -> dict[str, float]:  # together, conflicts: shares, NaN where there are none to look at
+    """How well clusters keep what a tracker knows. `together`: of the tracklets with two clustered images or more, the
+    share with all of these in one cluster; `conflicts`: of the pairs of tracklets seen at once, both with clustered
+    images, the share with a cluster in common."""
     table = pd.DataFrame({"label": np.asarray(labels), "tracklet": np.asarray(tracklets), "camid": np.asarray(camids),
                           "time": pd.factorize(own_times(times)[0], sort=True)[0]}).query("tracklet >= 0")
-    inside = table[table.label >= 0]
-    clusters = inside.groupby("tracklet").label.nunique()[table.tracklet.value_counts()[lambda n: n > 1].index.intersection(
-        inside.tracklet)]
-    all_in = table.groupby("tracklet").label.min().reindex(clusters.index) >= 0
-    known = table[table.time >= 0].reset_index(drop=True)
+    inside, known = table[table.label >= 0], table[table.time >= 0]
+    own = inside.groupby("tracklet").label.agg(["size", "nunique"]).query("size > 1")
     a, b = _pairs_within(known.groupby(["camid", "time"]).ngroup().to_numpy())
     who = known.tracklet.to_numpy()
     met = np.unique(np.sort(np.stack([who[a], who[b]], 1)[who[a] != who[b]], 1), axis=0)
-    held = inside[["tracklet", "label"]].drop_duplicates()
-    both = held.merge(held, on="label").set_index(["tracklet_x", "tracklet_y"]).index.unique()
-    met = met[np.isin(met, inside.tracklet.unique()).all(1)]
-    shared = pd.MultiIndex.from_arrays(met.T).isin(both) if len(met) else np.zeros(0)
-    return {"tracklets": int(table.tracklet.nunique()), "clustered": float(len(inside) / len(table)) if len(table) else np.nan,
-            "whole": float((clusters.eq(1) & all_in).mean()) if len(clusters) else np.nan,
-            "broken": float(clusters.gt(1).mean()) if len(clusters) else np.nan,
-            "met": len(met), "conflicts": float(shared.mean()) if len(met) else np.nan}
+    met = pd.DataFrame(met[np.isin(met, inside.tracklet).all(1)], columns=["s", "t"]).reset_index(names="pair")
+    clusters = inside[["tracklet", "label"]].drop_duplicates()
+    shared = (met.merge(clusters.rename(columns={"tracklet": "s"}), on="s")
+              .merge(clusters.rename(columns={"tracklet": "t"}), on=["t", "label"]).pair.nunique())
+    return {"tracklets": int(table.tracklet.nunique()), "clustered": len(inside) / len(table) if len(table) else np.nan,
+            "together": float(own["nunique"].eq(1).mean()), "met": len(met),
+            "conflicts": shared / len(met) if len(met) else np.nan}
