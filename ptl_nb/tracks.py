@@ -75,7 +75,7 @@ class Recording:
 
 
 def _texts(folder: Path) -> list[Path]:
-    "The tracker's texts of one camera: what was put there goes before what MOTChallenge brings, a detector's comes last."
+    "The tracker's texts of one camera: what was put there goes before MOTChallenge's own, a detector's last."
     for found in (sorted(folder.glob("*.txt")), [folder / "gt" / "gt.txt"], [folder / "det" / "det.txt"]):
         if found := [f for f in found if f.is_file()]: return found
     return []
@@ -103,8 +103,9 @@ def find_recordings(
         for what, files in here.items():
             if len(files) != 1:
                 names = ", ".join(f.relative_to(place).as_posix() for f in files)
-                raise ValueError(f"{place} holds {f'several: {names}' if files else f'no {what}'}; give {parts[what][1]}"
-                                 " for each camera" + (f", and move the other {what} away" if files else ""))
+                held = f"several: {names}" if files else f"no {what}"
+                raise ValueError(f"{place} holds {held}; give {parts[what][1]} for each camera"
+                                 + (f", and move the other {what} away" if files else ""))
         found.append(Recording(place.resolve().name, here["tracker's text"][0], here["frames"][0]))
     if not found:
         raise ValueError(f"{folder} holds no tracker's text and no folder of a camera; give one whose folders hold one "
@@ -118,7 +119,8 @@ _COLUMNS = ["frame", "id", "x", "y", "w", "h", "conf", "class"]
 def _numbers(file: Path) -> pd.DataFrame:
     "All lines as numbers, with the line they stand in; ValueError naming the first that is no box."
     try: lines = file.read_text(encoding="utf-8-sig").splitlines()
-    except UnicodeDecodeError as error: raise ValueError(f"{file} is no text ({error}): give a tracker's text") from error
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{file} is no text ({error}): give a tracker's text") from error
     rows = [(i, line.split(",")) for i, line in enumerate(lines, start=1) if line.strip()]
     if not rows:
         raise ValueError(f"{file} is empty: a tracker's text has a line for each box, frame,id,x,y,w,h")
@@ -136,8 +138,8 @@ def _numbers(file: Path) -> pd.DataFrame:
     if wrong.to_numpy().any():
         line, column = wrong.stack()[lambda w: w].index[0]
         kind = "whole number" if column < 2 else "number"
-        raise ValueError(f"{file}, line {line}: {_COLUMNS[column]} {text[column][line].strip()!r} is no {kind}; expected "
-                         "frame,id,x,y,w,h without a heading")
+        raise ValueError(f"{file}, line {line}: {_COLUMNS[column]} {text[column][line].strip()!r} is no {kind}; "
+                         "expected frame,id,x,y,w,h without a heading")
     kept = values.iloc[:, :8] if values.shape[1] == 9 else values.iloc[:, :7]
     return kept.set_axis(_COLUMNS[:kept.shape[1]], axis=1).rename_axis("line").reset_index()
 
@@ -167,28 +169,31 @@ def _follows(table: pd.DataFrame, who: str, when: str) -> float:
 def _check_order(file: Path, table: pd.DataFrame) -> None:
     "ValueError where the columns mean something else than frame,id,x,y,w,h."
     if (table["id"] < 0).all():
-        raise ValueError(f"{file} has id {table['id'][0]:.0f} in every line: these are a detector's boxes; give the text "
-                         "that a tracker wrote")
+        raise ValueError(f"{file} has id {table['id'][0]:.0f} in every line: these are a detector's boxes; give the "
+                         "text that a tracker wrote")
     box = table[["x", "y", "w", "h"]]
     if (box <= 1).all(axis=None):
-        raise ValueError(f"{file} has no number above 1 in x,y,w,h: boxes as shares of the picture; write them in pixels")
+        raise ValueError(f"{file} has no number above 1 in x,y,w,h: boxes as shares of the picture; write "
+                         "pixels")
     if (bad := (table[["w", "h"]] <= 0).any(axis=1)).any():
         row = table[bad].iloc[0]
-        raise ValueError(f"{file}, line {row.line:.0f}: a box of {row.w:g} x {row.h:g} pixels; expected frame,id,x,y,w,h "
-                         f"with w and h above 0 ({bad.sum()} such lines)")
+        raise ValueError(f"{file}, line {row.line:.0f}: a box of {row.w:g} x {row.h:g} pixels; expected "
+                         f"frame,id,x,y,w,h with w and h above 0 ({bad.sum()} such lines)")
     if (twice := table.duplicated(["frame", "id"])).any():
         row = table[twice].iloc[0]
         first = table[(table.frame == row.frame) & (table.id == row.id)].line.iloc[0]
-        raise ValueError(f"{file}, line {row.line:.0f}: id {row.id:.0f} is in frame {row.frame:.0f} already in line {first}"
-                         f" ({twice.sum()} such lines); ids of several videos in one text, or lines written twice")
+        raise ValueError(f"{file}, line {row.line:.0f}: id {row.id:.0f} is in frame {row.frame:.0f} already in line "
+                         f"{first} ({twice.sum()} such lines); ids of several videos in one text, or lines "
+                         "written twice")
     if _follows(table, "frame", "id") > .5 and not _follows(table, "id", "frame") > .3:
-        raise ValueError(f"{file}: boxes of one id do not follow each other, those of one frame do; the columns seem to be "
-                         "id,frame: write frame,id,x,y,w,h")
+        raise ValueError(f"{file}: boxes of one id do not follow each other, those of one frame do; the columns seem "
+                         "to be id,frame: write frame,id,x,y,w,h")
 
 # %% ../nbs/lib/tracks.ipynb #2b8197db
 def read_boxes(
     file: Path,  # MOTChallenge text
-) -> tuple[pd.DataFrame, dict[str, int]]:  # line, frame, id (int64), x, y, w, h (pixels); how many were left out, by reason
+    # line, frame, id (int64), x, y, w, h (pixels); how many boxes there were, and how many were left out, by reason
+) -> tuple[pd.DataFrame, dict[str, int]]:
     "A tracker's boxes; ValueError naming file and line of what is none."
     table = _numbers(Path(file))
     _check_order(file, table)
@@ -196,7 +201,8 @@ def read_boxes(
     ignored = table["conf"].eq(0) if "conf" in table else pd.Series(False, table.index)
     kept = table[~(other | ignored | table["id"].lt(0))]
     if kept.empty:
-        raise ValueError(f"{file} has no box of a pedestrian with a confidence other than 0 and an id: nothing to cut out")
+        raise ValueError(f"{file} has no box of a pedestrian with a confidence other than 0 and an id: nothing to "
+                         "cut out")
     said = {"boxes": len(table), "not to be considered (conf 0)": int(ignored.sum()),
             "no pedestrian (class)": int((other & ~ignored).sum()),
             "no id": int((table["id"].lt(0) & ~other & ~ignored).sum())}
@@ -291,9 +297,9 @@ def _decoded(file: Path, first: int) -> Iterator[tuple[int, Callable[[], np.ndar
 def _missing(recording: Recording, boxes: pd.DataFrame, frames: list[int], seen: str) -> ValueError:
     "What is said of boxes without a picture."
     row = boxes[boxes["frame"].isin(frames)].iloc[0]
-    return ValueError(f"{recording.text}, line {row.line:.0f}: frame {int(row.frame)}, but {recording.frames} has {seen} "
-                      f"({len(frames)} frames without a picture in all); text and frames do not belong together, "
-                      "one of them is cut short, or they count from another number (first_frame)")
+    return ValueError(f"{recording.text}, line {row.line:.0f}: frame {int(row.frame)}, but {recording.frames} has "
+                      f"{seen} ({len(frames)} frames without a picture in all); text and frames do not belong "
+                      "together, one of them is cut short, or they count from another number (first_frame)")
 
 
 def read_frames(
@@ -333,8 +339,8 @@ def _check_inside(recording: Recording, boxes: pd.DataFrame, size: tuple[int, in
     out = shared_area(box, np.broadcast_to([0, 0, size[1], size[0]], box.shape)) < .75 * box[:, 2:].prod(1)
     if out.mean() <= .5: return
     corners = (box[:, 2] > box[:, 0]).all() and (box[:, 3] > box[:, 1]).all()
-    raise ValueError(f"{recording.text}, line {boxes.line[out].iloc[0]}: {out.sum()} of {len(out)} boxes reach out of the "
-                     f"picture of {size[1]} x {size[0]} pixels; "
+    raise ValueError(f"{recording.text}, line {boxes.line[out].iloc[0]}: {out.sum()} of {len(out)} boxes reach out of "
+                     f"the picture of {size[1]} x {size[0]} pixels; "
                      + ("the columns seem to be x1,y1,x2,y2: write x,y,w,h" if corners
                         else "text and frames do not belong together, or the video was made smaller"))
 
@@ -351,8 +357,8 @@ def _cut_recording(recording: Recording, boxes: pd.DataFrame, rules: Rules, fold
             size, (kept, why) = frame.shape, choose_boxes(boxes, frame.shape[:2], rules)
             by_frame = dict(list(kept.groupby("frame")))
         if frame.shape != size:
-            raise ValueError(f"{recording.frames}: frame {number} has {frame.shape[1]} x {frame.shape[0]} pixels, the first "
-                             f"{size[1]} x {size[0]}; frames of one video are of one size")
+            raise ValueError(f"{recording.frames}: frame {number} has {frame.shape[1]} x {frame.shape[0]} pixels, the "
+                             f"first {size[1]} x {size[0]}; frames of one video are of one size")
         for b in by_frame.get(number, kept[:0]).itertuples():
             x, y = int(np.floor(b.x)), int(np.floor(b.y))
             crop = Image.fromarray(frame[y:max(y + 1, round(b.y + b.h)), x:max(x + 1, round(b.x + b.w))])
@@ -396,8 +402,9 @@ def cut_tracks(
             rows, why = _cut_recording(recording, boxes, rules, draft)
             rows = pd.DataFrame(rows, columns=["path", "id", "frame", "sharpness"])
             table, blurred = _drop_blurred(rows, rules, draft)
-            tables.append(table.assign(pid=-1, camid=camid, camera=recording.camera, split="train", tracklet=table["id"],
-                                       time=(table["frame"] / fps).round(3) if fps else table["frame"]))
+            times = (table["frame"] / fps).round(3) if fps else table["frame"]
+            tables.append(table.assign(pid=-1, camid=camid, camera=recording.camera, split="train",
+                                       tracklet=table["id"], time=times))
             counts.append({"camera": recording.camera, **said, **why, "blurred": blurred,
                            "tracklets": table["id"].nunique(), "crops": len(table)})
         table = pd.concat(tables, ignore_index=True)
@@ -420,9 +427,11 @@ def boxes_page(
     from matplotlib.patches import Rectangle
     boxes, _ = read_boxes(recording.text)
     numbers = np.unique(boxes["frame"][(boxes["frame"] - boxes["frame"].min()) % rules.stride == 0])
-    some = boxes[boxes["frame"].isin(numbers[np.linspace(0, len(numbers) - 1, min(count, len(numbers)) + 2)[1:-1].astype(int)])]
+    inner = np.linspace(0, len(numbers) - 1, min(count, len(numbers)) + 2)[1:-1].astype(int)
+    some = boxes[boxes["frame"].isin(numbers[inner])]
     frames = dict(read_frames(recording, some, rules.first_frame))
-    figure, axes = grid_of_axes(len(frames), len(frames), (4.2, 1.9), title or f"{recording.camera}: boxes of the tracker")
+    title = title or f"{recording.camera}: boxes of the tracker"
+    figure, axes = grid_of_axes(len(frames), len(frames), (4.2, 1.9), title)
     for ax, (number, frame) in zip(axes, frames.items()):
         draw_image(ax, frame, f"frame {number}")
         here = some[some["frame"] == number]
@@ -444,7 +453,8 @@ def crops_page(
     "Some tracklets, one in a row: each must show one person."
     sizes = table["tracklet"][table["tracklet"] >= 0].value_counts().sort_index()
     shown = sizes[sizes > 1].index
-    shown = shown[np.linspace(0, len(shown) - 1, min(rows, len(shown))).astype(int)] if len(shown) else sizes.index[:rows]
+    if not len(shown): shown = sizes.index
+    shown = shown[np.linspace(0, len(shown) - 1, min(rows, len(shown))).astype(int)]
     figure, axes = grid_of_axes(columns * len(shown), columns, (.8, 1.6), title)
     for i, tracklet in enumerate(shown):
         paths = table["path"][table["tracklet"] == tracklet].tolist()

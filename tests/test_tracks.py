@@ -1,4 +1,4 @@
-"""From a tracker's text and frames to crops: what fits together, what is left out, what is refused with file and line."""
+"""From a tracker's text and frames to crops: what fits together, what is left out, what is refused by file and line."""
 from pathlib import Path
 
 import numpy as np
@@ -42,7 +42,8 @@ def film(file: Path, frames=range(1, 21)) -> None:
 
 
 def test_crops_are_the_boxes_and_the_table_says_when_and_whose(tmp_path):
-    write(tmp_path / "in/door"), write(tmp_path / "in/till", text="gt/gt.txt")
+    write(tmp_path / "in/door")
+    write(tmp_path / "in/till", text="gt/gt.txt")
     counts = cut_tracks(tmp_path / "in", tmp_path / "out", fps=10, rules=Rules(stride=5, sharpness=0))
     domain = load_domain(tmp_path / "out", camera="camera", time="time")
     train = domain.train
@@ -68,7 +69,8 @@ def test_a_text_of_ones_own_goes_before_what_motchallenge_brings(tmp_path):
     (tmp_path / "a/mine.txt").write_text("1,1,0,0,9,9")
     assert [r.text.name for r in find_recordings(tmp_path)] == ["mine.txt", "gt.txt"]
     (tmp_path / "a/other.txt").touch()
-    with pytest.raises(ValueError, match="/a holds several: mine.txt, other.txt; give one .txt"): find_recordings(tmp_path)
+    with pytest.raises(ValueError, match="/a holds several: mine.txt, other.txt; give one .txt"):
+        find_recordings(tmp_path)
 
 
 def test_video_gives_the_same_crops_as_pictures(tmp_path):
@@ -115,7 +117,8 @@ def test_pictures_that_are_missing_or_of_another_size(tmp_path):
     with pytest.raises(ValueError, match="frame 11 has 140 x 120 pixels, the first 160 x 120"):
         cut_tracks(tmp_path / "odd", tmp_path / "out")
     (tmp_path / "odd/img1/000011.png").write_bytes(b"broken")
-    with pytest.raises(ValueError, match="cannot decode the image .*000011.png"): cut_tracks(tmp_path / "odd", tmp_path / "out")
+    with pytest.raises(ValueError, match="cannot decode the image .*000011.png"):
+        cut_tracks(tmp_path / "odd", tmp_path / "out")
     (tmp_path / "odd/img1/last.png").write_bytes(b"")
     with pytest.raises(ValueError, match="last.png has a name that does not end in a frame's number"):
         cut_tracks(tmp_path / "odd", tmp_path / "out")
@@ -146,22 +149,26 @@ def test_a_text_in_another_encoding_is_refused(tmp_path):
 def test_corners_and_texts_of_another_size_are_refused(tmp_path):
     write(tmp_path / "corners", [(f, i, x, y + 20, x + w, y + 20 + h) for f, i, x, y, w, h in WALK])
     write(tmp_path / "large", [(f, i, 4 * x, 4 * y, 4 * w, 4 * h) for f, i, x, y, w, h in WALK])
-    with pytest.raises(ValueError, match="reach out of the picture of 160 x 120 pixels; the columns seem to be x1,y1,x2"):
+    with pytest.raises(ValueError, match="out of the picture of 160 x 120 pixels; the columns seem to be x1,y1,x2"):
         cut_tracks(tmp_path / "corners", tmp_path / "out")
-    with pytest.raises(ValueError, match="or the video was made smaller"): cut_tracks(tmp_path / "large", tmp_path / "out")
+    with pytest.raises(ValueError, match="or the video was made smaller"):
+        cut_tracks(tmp_path / "large", tmp_path / "out")
 
 
 def test_every_box_is_a_crop_or_counted(tmp_path):
     rng = np.random.default_rng(0)
-    boxes = pd.DataFrame({"frame": rng.integers(1, 30, 400), "x": rng.uniform(-20, 150, 400), "y": rng.uniform(-9, 80, 400),
+    boxes = pd.DataFrame({"frame": rng.integers(1, 30, 400), "x": rng.uniform(-20, 150, 400),
+                          "y": rng.uniform(-9, 80, 400),
                           "w": rng.uniform(5, 30, 400), "h": rng.uniform(20, 80, 400), "id": np.arange(400)})
     for rules in (Rules(), Rules(stride=1, overlap=0), Rules(stride=3, height=30, outside=.4, overlap=1)):
         kept, why = choose_boxes(boxes, SIZE, rules)
         assert len(kept) + sum(why.values()) - why["trimmed"] == len(boxes)
-        assert (kept[["x", "y"]] >= 0).all(axis=None) and (kept.x + kept.w <= 160).all() and (kept.y + kept.h <= 120).all()
+        assert (kept[["x", "y"]] >= 0).all(axis=None)
+        assert (kept.x + kept.w <= 160).all() and (kept.y + kept.h <= 120).all()
         same = boxes.loc[kept.index]
         assert ((kept.w * kept.h) >= (1 - rules.outside) * same.w * same.h - 1e-9).all()
-        assert int((~np.isclose(kept, same[kept.columns])).any(axis=1).sum()) == why["trimmed"], "nothing is trimmed in silence"
+        changed = (~np.isclose(kept, same[kept.columns])).any(axis=1)
+        assert int(changed.sum()) == why["trimmed"], "nothing is trimmed in silence"
 
 
 def naive_cover(boxes: pd.DataFrame) -> list[float]:
@@ -195,7 +202,7 @@ def test_blurred_crops_are_found_within_their_tracklet(tmp_path):
 
 def test_one_tracklet_is_refused_and_says_what_was_left_out(tmp_path):
     write(tmp_path / "door", [row for row in WALK if row[1] == 0])
-    with pytest.raises(ValueError, match="4 crops of 1 tracklets; nobody to tell apart.*door: 20 boxes, 16 in frames between"):
+    with pytest.raises(ValueError, match="4 crops of 1 tracklets; nobody to.*door: 20 boxes, 16 in frames between"):
         cut_tracks(tmp_path / "door", tmp_path / "out")
 
 
@@ -204,7 +211,8 @@ def test_what_is_there_already_stays(tmp_path):
     (tmp_path / "out").mkdir()
     cut_tracks(tmp_path / "door", tmp_path / "out")
     before = {f: f.read_bytes() for f in (tmp_path / "out").rglob("*.*")}
-    with pytest.raises(ValueError, match="out is there already and not empty"): cut_tracks(tmp_path / "door", tmp_path / "out")
+    with pytest.raises(ValueError, match="out is there already and not empty"):
+        cut_tracks(tmp_path / "door", tmp_path / "out")
     assert before == {f: f.read_bytes() for f in (tmp_path / "out").rglob("*.*")}
 
 
@@ -222,7 +230,7 @@ def test_frames_come_in_order_whatever_the_text_says(tmp_path):
 
 
 def test_the_same_id_in_two_cameras_is_two_tracklets_and_twice_at_once_an_error(tmp_path):
-    write(tmp_path / "in/a"), write(tmp_path / "in/b")
+    for camera in "ab": write(tmp_path / "in" / camera)
     cut_tracks(tmp_path / "in", tmp_path / "out")
     file = tmp_path / "out/domain.csv"
     table = pd.read_csv(file)
@@ -246,7 +254,8 @@ def test_folders_of_tracks(tmp_path):
     with pytest.raises(ValueError, match="name the tracklets' column 'tracklet'"): load_domain(tmp_path, tracklet="x")
 
 
-@pytest.mark.parametrize("given, said", [(["stride=0"], "stride is 0"), (["rows=0"], "rows is 0"), (["fps=-1.0"], "fps is -1"),
-                                         (["tracks=nowhere"], "nowhere is no folder"), (["crop=x"], "did you mean 'crops'")])
+@pytest.mark.parametrize("given, said", [
+    (["stride=0"], "stride is 0"), (["rows=0"], "rows is 0"), (["fps=-1.0"], "fps is -1"),
+    (["tracks=nowhere"], "nowhere is no folder"), (["crop=x"], "did you mean 'crops'")])
 def test_the_notebook_refuses(given, said):
     assert said in refusal("crops", *given).says
