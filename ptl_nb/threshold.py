@@ -228,11 +228,13 @@ class Threshold:
     def __str__(self) -> str:
         def share(i): return f"{100 * i.value:.1f} % [{100 * i.low:.1f}, {100 * i.high:.1f}]"
         d, unit = self.distance, "tracklets" if self.kind.startswith("tracklets") else "people"
-        return (f"Up to a cosine distance of {d.value:.3f} [{d.low:.3f}, {d.high:.3f}] two crops are called one "
-                f"person: {share(self.fmr)} of the pairs of different people are (wanted: at most "
-                f"{100 * self.wanted:g} %), {share(self.fnmr)} of the pairs of one person are not. From {self.kind}: {self.different:,} pairs of "
-                f"two ({self.units[1]:,} {unit}), {self.same:,} of one ({self.units[0]:,} {unit}); 95 % intervals "
-                f"over {unit}.")
+        return (
+            f"Up to a cosine distance of {d.value:.3f} [{d.low:.3f}, {d.high:.3f}] two crops are called one person: "
+            f"{share(self.fmr)} of the pairs of different people are (wanted: at most {100 * self.wanted:g} %), "
+            f"{share(self.fnmr)} of the pairs of one person are not. From {self.kind}: "
+            f"{self.different:,} pairs of two ({self.units[1]:,} {unit}), {self.same:,} of one "
+            f"({self.units[0]:,} {unit}); 95 % intervals over {unit}."
+        )
 
 
 def _chosen(far: np.ndarray, w: np.ndarray, near: np.ndarray, v: np.ndarray, wanted: float) -> float:
