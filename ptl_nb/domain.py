@@ -46,7 +46,9 @@ class Domain:
     "One re-identification domain: three tables of images, and where they come from."
     name: str  # short name; of a stand-in its own (`plaza`)
     root: Path  # folder that the paths are relative to
-    train: pd.DataFrame  # path (str, POSIX, relative to root), pid (int64), camid (int64, from 1), sorted by path
+    # path (str, POSIX, relative to root), pid (int64), camid (int64, from 1), sorted by path; where they are known time,
+    # and tracklet (int64, -1: unknown), all of whose images show one person in one camera
+    train: pd.DataFrame
     query: pd.DataFrame
     gallery: pd.DataFrame
     standin: bool = False  # rendered, not recorded
@@ -206,10 +208,11 @@ def _unlisted(error: OSError) -> None:
                      "make this folder readable, or move it away") from error
 
 # %% ../nbs/lib/domain.ipynb #8f2773fe
-def image_table(paths, pids, camids, times=None) -> pd.DataFrame:
-    "The three columns with their types, and times where they are known; sorted by path."
+def image_table(paths, pids, camids, times=None, tracklets=None) -> pd.DataFrame:
+    "The three columns with their types, and times and tracklets where they are known; sorted by path."
     numbers = {"pid": np.asarray(pids, np.int64), "camid": np.asarray(camids, np.int64)}
     if times is not None: numbers["time"] = np.asarray(times)
+    if tracklets is not None: numbers["tracklet"] = np.asarray(tracklets, np.int64)
     table = pd.DataFrame({"path": pd.Series(list(paths), dtype="str"), **numbers})
     return table.sort_values("path", kind="stable", ignore_index=True)
 

@@ -46,7 +46,7 @@ def _load_world(text: str, origin: str) -> Domain:
     return load_world(parse_world(text))
 
 
-def _load_path(text: str, origin: str, camera: str, time: str) -> Domain:
+def _load_path(text: str, origin: str, camera: str, time: str, tracklet: str) -> Domain:
     "A domain from a path: a csv, a folder that holds a domain.csv, or a folder of unlabelled images."
     path = expand_user(text)
     if origin == "standin":
@@ -57,7 +57,9 @@ def _load_path(text: str, origin: str, camera: str, time: str) -> Domain:
                                 "give a path to a domain.csv or to a folder of images")
     if path.is_file() and path.suffix.lower() != ".csv":
         raise ValueError(f"{path} is a file, but not a .csv: give a domain.csv, or a folder of images")
-    if not (table := own_csv(path)): return replace(read_folder(path, camera, time), own=True)
+    if not (table := own_csv(path)): return replace(read_folder(path, camera, time, tracklet), own=True)
+    if tracklet:
+        raise ValueError(f"tracklet is {tracklet!r}, but {table} has columns: name the tracklets' column 'tracklet'")
     if path.is_dir() and (odd := [text for text in (camera, time) if re.search(r"[()\\]", text)]):
         raise ValueError(
             f"{table} is read where its folder is named, so that camera and time name its columns, not {odd[0]!r}: "
@@ -96,16 +98,17 @@ def load_domain(
     # of a path: another column of the csv; or a regular expression in place of a folder's sub-folders
     camera: str = "",
     time: str = "",  # of a path: a column of the csv, or a regular expression, that says when an image was taken
+    tracklet: str = "",  # of a folder: a regular expression that finds the tracklet; a csv has a column of this name
 ) -> Domain:
     """Load a domain; FileNotFoundError where data is missing or half-extracted, ValueError where name or content
     does not fit."""
-    name, camera, time = str(name), str(camera), str(time)  # papermill makes a number of a column that is called 3
+    name, camera, time, tracklet = map(str, (name, camera, time, tracklet))  # papermill makes a number of a column that is called 3
     root = expand_user(root)
     if origin not in ORIGINS:
         raise ValueError(f"unknown origin {origin!r}: one of {', '.join(ORIGINS)}")
     rendered = re.split("[:,]", name)[0] == WORLD
-    if (camera or time) and (rendered or name in KNOWN):
-        raise ValueError(f"camera and time go with the path of a domain.csv or a folder; {name!r} knows its cameras")
+    if (camera or time or tracklet) and (rendered or name in KNOWN):
+        raise ValueError(f"camera, time and tracklet go with the path of a domain.csv or a folder; {name!r} knows its cameras")
     if name in DATASETS:
         return _load_named(name, root, origin)
     if name in STANDS_FOR and origin == "real":
@@ -116,7 +119,7 @@ def load_domain(
     if rendered:
         return _load_world(name, origin)
     if _is_path(name):
-        return _load_path(name, origin, camera, time)
+        return _load_path(name, origin, camera, time, tracklet)
     raise ValueError(f"unknown domain {name!r}{nearest_name(name.lower(), KNOWN)} (known: {', '.join(KNOWN)}, "
                      "or a path to a domain.csv or a folder)")
 

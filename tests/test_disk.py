@@ -499,6 +499,7 @@ MEANT = {    # functions that are given the draft, or a file in memory, and what
     "site": {"_write_page", "_copy_mathjax", "_fill", "_copy"}, "launch": {"launch_runs"},      # a folder of logs
     "plots": {"picture"}, "gallery": {"_stream"}, "tables": {"set_up"},        # a smoke run's folder
     "world": {"_jpeg", "_write_block"},                     # into a world that is not finished, renamed when it is
+    "tracks": {"_cut_recording"},                           # into the draft of `cut_tracks`
 }
 
 
