@@ -96,7 +96,7 @@ def parser_of(name: str, file: Path) -> argparse.ArgumentParser:
     first, *rest = parameters(file)
     parser = _Parser(f"ptl {name}", f"ptl {name} [{first.name}] [--option value ...]", summary(file), allow_abbrev=False,
                      argument_default=argparse.SUPPRESS,
-                     epilog="The executed notebook is kept; where it and the results lie is said at the end.")
+                     epilog="The executed notebook is kept and named at the end; its last cell says where the results are.")
     parser.add_argument("--out", help="the executed notebook (default: notebooks/ in the results' folder)")
     told = {p: f"{p.help} (default: {p.default})".replace("%", "%%") for p in (first, *rest)}
     parser.add_argument(first.name, nargs="?", type=_value(first), help=f"{told[first]}; also {first.option}")

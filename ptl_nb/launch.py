@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['STAGES', 'DataLocation', 'Job', 'stage_jobs', 'parse_launch', 'job_executor', 'run_jobs', 'failures', 'launch_runs',
            'per_iteration', 'training_step', 'backbone_step', 'adaptation_step', 'iteration_shares',
-           'label_model_times', 'estimate']
+           'label_model_times']
 
 # %% ../nbs/lib/launch.ipynb #f73479f7
 import functools
@@ -40,7 +40,7 @@ from .methods import parse_methods
 from .mixed_precision import autocast, loss_scaler
 from .model import AttributeHeads, PTLNet, ParsingHead, ReIDHead, backbone
 from .parameters import base_name
-from .ptl import samplers
+from .ptl import PTL, samplers
 from .recipe import Recipe
 from .runs import ReIDRun, given_labels, label_folders, labelled_domains, score_model
 from .ssg import SSG, SSGRecipe, clustered_batch
@@ -465,6 +465,9 @@ def _label_sizes(x: Experiment, method: Method) -> tuple[int, ...]:
     return x.labels.attributes.vocabulary.sizes
 
 # %% ../nbs/lib/launch.ipynb #953d3038
+_TIMED = PTL, SSG, ClusterContrast        # methods of which an iteration is timed
+
+
 # what, runs, iterations of one, seconds per iteration
 def _missing_runs(x: Experiment, counted: set) -> list[tuple[str, int, int, float]]:
     "The runs of an experiment that are neither in the store nor in `counted`, which they are added to."
@@ -489,27 +492,19 @@ def _missing_runs(x: Experiment, counted: set) -> list[tuple[str, int, int, floa
         sees = x.source.name, x.target.name if m.uses_target else "", id(x.labels) if labelled else 0
         runs = new(*((name, seed, *sees) for seed in x.seeds if not _run_folder(x, m, seed, stores)[1]))
         if not runs: continue
-        if _adapts(m):
-            own = m.constants(replace(x.recipe, name=base_name(x.recipe)), x.ssg if isinstance(m, SSG) else None)
-            iterations, step = adaptation_step(x.recipe, own, x.source, x.target, device)
-        else: iterations, step = training_step(x.recipe, m, x.source, x.target, _label_sizes(x, m), device)
-        rows.append((name, runs, iterations, per_iteration(step, device)))
+        timed = np.nan, np.nan
+        if type(m) in _TIMED:
+            iterations, step = _one_step(x, m)
+            timed = iterations, per_iteration(step, x.store.device)
+        rows.append((name, runs, *timed))
     return rows
 
 
-# domains, what, runs that are missing, iterations of one, seconds per iteration, hours and days of all
-def estimate(*experiments: Experiment) -> pd.DataFrame:
-    """Time that the missing runs of a table will take on the present device, those that experiments share counted
-    once; empty where none is missing."""
-    rows = []
-    counted = set()
-    for x in experiments:
-        with _own_random(x.store.device):
-            rows += [(f"{x.source.name} → {x.target.name}", *row) for row in _missing_runs(x, counted)]
-    table = pd.DataFrame(rows, columns=["domains", "what", "runs", "iterations", "seconds_per_iteration"])
-    table["hours"] = table.runs * table.iterations * table.seconds_per_iteration / 3600
-    table["days"] = table.hours / 24
-    return table
+def _one_step(x: Experiment, m: Method) -> tuple[int, Callable[[], object]]:
+    "Iterations of a method's training, and a function that does one."
+    if not _adapts(m): return training_step(x.recipe, m, x.source, x.target, _label_sizes(x, m), x.store.device)
+    own = m.constants(replace(x.recipe, name=base_name(x.recipe)), x.ssg if isinstance(m, SSG) else None)
+    return adaptation_step(x.recipe, own, x.source, x.target, x.store.device)
 
 # %% ../nbs/lib/launch.ipynb #93d11c93
 def _describe_estimate(table: pd.DataFrame, device: str) -> str:
@@ -519,7 +514,12 @@ def _describe_estimate(table: pd.DataFrame, device: str) -> str:
              f"{torch.get_num_threads()} thread{'s' * (torch.get_num_threads() > 1)}")
     return (f"{table.runs.sum()} runs to make: about {table.hours.sum():.2g} hours, {table.days.sum():.2g} "
             f"{'GPU-' if torch.device(device).type == 'cuda' else ''}days, one after the other on {where} (decoding, "
-            "labels, clustering and scoring not counted)")
+            f"labels, clustering and scoring not counted{_untimed(table)})")
+
+
+def _untimed(table: pd.DataFrame) -> str:
+    names = table.what[table.hours.isna()].unique()
+    return f", nor are {', '.join(names)}, of which no iteration is timed" if len(names) else ""
 
 
 def _show_estimate(table: pd.DataFrame, device: str) -> None:
