@@ -304,7 +304,12 @@ class ImportedLabels(Run):
 CONFIDENCE_FILE = "confidence.csv"      # of part maps, where their maker tells it
 
 
-def write_confidence(labels: Path, paths, confidence: np.ndarray, reasons=None) -> None:     # (N,) in [0, 1]; (N,) texts
+def write_confidence(
+    labels: Path,                 # label store
+    paths,                        # (N,)
+    confidence: np.ndarray,       # (N,) in [0, 1]
+    reasons=None,                 # (N,) texts, why a map is doubted; None: not told
+) -> None:
     "How sure a label store's part maps are, an image a row, and in words why one is not, where their maker says so."
     table = pd.DataFrame({"path": list(paths), "parts": np.asarray(confidence, float).round(4)})
     write_csv(labels / CONFIDENCE_FILE, table if reasons is None else table.assign(reason=list(reasons)))
@@ -323,7 +328,8 @@ def read_reasons(labels: Path, paths) -> np.ndarray | None:     # (N,) texts, em
     file = labels / CONFIDENCE_FILE
     if not file.is_file(): return None
     table = pd.read_csv(file, dtype=str, keep_default_na=False)
-    return table.set_index("path")["reason"].reindex(list(paths), fill_value="").to_numpy(object) if "reason" in table else None
+    if "reason" not in table: return None
+    return table.set_index("path")["reason"].reindex(list(paths), fill_value="").to_numpy(object)
 
 # %% ../nbs/lib/label_runs.ipynb #228331d5
 @dataclass(frozen=True)

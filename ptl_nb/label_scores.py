@@ -242,7 +242,7 @@ def doubtful(
     # (N, A, M), or one (N, M_j) per attribute; None: without confidence
     probabilities: np.ndarray | Sequence[np.ndarray] | None = None,
     sure: np.ndarray | None = None, # (N,) how sure the part maps are, NaN: not told; None: of none, see `read_confidence`
-    why: Sequence[str] | None = None, # (N,) why a map is unsure, in its maker's words, see `read_reasons`; None: not told
+    why: Sequence[str] | None = None, # (N,) why a map is unsure, in its maker's words; None: not told, see `read_reasons`
     person: float = 0.1, # share of the pixels
     parts: int = 4, # of the seven body parts
     parts_sure: float = SURE, # of `sure`
@@ -262,7 +262,7 @@ def doubtful(
     if sure is not None:
         short["sure"] = _shortfall(table.sure.fillna(1), parts_sure)
         said["sure"] = table.sure.map("parts unsure ({:.2f})".format)
-        if why is not None: said["sure"] += np.array([f": {words.replace('; ', ', ')}" if words else "" for words in why], object)
+        if why is not None: said["sure"] += [f": {words.replace('; ', ', ')}" if words else "" for words in why]
     if probabilities is not None:
         short["confidence"] = _shortfall(table.confidence, np.quantile(table.confidence, unsure))
         said["confidence"] = table.confidence.map("attributes unsure ({:.2f})".format)

@@ -139,8 +139,8 @@ def find_joints(
     return joints, _crop_of(torch.from_numpy(masks), h, w).sigmoid().numpy()
 
 # %% ../nbs/lib/pose.ipynb #94795572
-# part, joints of its two ends with their weights, radii at the ends in lengths of the torso; of the left side, joints of
-# the right have the next number: 7 ear, 11 shoulder, 13 elbow, 15 wrist, 17 and 19 knuckles, 23 hip, 25 knee, 27
+# part, joints of its two ends with their weights, radii at the ends in lengths of the torso; of the left side, joints
+# of the right have the next number: 7 ear, 11 shoulder, 13 elbow, 15 wrist, 17 and 19 knuckles, 23 hip, 25 knee, 27
 # ankle, 29 heel, 31 toe
 _SIDED = (("upper arm", {11: .88, 13: .12}, {13: 1}, .19, .10),
           ("lower arm", {13: 1}, {15: 1}, .10, .08),
@@ -195,7 +195,7 @@ def joint_parts(
 ) -> tuple[np.ndarray, np.ndarray]:     # (N, H, W) uint8 parts; (N, H, W) float32 least n, infinite outside the mask
     "Part maps of people with known joints and masks, and how far from its limbs each pixel lies."
     body, maps, reach = body_capsules(joints), np.zeros(mask.shape, np.uint8), np.full(mask.shape, np.inf, np.float32)
-    y, x = (v.astype(np.float32) + .5 for v in np.nonzero(mask)[1:])     # (P,) pixels of all people, one after the other
+    y, x = (v.astype(np.float32) + .5 for v in np.nonzero(mask)[1:])     # (P,) pixels, one person after the other
     pixels = mask.sum((1, 2))
     part, least = np.zeros(len(x), np.uint8), np.full(len(x), np.inf, np.float32)
     rank = least.copy()     # below 0: a limb covers the pixel, the nearer the lower; else n

@@ -190,11 +190,12 @@ class PoseLabels(Run):
     def name(self) -> str: return f"pose labels {self.domain.name}"
 
     def key(self, device: str) -> dict:
-        return {"kind": "pose labels", "model": POSE_SHA256, "code": code_hash("pose"), "domain": self.domain.data_hash(),
-                "splits": self.splits}
+        return {"kind": "pose labels", "model": POSE_SHA256, "code": code_hash("pose"),
+                "domain": self.domain.data_hash(), "splits": self.splits}
 
     def fill(self, store: Store, folder: Path) -> dict:
-        model, table = pose_model(self.wheel, torch.get_num_threads()), pd.concat([getattr(self.domain, s) for s in self.splits])
+        model = pose_model(self.wheel, torch.get_num_threads())
+        table = pd.concat([getattr(self.domain, s) for s in self.splits])
         sure, reasons = [], []
         with tqdm(total=len(table), desc=f"pose of {self.domain.name}", unit="img", disable=not store.progress,
                   mininterval=5, ncols=100) as bar:
@@ -202,19 +203,22 @@ class PoseLabels(Run):
                 rows, x = getattr(self.domain, split), pixels(self.domain, split, LabellerRecipe().size)
                 for start in range(0, len(rows), CHUNK):
                     done = folder / "chunks" / f"{split}-{start}.csv"
-                    if not done.exists(): self._chunk(model, folder, rows[start:start + CHUNK], x[start:start + CHUNK], done)
+                    some = slice(start, start + CHUNK)
+                    if not done.exists(): self._chunk(model, folder, rows[some], x[some], done)
                     kept = pd.read_csv(done, keep_default_na=False, dtype={"reason": str})
                     sure.extend(kept["sure"])
                     reasons.extend(kept["reason"])
                     bar.update(len(kept))
         write_confidence(folder, table.path, np.array(sure), reasons)
-        write_provenance(folder, "parts", f"the pose model of {WHEEL}", POSE_SHA256, len(table), self.domain.standin, PARTS)
+        write_provenance(folder, "parts", f"the pose model of {WHEEL}", POSE_SHA256, len(table), self.domain.standin,
+                         PARTS)
         shutil.rmtree(folder / "chunks")
         return {"coverage": {}, "standin": self.domain.standin}
 
     def _chunk(self, model: PoseModel, folder: Path, rows: pd.DataFrame, x: np.ndarray, done: Path) -> None:
         made = pose_parts(np.array(x), model)
-        write_parts(folder, rows.path, [resize_parts(m, upright_size(f)) for m, f in zip(made.maps, self.domain.files(rows))])
+        sizes = map(upright_size, self.domain.files(rows))
+        write_parts(folder, rows.path, [resize_parts(m, size) for m, size in zip(made.maps, sizes)])
         write_csv(done, pd.DataFrame({"sure": made.confidence, "reason": made.reasons}))
 
 # %% ../nbs/lib/shipped_labels.ipynb #5b1bed21

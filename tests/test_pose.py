@@ -59,11 +59,12 @@ def loop_parts(joints: np.ndarray, mask: np.ndarray) -> tuple[np.ndarray, np.nda
 
 
 def test_the_rule_equals_a_plain_loop(saved):
-    some = [0, 45, 100]
-    maps, reach = joint_parts(saved["joints"][some], saved["mask"][some])
+    some, sparse = [0, 45, 100], np.zeros((3, 128, 64), bool)
+    sparse[:, ::3, ::2] = saved["mask"][some, ::3, ::2]
+    maps, reach = joint_parts(saved["joints"][some], sparse)
     for k, row in enumerate(some):
-        expected, far = loop_parts(saved["joints"][row], saved["mask"][row])
-        assert (maps[k] == expected).mean() > .9995      # ties in single precision
+        expected, far = loop_parts(saved["joints"][row], sparse[k])
+        assert (maps[k] != expected).sum() <= 2      # ties in single precision
         assert np.allclose(reach[k], far, rtol=1e-3)
     assert set(np.unique(maps)) == set(range(len(PARTS)))
 
@@ -155,7 +156,8 @@ def test_reasons_are_kept_and_listed(tmp_path):
     maps = np.tile(np.arange(8, dtype=np.uint8), (2, 4, 1))
     listed = doubtful(["a.jpg", "001.jpg"], maps, sure=[.9, .2], why=read_reasons(tmp_path, ["a.jpg", "001.jpg"]))
     assert listed.reason.tolist() == ["parts unsure (0.20): mask undecided, person aside"]
-    with pytest.raises(ValueError, match="one text for each"): doubtful(["a.jpg", "001.jpg"], maps, sure=[.9, .2], why=[""])
+    with pytest.raises(ValueError, match="one text for each"):
+        doubtful(["a.jpg", "001.jpg"], maps, sure=[.9, .2], why=[""])
     write_confidence(tmp_path, ["a.jpg"], [.9])
     assert read_reasons(tmp_path, ["a.jpg"]) is None and read_reasons(tmp_path / "none", ["a.jpg"]) is None
 
@@ -181,8 +183,10 @@ def test_the_view_of_a_turned_figure(yaw):
     joints[0, :, 0] = flat[:, 0] * np.cos(a) - flat[:, 1] * np.sin(a)
     joints[0, :, 2] = flat[:, 0] * np.sin(a) + flat[:, 1] * np.cos(a)
     seen = view_of(joints)
-    assert abs((seen.yaw[0] - yaw + 180) % 360 - 180) < 1e-6 and abs(seen.sure[0] - min(1, abs(abs(yaw) % 90 - 45) / 30)) < 1e-6
-    if abs(yaw) % 90 != 45: assert seen["view"][0] == ("front" if abs(yaw) < 45 else "back" if abs(yaw) > 135 else "side")
+    assert abs((seen.yaw[0] - yaw + 180) % 360 - 180) < 1e-6
+    assert abs(seen.sure[0] - min(1, abs(abs(yaw) % 90 - 45) / 30)) < 1e-6
+    if abs(yaw) % 90 == 45: return      # on the border
+    assert seen["view"][0] == ("front" if abs(yaw) < 45 else "back" if abs(yaw) > 135 else "side")
 
 
 # the wheel
@@ -226,13 +230,15 @@ def test_without_the_extra_its_name_is_said(monkeypatch, tmp_path):
 
 
 def test_parameters_that_are_refused():
-    assert "parts_by is 'posse'; it is one of attributes, pose" in refusal("label", "domain=corridor", "parts_by=posse").says
+    wrong = refusal("label", "domain=corridor", "parts_by=posse")
+    assert "parts_by is 'posse'; it is one of attributes, pose" in wrong.says
     both = refusal("label", "domain=corridor", "parts_by=pose", f"parts_from={ROOT / 'tests'}")
     assert "give one of the two" in both.says and not both.runs
 
 
 def test_pixels_of_another_form_are_refused():
-    with pytest.raises(ValueError, match=r"pixels are float64 of shape \(1, 8, 4, 3\)"): pose.pose_parts(np.zeros((1, 8, 4, 3)), None)
+    with pytest.raises(ValueError, match=r"pixels are float64 of shape \(1, 8, 4, 3\)"):
+        pose.pose_parts(np.zeros((1, 8, 4, 3)), None)
 
 
 # labels of a domain
@@ -266,7 +272,8 @@ def test_parts_by_pose_attributes_by_the_labeller(small, tmp_path):
     assert found["parts"] == found["attributes"] == paths
     told = read_provenance(labels)
     assert told["parts"]["predicted_by"] == "the pose model of mediapipe-0.10.21"
-    assert told["parts"]["weights"] == pose.POSE_SHA256 and told["attributes"]["predicted_by"].startswith("the labeller that ships")
+    assert told["parts"]["weights"] == pose.POSE_SHA256
+    assert told["attributes"]["predicted_by"].startswith("the labeller that ships")
     assert (read_confidence(labels, paths) < SURE).sum() == 3
     assert np.flatnonzero(read_reasons(labels, paths) == "mask in pieces").tolist() == [0, 10, 20]
 
@@ -305,7 +312,8 @@ def test_imported_attributes_keep_their_coverage(small, tmp_path):
 def test_the_model_answers_as_it_did(saved):
     from ptl_nb.data import decode
     rows = np.flatnonzero(saved["kind"] == "person")[::10]
-    images = np.stack([decode(truth_store(d).parent / p, (128, 64)) for d, p in zip(saved["domain"][rows], saved["first"][rows])])
+    files = [truth_store(d).parent / p for d, p in zip(saved["domain"][rows], saved["first"][rows])]
+    images = np.stack([decode(file, (128, 64)) for file in files])
     made = pose.pose_parts(images, pose.pose_model(), size=5)
     assert np.abs(made.joints - saved["joints"][rows])[..., :2].max() < .2
     assert (made.maps == joint_parts(saved["joints"][rows], saved["mask"][rows])[0]).mean() > .995

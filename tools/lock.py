@@ -24,7 +24,8 @@ def requirements() -> list[str]:
     "What the package, its extras but the unlocked, and its tests ask for in settings.ini, and what builds it."
     settings = configparser.ConfigParser(delimiters=["="])
     settings.read(ROOT / "settings.ini", encoding="utf-8")
-    lists = [value for name, value in settings["DEFAULT"].items() if name.endswith("requirements") and name not in UNLOCKED]
+    lists = [value for name, value in settings["DEFAULT"].items()
+             if name.endswith("requirements") and name not in UNLOCKED]
     return [*" ".join(lists).split(), *BUILD]
 
 
