@@ -218,7 +218,7 @@ def joint_parts(
 
 # %% ../nbs/lib/pose.ipynb #3b6df101
 _BOUNDS = {"decided": 0.62, "whole": 0.99, "fits": 0.85, "inside": 0.75, "centred": 0.67}
-_REASONS = {"decided": "mask undecided", "whole": "mask in pieces", "fits": "more than one body",
+_REASONS = {"decided": "mask undecided", "whole": "mask in pieces", "fits": "mask beyond body",
             "inside": "joints outside mask", "centred": "person aside"}
 _NOBODY, _FITS, _STEPS = .05, 1.8, 9
 

@@ -136,7 +136,7 @@ def test_each_doubt_has_its_reason(saved):
     cut[:, 55:75] = 0
     assert "mask in pieces" in said(cut)[1]
     assert "joints outside mask" in said(mask, joints + [0, 40, 0, 0])[1]
-    assert "more than one body" in said(np.ones_like(mask))[1]
+    assert "mask beyond body" in said(np.ones_like(mask))[1]
     assert "person aside" in said(np.roll(mask, 20, 2) * (np.arange(64) > 20), joints + [20, 0, 0, 0])[1]
 
 
