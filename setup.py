@@ -9,6 +9,7 @@ config.read("settings.ini", encoding="utf-8")
 cfg = config["DEFAULT"]
 EXTRAS = "notebooks", "labels", "render", "search", "export", "video", "launch", "multi", "backbones"
 extras = {name: cfg[f"{name}_requirements"].split() for name in ("dev", *EXTRAS)}
+ALONE = {"pose": cfg["pose_requirements"].split()}     # not in dev, nor locked: no test needs it
 
 setup(
     name=cfg["lib_name"],
@@ -25,7 +26,7 @@ setup(
                              "paper.csv"]},
     python_requires=f'>={cfg["min_python"]}',
     install_requires=cfg["requirements"].split(),
-    extras_require={"dev": sum(extras.values(), []), **{name: extras[name] for name in EXTRAS}},
+    extras_require={"dev": sum(extras.values(), []), **{name: extras[name] for name in EXTRAS}, **ALONE},
     entry_points={"nbdev": [f'{cfg["lib_name"]}={cfg["lib_path"]}._modidx:d'],
                   "console_scripts": cfg["console_scripts"].split()},
     zip_safe=False,

@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['CHUNK', 'CONFIDENCE_FILE', 'LabelSources', 'label_sources', 'ParserRun', 'load_parser', 'AttributeRun',
            'load_attribute_model', 'LabelRun', 'true_labels', 'label_quality', 'labels_hash', 'ImportedLabels',
-           'write_confidence', 'read_confidence', 'JoinedLabels', 'labelled_paths', 'oracle_labels', 'one_hot_labels']
+           'write_confidence', 'read_confidence', 'read_reasons', 'JoinedLabels', 'labelled_paths', 'oracle_labels',
+           'one_hot_labels']
 
 # %% ../nbs/lib/label_runs.ipynb #c89617ae
 import hashlib
@@ -303,9 +304,15 @@ class ImportedLabels(Run):
 CONFIDENCE_FILE = "confidence.csv"      # of part maps, where their maker tells it
 
 
-def write_confidence(labels: Path, paths, confidence: np.ndarray) -> None:     # (N,) in [0, 1]
-    "How sure a label store's part maps are, an image a row."
-    write_csv(labels / CONFIDENCE_FILE, pd.DataFrame({"path": list(paths), "parts": np.asarray(confidence, float).round(4)}))
+def write_confidence(
+    labels: Path,                 # label store
+    paths,                        # (N,)
+    confidence: np.ndarray,       # (N,) in [0, 1]
+    reasons=None,                 # (N,) texts, why a map is doubted; None: not told
+) -> None:
+    "How sure a label store's part maps are, an image a row, and in words why one is not, where their maker says so."
+    table = pd.DataFrame({"path": list(paths), "parts": np.asarray(confidence, float).round(4)})
+    write_csv(labels / CONFIDENCE_FILE, table if reasons is None else table.assign(reason=list(reasons)))
 
 
 def read_confidence(labels: Path, paths) -> np.ndarray | None:     # (N,), NaN where it is not told; None: of no image
@@ -314,6 +321,15 @@ def read_confidence(labels: Path, paths) -> np.ndarray | None:     # (N,), NaN w
     if not file.is_file(): return None
     table = pd.read_csv(file, dtype={"path": str}, keep_default_na=False, na_values={"parts": [""]})
     return table.set_index("path")["parts"].reindex(list(paths)).to_numpy()
+
+
+def read_reasons(labels: Path, paths) -> np.ndarray | None:     # (N,) texts, empty: none is told; None: of no image
+    "Why a label store's part maps of some images are doubted, in their maker's words."
+    file = labels / CONFIDENCE_FILE
+    if not file.is_file(): return None
+    table = pd.read_csv(file, dtype=str, keep_default_na=False)
+    if "reason" not in table: return None
+    return table.set_index("path")["reason"].reindex(list(paths), fill_value="").to_numpy(object)
 
 # %% ../nbs/lib/label_runs.ipynb #228331d5
 @dataclass(frozen=True)
@@ -340,7 +356,8 @@ class JoinedLabels(Run):
         shutil.copyfile(taken["attributes"] / ATTRIBUTES_FILE, folder / ATTRIBUTES_FILE)
         if (sure := taken["parts"] / CONFIDENCE_FILE).is_file(): shutil.copyfile(sure, folder / CONFIDENCE_FILE)
         write_json(folder / PROVENANCE_FILE, {kind: read_provenance(origin)[kind] for kind, origin in taken.items()})
-        return {"coverage": json.loads((self.imported / "run.json").read_text(encoding="utf-8"))["coverage"]}
+        told = [json.loads((origin / "run.json").read_text(encoding="utf-8")) for origin in (self.predicted, self.imported)]
+        return {"coverage": {kind: found for run in told for kind, found in run.get("coverage", {}).items()}}
 
 
 def labelled_paths(labels: Path, domain: Domain, splits: tuple[str, ...] = ("train",)) -> dict[str, list[str]]:

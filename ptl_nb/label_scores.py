@@ -217,12 +217,14 @@ def _check_thresholds(**given: float) -> None:
         raise ValueError(f"thresholds {told}: shares lie in 0..1, parts in 0..{len(PARTS) - 1}.")
 
 
-def _measured(paths, maps, vocabulary, probabilities, sure) -> pd.DataFrame:
+def _measured(paths, maps, vocabulary, probabilities, sure, why) -> pd.DataFrame:
     "`_measures` of as many images as there are paths; ValueError where they do not fit together."
     if isinstance(paths, str):
         raise ValueError(f"paths is {paths!r}: give a list of paths.")
     if sure is not None and (maps is None or len(sure) != len(maps)):
         raise ValueError("sure is of part maps: give them, and one number for each.")
+    if why is not None and (sure is None or len(why) != len(sure)):
+        raise ValueError("why is of sure: give it, and one text for each.")
     table = _measures(vocabulary, maps, probabilities, sure)
     if len(table) != len(paths) or not len(table):
         raise ValueError(f"labels of {len(table)} images for {len(paths)} paths: "
@@ -240,6 +242,7 @@ def doubtful(
     # (N, A, M), or one (N, M_j) per attribute; None: without confidence
     probabilities: np.ndarray | Sequence[np.ndarray] | None = None,
     sure: np.ndarray | None = None, # (N,) how sure the part maps are, NaN: not told; None: of none, see `read_confidence`
+    why: Sequence[str] | None = None, # (N,) why a map is unsure, in its maker's words; None: not told, see `read_reasons`
     person: float = 0.1, # share of the pixels
     parts: int = 4, # of the seven body parts
     parts_sure: float = SURE, # of `sure`
@@ -247,7 +250,7 @@ def doubtful(
 ) -> pd.DataFrame: # path, reason, severity and the measures, worst first; one row per doubtful image
     "Images whose labels look empty or unsure; thresholds are the least that is not doubtful."
     _check_thresholds(person=person, parts=parts, parts_sure=parts_sure, unsure=unsure)
-    table = _measured(paths, maps, vocabulary, probabilities, sure)
+    table = _measured(paths, maps, vocabulary, probabilities, sure, why)
     short, said = {}, {}
     if maps is not None:
         short |= {"person": _shortfall(table.person, person), "parts": _shortfall(table.parts, parts),
@@ -259,6 +262,7 @@ def doubtful(
     if sure is not None:
         short["sure"] = _shortfall(table.sure.fillna(1), parts_sure)
         said["sure"] = table.sure.map("parts unsure ({:.2f})".format)
+        if why is not None: said["sure"] += [f": {words.replace('; ', ', ')}" if words else "" for words in why]
     if probabilities is not None:
         short["confidence"] = _shortfall(table.confidence, np.quantile(table.confidence, unsure))
         said["confidence"] = table.confidence.map("attributes unsure ({:.2f})".format)

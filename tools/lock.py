@@ -15,15 +15,17 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 LOCK, SBOM = ROOT / "requirements-ci.lock", ROOT / "sbom.cdx.json"
+UNLOCKED = ("pose_requirements",)     # the runtime of an outside model: all tests pass without it
 BUILD = ("setuptools", "wheel")     # to install the package itself without fetching anything else
 PLATFORM = ("--python-version", "3.11.7", "--python-platform", "x86_64-manylinux_2_28", "--only-binary", ":all:")
 
 
 def requirements() -> list[str]:
-    "What the package, its extras and its tests ask for in settings.ini, and what builds it."
+    "What the package, its extras but the unlocked, and its tests ask for in settings.ini, and what builds it."
     settings = configparser.ConfigParser(delimiters=["="])
     settings.read(ROOT / "settings.ini", encoding="utf-8")
-    lists = [value for name, value in settings["DEFAULT"].items() if name.endswith("requirements")]
+    lists = [value for name, value in settings["DEFAULT"].items()
+             if name.endswith("requirements") and name not in UNLOCKED]
     return [*" ".join(lists).split(), *BUILD]
 
 
