@@ -71,7 +71,8 @@ def people() -> tuple[torch.Tensor, np.ndarray]:
     "Unit features (96, 16) of twelve people and a stranger or two, and who they are."
     chance = torch.Generator().manual_seed(0)
     person = F.normalize(torch.randn(12, 16, generator=chance))
-    return F.normalize(person.repeat_interleave(8, 0) + 0.25 * torch.randn(96, 16, generator=chance)), np.repeat(np.arange(12), 8)
+    noise = 0.25 * torch.randn(96, 16, generator=chance)
+    return F.normalize(person.repeat_interleave(8, 0) + noise), np.repeat(np.arange(12), 8)
 
 
 # clusters and rank lists
@@ -232,5 +233,6 @@ def test_names_keys_and_constants_that_cannot_be():
     method = past.PAST()
     assert (method.name, method.trained, method.uses_source(RECIPE)) == ("BL+PAST", "BL+PAST", False)
     assert method.key(RECIPE) == method.key(replace(RECIPE, name="mine")) != method.key(replace(RECIPE, eta=5))
-    for name, value, says in (("eta", 0, "eta is 0"), ("optimiser", "lion", "'sgd' or 'adam'"), ("margin", -1.0, "margin is -1")):
+    for name, value, says in (("eta", 0, "eta is 0"), ("optimiser", "lion", "'sgd' or 'adam'"),
+                              ("margin", -1.0, "margin is -1")):
         with pytest.raises(ValueError, match=says): replace(RECIPE, **{name: value})

@@ -261,7 +261,8 @@ def test_too_few_images_are_refused_with_the_number_and_the_remedy(images, chang
 
 def test_a_source_without_identities_and_constants_that_cannot_be_are_refused():
     with pytest.raises(ValueError, match="LabelledImages as `source`"): run(labelled=crowd()[0])
-    for name, value, says in (("slack", 0.5, "slack is 0.5, eps is 0.5"), ("share", 0.0, "share is 0.0"), ("eps", 2.0, "eps is 2.0")):
+    for name, value, says in (("slack", 0.5, "slack is 0.5, eps is 0.5"), ("share", 0.0, "share is 0.0"),
+                              ("eps", 2.0, "eps is 2.0")):
         with pytest.raises(ValueError, match=says): replace(RECIPE, **{name: value})
 
 
