@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['TABLE2_METHODS', 'TABLE2_ALL', 'TABLE3_METHODS', 'TABLE4_METHODS', 'TABLE4_LABELS', 'TABLE4_ROWS', 'TABLE5_METHODS',
-           'check_domains', 'Experiment', 'compare', 'Comparison', 'result_name', 'compare_labels', 'stopped_early',
-           'save_comparison', 'TableSetUp', 'set_up', 'Stopwatch']
+           'TABLE5_ROWS', 'check_domains', 'Experiment', 'compare', 'Comparison', 'result_name', 'compare_labels',
+           'stopped_early', 'save_comparison', 'TableSetUp', 'set_up', 'Stopwatch']
 
 # %% ../nbs/lib/tables.ipynb #970a40e0
 import json
@@ -51,6 +51,8 @@ TABLE4_LABELS = ("PETA, soft", "PETA, one-hot", "RAP, soft")
 TABLE4_ROWS = ", ".join(["BL", *(f"BL+Attr^t ({name})" for name in TABLE4_LABELS),
                          "BL+BN^t", *(f"BL+Attr^t+BN^t ({name})" for name in TABLE4_LABELS)])
 TABLE5_METHODS = "BL, BL+BN^t, PTL, PTL+BN^t, BL+SSG, PTL+SSG, PTL+SSG†"
+TABLE5_ROWS = (f"{TABLE5_METHODS}, ECN, ECN+BN^t, MMFA, MMFA+BN^t, MAR, MAR+BN^t, "
+               "BL+PUL, BL+PAST, BL+MMT, BL+SpCL, BL+CC, PTL+MMT, PTL+SpCL, PTL+CC")
 
 # %% ../nbs/lib/tables.ipynb #5b6f5db9
 def check_domains(
