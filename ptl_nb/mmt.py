@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .cluster_contrast import ClusterContrast, agreement, camera_epoch
+from .cluster_contrast import ClusterContrast, agreement, camera_epoch, round_length
 from .data import Images, cycle, on_device
 from .evaluator import extract
 from .model import PTLNet, at_least_fp32
@@ -187,8 +187,7 @@ def _mmt_round(s: Setting, labels: np.ndarray, record: dict) -> Round:
     chance = torch.Generator().manual_seed(int(rng.integers(2**63)))
     together = min(s.recipe.identities, record["clusters"])
     rows = cycle(camera_epoch, labels, s.target.camids, together, s.recipe.images, rng)
-    length, passes = s.recipe.iterations, s.recipe.passes
-    if passes: length = min(length, max(1, round(passes * len(labels) / (together * s.recipe.images))))
+    length = round_length(len(labels), together * s.recipe.images, s.recipe)
     make = functools.partial(_two_views, s.target, labels, s.recipe, s.device)
     return Round([Stream("target", make, rows, chance)], 1, length, resumable=False, every=length, note=note)
 

@@ -16,14 +16,14 @@ from scipy.sparse import csr_array, csr_matrix
 from scipy.sparse.csgraph import connected_components
 from torch import Tensor, nn
 
-from .cluster_contrast import agreement, cluster_centres, contrast_loss
+from .cluster_contrast import agreement, all_alike, cluster_centres, contrast_loss, round_length
 from .data import Images, cycle, identity_epoch
 from .evaluator import extract
 from .losses import batch_hard_triplet
 from .neighbours import centred, centred_neighbours, squared_distances
 from .ptl import PTL
 from .reranking import jaccard_similarity
-from .spcl import check_clusterable, check_shared_fields, recipe_of, round_length, stop_reason, tell_round
+from .spcl import check_clusterable, check_shared_fields, recipe_of, stop_reason, tell_round
 from .ssg import Measure, adapted_parameters, clustered_batch, largest_share
 from .trainer import Method, Round, Setting, Stream
 
@@ -100,7 +100,6 @@ PAST_RECIPES = {r.name: r for r in (
 
 # %% ../nbs/method/16_past.ipynb #deb88d6f
 _SHORTEST = 1e-9   # of a distance: a sparse graph takes an edge of 0 for none
-_ALIKE = 1e-5      # difference of unit features that is rounding; among copies of one image nobody is nearest
 
 
 def hdbscan(
@@ -243,7 +242,7 @@ def _eta(labels: np.ndarray, recipe: PASTRecipe) -> int:
 
 def _past_clusters(features: Tensor, recipe: PASTRecipe) -> tuple[np.ndarray, csr_array | None]:
     "Clusters, one where all images are alike, and the similarity that they were made from."
-    if (features - features[0]).abs().max() < _ALIKE: return np.zeros(len(features), np.int64), None
+    if all_alike(features): return np.zeros(len(features), np.int64), None
     similarity = jaccard_similarity(features, recipe.k1, recipe.k2)
     return hdbscan(similarity, recipe.min_samples, recipe.min_cluster), similarity
 

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['SPCL_RECIPES', 'SpCLRecipe', 'check_shared_fields', 'recipe_of', 'groups_of', 'overlap', 'best_of_clusters',
-           'trusted', 'three_radii', 'HybridMemory', 'mixed_epoch', 'SourceNorms', 'stop_reason', 'round_length',
-           'tell_round', 'check_clusterable', 'SpCL']
+           'trusted', 'three_radii', 'HybridMemory', 'mixed_epoch', 'SourceNorms', 'stop_reason', 'tell_round',
+           'check_clusterable', 'SpCL']
 
 # %% ../nbs/method/15_spcl.ipynb #cdf7869c
 import copy
@@ -15,15 +15,14 @@ from dataclasses import asdict, dataclass, field, fields, replace
 
 import numpy as np
 import torch
-from scipy.sparse import csr_array
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional as F
 
-from ptl_nb.cluster_contrast import (
+from .cluster_contrast import (
     ClusterContrast, ContrastRecipe, agreement, camera_epoch, cluster_centres, contrast_loss, jaccard_clusters,
-    update_centres)
-from .clustering import MAX_EDGES, JaccardDistance, dbscan
+    round_length, update_centres)
+from .clustering import MAX_EDGES, JaccardDistance, dbscan, hold_pairs
 from .data import cycle, identity_epoch
 from .evaluator import extract
 from .model import PTLNet
@@ -150,13 +149,6 @@ def trusted(
     return out, level
 
 # %% ../nbs/method/15_spcl.ipynb #c870f1f5
-@dataclass(frozen=True)
-class _Pairs:
-    "The pairs within the widest radius, as a distance that DBSCAN takes for smaller ones."
-    pairs: csr_array
-    def graph(self, eps: float, max_edges: int) -> csr_array: return self.pairs
-
-
 def three_radii(
     features: Tensor,              # (N, D) L2-normalised
     recipe: SpCLRecipe,
@@ -167,7 +159,7 @@ def three_radii(
     if (labels == labels[0]).all(): return np.stack([labels] * 3), made      # none, or one of all images
     distance = JaccardDistance(jaccard_similarity(features, made["k1"], recipe.k2))
     radii = recipe.eps - recipe.slack, recipe.eps, recipe.eps + recipe.slack
-    held = _Pairs(distance.graph(radii[-1], max_edges))
+    held = hold_pairs(distance, radii[-1], max_edges)
     return np.stack([dbscan(held, eps, recipe.min_samples) for eps in radii]), made
 
 # %% ../nbs/method/15_spcl.ipynb #bf0d6d07
@@ -250,12 +242,6 @@ def stop_reason(
         return (f"the largest of {clusters} clusters holds {largest:.0%} of {images} images, more than max_share = "
                 f"{recipe.max_share:.0%}; raise max_share where people are few, or start from a better model")
     return ""
-
-
-def round_length(images: int, batch: int, recipe) -> int:      # its `iterations` and `passes`
-    "Iterations of a round over so many images, with so many in a batch."
-    if recipe.passes is None: return recipe.iterations
-    return min(recipe.iterations, max(1, round(recipe.passes * images / batch)))
 
 
 def tell_round(s: Setting, record: dict, labels: np.ndarray, name: str) -> None:
