@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['Pairs', 'tracklet_pairs', 'read_pairs', 'identity_pairs', 'pair_distances', 'errors_at', 'error_curve', 'Threshold',
-           'choose_threshold', 'threshold_figure', 'constraint_report']
+           'call_pairs', 'choose_threshold', 'threshold_figure', 'constraint_report']
 
 # %% ../nbs/lib/threshold.ipynb #add8cb89
 from dataclasses import dataclass
@@ -219,6 +219,7 @@ class Threshold:
     distance: Interval  # cosine distance; its interval: chosen anew in each resample
     fmr: Interval  # share of pairs of different people up to the distance
     fnmr: Interval  # share of pairs of one person beyond it
+    reach: float  # cosine distance beyond which at most `wanted` of the pairs of one person lie
     wanted: float  # FMR that was asked for, at most
     same: int  # pairs of one person
     different: int  # pairs of two people
@@ -235,6 +236,20 @@ class Threshold:
             f"{self.different:,} pairs of two ({self.units[1]:,} {unit}), {self.same:,} of one "
             f"({self.units[0]:,} {unit}); 95 % intervals over {unit}."
         )
+
+
+    def told(self) -> dict:  # JSON
+        "What `call_pairs` needs, and the sentence."
+        return {"distance": self.distance.value, "reach": self.reach, "wanted": self.wanted, "text": str(self)}
+
+
+def call_pairs(
+    distances,  # (P,) cosine distances
+    told: dict,  # from `Threshold.told`
+) -> np.ndarray:  # (P,) of str
+    "What each pair is called: same person, perhaps, no."
+    d = np.asarray(distances)
+    return np.where(d <= told["distance"], "same person", np.where(d <= told["reach"], "perhaps", "no"))
 
 
 def _chosen(far: np.ndarray, w: np.ndarray, near: np.ndarray, v: np.ndarray, wanted: float) -> float:
@@ -281,7 +296,9 @@ def choose_threshold(
     for i, seen in ((1, counted[1]), (2, counted[0])):
         if values[i] == 0: high[i] = 1 - .05 ** (1 / seen)
     intervals = (Interval(v, float(a), float(b)) for v, a, b in zip(values, low, high))
-    return Threshold(*intervals, wanted, len(same), len(other), counted, pairs.kind)
+    beyond = 1 - np.cumsum(own) / own.sum()
+    reach = float(near[np.argmax(beyond <= wanted + 1e-9)])
+    return Threshold(*intervals, reach, wanted, len(same), len(other), counted, pairs.kind)
 
 # %% ../nbs/lib/threshold.ipynb #29b8391e
 def threshold_figure(

@@ -342,10 +342,14 @@ def test_labelled_rows_and_labels_of_another_model(adapt, tmp_path, people):
 def test_from_a_start_that_ships_no_label_is_made_and_no_source_learnt(adapt, tmp_path):
     "The default way at smoke length: start, its controls, clusters from 200 images on."
     corridor = load_domain("corridor")
-    for i, (path, camid) in enumerate(zip(corridor.train.path[:210], corridor.train.camid)):
-        (tmp_path / f"own/c{camid}").mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(corridor.root / path, tmp_path / f"own/c{camid}/{i}.jpg")
-    shown, folder, deployed, results = adapt(f"target={tmp_path / 'own'}", "changes=start=rendered")
+    (tmp_path / "own").mkdir()
+    some = corridor.train[:210]
+    for i, path in enumerate(some.path): shutil.copyfile(corridor.root / path, tmp_path / f"own/{i}.jpg")
+    tracked = some.assign(path=[f"{i}.jpg" for i in range(210)], split="train", tracklet=some.pid, pid=-1,
+                          time=some.groupby(["pid", "camid"]).cumcount().to_numpy())      # all walk at the same time
+    tracked.to_csv(tmp_path / "own/domain.csv", index=False)
+    shown, folder, deployed, results = adapt(f"target={tmp_path / 'own/domain.csv'}", "time=time",
+                                             "changes=start=rendered")
     assert "no step learns from proxy labels" in shown and "210 images, 200 or more" in shown
     assert {run.name.rsplit("-", 1)[0] for run in (results / "runs").glob("[!.]*")} == {
         "start-plaza-seed-0", "start-CC-plaza-own-seed-0"}
@@ -355,6 +359,9 @@ def test_from_a_start_that_ships_no_label_is_made_and_no_source_learnt(adapt, tm
     assert told["method"] == ("start" if stopped else "start+CC") and told["input"]["height"] == 128
     card = (deployed / "MODEL_CARD.md").read_text(encoding="utf-8")
     assert "1,000 rendered people; photographs seen: none" in card and "source: " not in card
+    limits = told["threshold"]
+    assert 0 < limits["distance"] < 1 and limits["wanted"] == .01 and limits["text"] in card and limits["text"] in shown
+    assert card.startswith("---\nlicense: ") and list(folder.glob("*-threshold.png"))
     assert not list(folder.glob("*-people.png")) and not list(folder.glob("*scores*"))
 
 
