@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['RECIPE_FILE', 'WEIGHTS_FILE', 'CARD_FILE', 'SNIPPET', 'finished_net', 'write_model', 'read_model', 'Deployed',
-           'require_onnx', 'onnx_features', 'export_onnx', 'export_int8']
+           'require_onnx', 'onnx_features', 'export_onnx', 'tracker_input', 'export_tracker', 'export_int8']
 
 # %% ../nbs/lib/export.ipynb #c11f6fdf
 import copy
@@ -229,18 +229,76 @@ def export_onnx(
     return worst
 
 
-def _trace(module: nn.Module, example: Tensor, file: Path) -> None:
+def _trace(module: nn.Module, example: Tensor, file: Path, free: dict[int, str] = {0: "batch"}) -> None:
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore", DeprecationWarning)              # of the exporter, see above
         torch.onnx.export(module, (example,), str(file), dynamo=False, input_names=["images"],
                           output_names=["features"],
-                          dynamic_axes={"images": {0: "batch"}, "features": {0: "batch"}})
+                          dynamic_axes={"images": free, "features": {0: "batch"}})
 
 
 @torch.inference_mode()
 def _difference(module: nn.Module, file: Path, *batches: np.ndarray) -> float:
     return max(float(np.abs(module(torch.from_numpy(np.ascontiguousarray(x))).numpy() - onnx_features(file, x)).max())
                for x in batches)
+
+# %% ../nbs/lib/export.ipynb #7e4f0b02
+_IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)       # mean, deviation of RGB in [0, 1], as trackers know them
+
+
+class _ForTrackers(nn.Module):
+    "Normalised crops (B, 3, any, any) → L2-normalised features (B, D)."
+    def __init__(self, net: PTLNet, size: tuple[int, int]):
+        super().__init__()
+        self.net, self.size = Deployed(net).net, tuple(size)
+        shape = 1, 3, 1, 1
+        self.register_buffer("mean", torch.tensor(_IMAGENET[0]).view(shape))
+        self.register_buffer("std", torch.tensor(_IMAGENET[1]).view(shape))
+
+    def forward(self, crops: Tensor) -> Tensor:
+        x = nn.functional.interpolate(crops, self.size, mode="bilinear", align_corners=False)
+        return self.net.embed(normalise(x * self.std + self.mean))
+
+
+def tracker_input(
+    images: np.ndarray,     # (N, H, W, 3) uint8, RGB
+) -> np.ndarray:            # (N, 3, H, W) float32
+    "Crops as a tracker sends them."
+    mean, std = (np.array(v, np.float32) for v in _IMAGENET)
+    return np.ascontiguousarray(((images.astype(np.float32) / 255 - mean) / std).transpose(0, 3, 1, 2))
+
+# %% ../nbs/lib/export.ipynb #7e4f0b03
+def export_tracker(
+    net: PTLNet,
+    file: Path,                         # the JSON goes beside it
+    size: tuple[int, int],              # (height, width) of the model
+    threshold: dict | None = None,      # from `threshold.Threshold.told`: goes into the JSON
+    tolerance: float = _TOLERANCE,
+) -> float:                             # largest difference of a feature value
+    """A network as an ONNX file that takes what trackers send; errors as `export_onnx`."""
+    if isinstance(net, CameraNet):
+        raise ValueError(f"an ONNX file holds one set of BN statistics, and this is a {net!r}: export net.of()")
+    onnxruntime, _ = _need("onnxruntime"), _need("onnx")
+    module = _ForTrackers(net, size).eval()
+    noise = np.random.default_rng(0).integers(0, 256, (5, *size, 3), np.uint8)
+    with atomic_write(Path(file)) as draft:
+        _trace(module, torch.from_numpy(tracker_input(noise[:2])), draft, {0: "batch", 2: "height", 3: "width"})
+        session = onnxruntime.InferenceSession(str(draft), providers=["CPUExecutionProvider"])
+        worst = 0.0
+        for x in (noise, noise[:1], noise.repeat(2, 1).repeat(2, 2)):
+            sent = tracker_input(x)
+            with torch.inference_mode(): ours = module(torch.from_numpy(sent)).numpy()
+            worst = max(worst, float(np.abs(ours - session.run(None, {"images": sent})[0]).max()))
+        if not worst <= tolerance:
+            raise RuntimeError(f"the ONNX file differs from the network by {worst:.2g}, more than {tolerance:.0g}; it "
+                               f"was not written. Try other versions of torch ({torch.__version__}) and onnxruntime")
+    told = {"input": {"name": "images", "type": "float32", "shape": ["batch", 3, "height", "width"], "colours": "RGB",
+                      "range": "[0, 1] before normalisation", "mean": _IMAGENET[0], "std": _IMAGENET[1]},
+            "scaled_within_to": list(size), "output": {"name": "features", "shape": ["batch", int(ours.shape[1])],
+                                                       "length": 1}, "distance": "cosine",
+            "model": model_hash(net, size), **({"threshold": threshold} if threshold else {})}
+    write_json(Path(file).with_suffix(".json"), told)
+    return worst
 
 # %% ../nbs/lib/export.ipynb #ee7c2e36
 SNIPPET = '''\
