@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['TABLE2_METHODS', 'TABLE2_ALL', 'TABLE3_METHODS', 'TABLE4_METHODS', 'TABLE4_LABELS', 'TABLE4_ROWS', 'TABLE5_METHODS',
            'TABLE5_ROWS', 'check_domains', 'Experiment', 'compare', 'Comparison', 'result_name', 'compare_labels',
-           'stopped_early', 'save_comparison', 'TableSetUp', 'set_up', 'Stopwatch']
+           'findings_in_words', 'stopped_early', 'save_comparison', 'TableSetUp', 'set_up', 'Stopwatch']
 
 # %% ../nbs/lib/tables.ipynb #970a40e0
 import json
@@ -259,6 +259,23 @@ def _findings(comparison: Comparison, questions: dict[str, tuple[str, str]]) -> 
         rows.append({"question": question, "rows": f"{better} − {worse}", "points": 100 * d.value, "low": 100 * d.low,
                      "high": 100 * d.high, "seeds_above": f"{above} of {len(ours)}", "in_miniature": verdict})
     return pd.DataFrame(rows)
+
+# %% ../nbs/lib/tables.ipynb #9b2e5d02
+_VERDICTS = {"holds": "Holds", "reversed": "Reversed", "open": "Open: neither it nor its opposite is shown"}
+
+
+def findings_in_words(findings: pd.DataFrame) -> str:      # from `TableSetUp.save_findings`
+    "Markdown: a list for each verdict that occurs; a warning where one seed was trained."
+    if not len(findings): return "Nothing was asked of these rows."
+    parts = []
+    for verdict, title in _VERDICTS.items():
+        of = findings[findings.in_miniature == verdict]
+        items = (f"- {x.question.rstrip('?')}: {x.points:+.1f} mAP [{x.low:+.1f}, {x.high:+.1f}] ({x.rows}; above zero in "
+                 f"{x.seeds_above} seed{'s' * (x.seeds_above != '1 of 1')})" for x in of.itertuples())
+        if len(of): parts.append("\n".join((f"**{title}**\n", *items)))
+    if findings.seeds_above.str.endswith("of 1").all():
+        parts.append("**One seed was trained**: another one gives other numbers, and what holds here may not hold there.")
+    return "\n\n".join(parts)
 
 # %% ../nbs/lib/tables.ipynb #feef6bf9
 def _stored_facts(runs: dict[str, dict[int, Path]]) -> dict[str, dict[int, dict]]:
