@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['STAGES', 'DataLocation', 'Job', 'stage_jobs', 'parse_launch', 'job_executor', 'run_jobs', 'failures', 'launch_runs',
            'per_iteration', 'training_step', 'backbone_step', 'adaptation_step', 'iteration_shares',
-           'label_model_times']
+           'label_model_times', 'estimate']
 
 # %% ../nbs/lib/launch.ipynb #f73479f7
 import functools
@@ -505,6 +505,22 @@ def _one_step(x: Experiment, m: Method) -> tuple[int, Callable[[], object]]:
     if not _adapts(m): return training_step(x.recipe, m, x.source, x.target, _label_sizes(x, m), x.store.device)
     own = m.constants(replace(x.recipe, name=base_name(x.recipe)), x.ssg if isinstance(m, SSG) else None)
     return adaptation_step(x.recipe, own, x.source, x.target, x.store.device)
+
+
+# domains, what, runs that are missing, iterations of one, seconds per iteration, hours and days of all; NaN for a
+# method of which no iteration is timed
+def estimate(*experiments: Experiment) -> pd.DataFrame:
+    """Time that the missing runs of a table will take on the present device, those that experiments share counted
+    once; empty where none is missing."""
+    rows = []
+    counted = set()
+    for x in experiments:
+        with _own_random(x.store.device):
+            rows += [(f"{x.source.name} → {x.target.name}", *row) for row in _missing_runs(x, counted)]
+    table = pd.DataFrame(rows, columns=["domains", "what", "runs", "iterations", "seconds_per_iteration"])
+    table["hours"] = table.runs * table.iterations * table.seconds_per_iteration / 3600
+    table["days"] = table.hours / 24
+    return table
 
 # %% ../nbs/lib/launch.ipynb #93d11c93
 def _describe_estimate(table: pd.DataFrame, device: str) -> str:

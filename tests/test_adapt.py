@@ -362,6 +362,9 @@ def test_from_a_start_that_ships_no_label_is_made_and_no_source_learnt(adapt, tm
     limits = told["threshold"]
     assert 0 < limits["distance"] < 1 and limits["wanted"] == .01 and limits["text"] in card and limits["text"] in shown
     assert card.startswith("---\nlicense: ") and list(folder.glob("*-threshold.png"))
+    again = pd.read_csv(next(folder.glob("*-reassociation.csv")))
+    assert set(again.model) >= {"start"} and again.found.between(0, 1).all() and "Tracklets found again within a camera" in card
+    assert json.loads((deployed / "tracker.json").read_text())["threshold"]["distance"] == limits["distance"]
     assert not list(folder.glob("*-people.png")) and not list(folder.glob("*scores*"))
 
 
