@@ -79,7 +79,7 @@ def parse_method(name: str) -> Method:
     for k, word in enumerate(words[first:]):
         if isinstance(method, CameraBN):
             raise ValueError(f"method {name!r}: nothing goes on from BN^c, which has statistics of each camera; "
-                             f"take BN^t before +{word}, or end the name with +BN^c")
+                             "take BN^t before +SSG or any other adaptation, or end the name with +BN^c")
         adapted = bool(k) and words[first + k - 1] in ADAPTATIONS
         if adapted or word in _STATISTICS and k:
             raise ValueError(_unknown(name, repr(words[first + k - adapted])))

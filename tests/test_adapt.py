@@ -409,7 +409,6 @@ def test_what_cannot_be_adapted_to_is_refused_before_any_training(tmp_path, peop
 def test_real_crops_of_a_stranger(adapt):
     shown, folder, deployed, _ = adapt(f"target={Path(os.environ['PTL_REAL']) / 'crops'}", r"camera=_c(\d)",
                                        r"time=_(\d{6})_", "steps=start,ptl,ssg†")
-    assert ("586 images to adapt to" in shown and "LEARNT FROM RENDERED "
-            "STAND-INS" in shown and "was not measured" in shown)
+    assert ("586 images to adapt to" in shown and "LEARNT FROM RENDERED PEOPLE" in shown and "was not measured" in shown)
     assert (load_deploy(deployed)[1]["method"] in ("PTL+SSG†", "PTL")
             and os.environ["PTL_REAL"].encode() not in next(folder.glob("*.json")).read_bytes())
