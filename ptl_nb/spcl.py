@@ -20,15 +20,14 @@ from torch.func import functional_call
 from torch.nn import functional as F
 
 from .cluster_contrast import (
-    ClusterContrast, ContrastRecipe, agreement, camera_epoch, cluster_centres, contrast_loss, jaccard_clusters,
+    ClusterContrast, ContrastRecipe, agreement, camera_epoch, cluster_centres, contrast_loss, held_clusters,
     round_length, update_centres)
-from .clustering import MAX_EDGES, JaccardDistance, dbscan, hold_pairs
+from .clustering import MAX_EDGES, dbscan
 from .data import cycle, identity_epoch
 from .evaluator import extract
 from .model import PTLNet
 from .ptl import PTL
 from .recipe import check_types
-from .reranking import jaccard_similarity
 from .ssg import Measure, adapted_parameters, check_adaptation, clustered_batch, largest_share
 from .trainer import Method, Round, Setting, Stream
 
@@ -155,11 +154,9 @@ def three_radii(
     max_edges: int = MAX_EDGES,    # see `clustering.dbscan`
 ) -> tuple[np.ndarray, dict]:      # (3, N) clusters at eps - slack, eps, eps + slack, -1: none; their k1 and stability
     "Clusters on one graph at three radii; ValueError for N <= k1."
-    labels, made = jaccard_clusters(features, recipe, max_edges)
-    if (labels == labels[0]).all(): return np.stack([labels] * 3), made      # none, or one of all images
-    distance = JaccardDistance(jaccard_similarity(features, made["k1"], recipe.k2))
     radii = recipe.eps - recipe.slack, recipe.eps, recipe.eps + recipe.slack
-    held = hold_pairs(distance, radii[-1], max_edges)
+    labels, made, held = held_clusters(features, recipe, max_edges, radii[-1])
+    if (labels == labels[0]).all(): return np.stack([labels] * 3), made      # none, or one of all images
     return np.stack([dbscan(held, eps, recipe.min_samples) for eps in radii]), made
 
 # %% ../nbs/method/15_spcl.ipynb #bf0d6d07

@@ -244,16 +244,25 @@ def covered(
     return out
 
 
+def _strided(boxes: pd.DataFrame, rules: Rules) -> pd.DataFrame:
+    "Those of every `stride`-th frame, from the first on."
+    return boxes[(boxes["frame"] - boxes["frame"].min()) % rules.stride == 0]
+
+
+def _share_inside(boxes: pd.DataFrame, size: tuple[int, int]) -> np.ndarray:      # height, width -> (N,) in [0, 1]
+    "The share of each box that lies in the picture."
+    box = boxes[["x", "y", "w", "h"]].to_numpy(float)
+    return shared_area(box, np.broadcast_to([0, 0, size[1], size[0]], box.shape)) / box[:, 2:].prod(1)
+
+
 def choose_boxes(
     boxes: pd.DataFrame,  # from `read_boxes`
     size: tuple[int, int],  # height, width of the picture
     rules: Rules,
 ) -> tuple[pd.DataFrame, dict[str, int]]:  # those to cut out, trimmed to the picture; the others counted by reason
     "Boxes worth cutting out, of every `stride`-th frame."
-    first = boxes["frame"].min()
-    here = boxes[(boxes["frame"] - first) % rules.stride == 0]
-    box = here[["x", "y", "w", "h"]].to_numpy(float)
-    inside = shared_area(box, np.broadcast_to([0, 0, size[1], size[0]], box.shape)) / box[:, 2:].prod(1)
+    here = _strided(boxes, rules)
+    inside = _share_inside(here, size)
     reasons = {f"too small (below {rules.height} pixels)": here["h"].to_numpy() < rules.height,
                "outside the picture": inside < 1 - rules.outside, "overlapped": covered(here) > rules.overlap}
     why = np.select(list(reasons.values()), range(len(reasons)), -1)
@@ -335,10 +344,9 @@ def sharpness(
 
 def _check_inside(recording: Recording, boxes: pd.DataFrame, size: tuple[int, int]) -> None:
     "ValueError where most boxes are not of this picture."
-    box = boxes[["x", "y", "w", "h"]].to_numpy(float)
-    out = shared_area(box, np.broadcast_to([0, 0, size[1], size[0]], box.shape)) < .75 * box[:, 2:].prod(1)
+    out = _share_inside(boxes, size) < .75
     if out.mean() <= .5: return
-    corners = (box[:, 2] > box[:, 0]).all() and (box[:, 3] > box[:, 1]).all()
+    corners = (boxes["w"] > boxes["x"]).all() and (boxes["h"] > boxes["y"]).all()
     raise ValueError(f"{recording.text}, line {boxes.line[out].iloc[0]}: {out.sum()} of {len(out)} boxes reach out of "
                      f"the picture of {size[1]} x {size[0]} pixels; "
                      + ("the columns seem to be x1,y1,x2,y2: write x,y,w,h" if corners
@@ -348,8 +356,7 @@ def _check_inside(recording: Recording, boxes: pd.DataFrame, size: tuple[int, in
 def _cut_recording(recording: Recording, boxes: pd.DataFrame, rules: Rules, folder: Path) -> tuple[list[dict], dict]:
     "Crops of one camera written to `folder`; rows of its table, and what was left out."
     rows, why = [], {}
-    first = boxes["frame"].min()
-    wanted = boxes[(boxes["frame"] - first) % rules.stride == 0]
+    wanted = _strided(boxes, rules)
     for number, frame in tqdm(read_frames(recording, wanted, rules.first_frame), desc=recording.camera,
                               total=wanted["frame"].nunique(), unit="frame", delay=5, leave=False):
         if not why:  # the size is known from here on
@@ -426,7 +433,7 @@ def boxes_page(
     "Frames with their boxes: green become crops, red do not."
     from matplotlib.patches import Rectangle
     boxes, _ = read_boxes(recording.text)
-    numbers = np.unique(boxes["frame"][(boxes["frame"] - boxes["frame"].min()) % rules.stride == 0])
+    numbers = np.unique(_strided(boxes, rules)["frame"])
     inner = np.linspace(0, len(numbers) - 1, min(count, len(numbers)) + 2)[1:-1].astype(int)
     some = boxes[boxes["frame"].isin(numbers[inner])]
     frames = dict(read_frames(recording, some, rules.first_frame))
