@@ -29,6 +29,7 @@ from .label_runs import LabelSources
 from .model import PTLNet
 from .recipe import Recipe
 from .runs import ReIDRun, label_folders, labelled_domains, reid_net, scored_network
+from .shipped_labels import ShippedLabeller
 from .standins import sha256
 from .store import Store
 from .trainer import Method
@@ -41,10 +42,10 @@ def finished_net(
     source: Domain,
     target: Domain,                   # training images suffice
     seed: int,
-    sources: LabelSources,            # what label models learn from, for methods with proxy tasks
+    labelled_by: LabelSources | ShippedLabeller,      # who labels, for methods with proxy tasks
 ) -> tuple[PTLNet | CameraNet, Path]: # the network, its run
     "A method's network as it is scored, trained or read back."
-    labels = label_folders(store, recipe, labelled_domains([method], source, target), sources, [method])
+    labels = label_folders(store, recipe, labelled_domains([method], source, target), labelled_by, [method])
     run = store.make(ReIDRun(recipe, method, source, target, seed, labels))
     return scored_network(store, recipe, run, target, method).eval(), run
 

@@ -51,6 +51,12 @@ class LabelSources:
     def standin(self) -> bool: return self.parts.standin or self.attributes.standin
     @property
     def name(self) -> str: return f"{self.parts.name} {self.attributes.name}"
+    @property
+    def vocabulary(self) -> Vocabulary: return self.attributes.vocabulary
+
+    def run(self, recipe: Recipe, domain: Domain, splits: tuple[str, ...] = ("train",)) -> "LabelRun":
+        "The labels of a domain's images, by models that learn from these."
+        return LabelRun(recipe, domain, self, splits)
 
 
 def label_sources(root: str | Path = "data", origin: str = "auto", attributes: str = "peta") -> LabelSources:

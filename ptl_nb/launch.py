@@ -33,7 +33,7 @@ from .disk import ensure_writable
 from .domain import Domain
 from .domains import load_domain
 from .label_data import images
-from .label_runs import AttributeRun, LabelRun, LabelSources, ParserRun, label_sources
+from .label_runs import AttributeRun, LabelSources, ParserRun
 from .labellers import train_attributes, train_parser
 from .labels import PARTS, read_attributes
 from .methods import parse_methods
@@ -43,6 +43,7 @@ from .parameters import base_name
 from .ptl import PTL, samplers
 from .recipe import Recipe
 from .runs import ReIDRun, given_labels, label_folders, labelled_domains, score_model
+from .shipped_labels import labels_by
 from .ssg import SSG, SSGRecipe, clustered_batch
 from .store import Run, Store
 from .tables import Experiment
@@ -67,7 +68,7 @@ def _adapts(method: Method) -> bool:
 def _label_stores(x: Experiment, needs: list[Domain]) -> dict[str, Path] | None:
     "The label stores by domain name, if they are made already; else None."
     if isinstance(x.labels, dict): return x.labels
-    found = {d.name: x.store.find(LabelRun(x.recipe, d, x.labels)) for d in needs}
+    found = {d.name: x.store.find(x.labels.run(x.recipe, d)) for d in needs}
     return None if None in found.values() else found
 
 
@@ -85,7 +86,7 @@ class DataLocation:
     target: str
     data_root: str = "data"
     origin: str = "auto"
-    attributes: str = "peta"      # what the attribute model learns from
+    attributes: str = "auto"      # who labels, see `labels_by`
 
 
 @dataclass(frozen=True)
@@ -120,7 +121,7 @@ def _run_job(job: Job) -> str:
     "What a job does in its process; ValueError where the data are not the notebook's."
     store = Store(Path(job.store), job.device, progress=False)
     p = job.places
-    sources = functools.partial(label_sources, p.data_root, p.origin, p.attributes)
+    sources = functools.partial(labels_by, p.data_root, p.origin, p.attributes)
     if job.kind in _MODELS: return store.make(_MODELS[job.kind](job.recipe, sources())).name
     source, target = (load_domain(name, p.data_root, p.origin) for name in (p.source, p.target))
     for domain, seen in zip((source, target), job.data):
@@ -129,7 +130,7 @@ def _run_job(job: Job) -> str:
                              f"give every node the same data under {p.data_root}")
     if job.kind == "labels":
         labelled = next(d for d in (source, target) if d.name == job.what)
-        return store.make(LabelRun(job.recipe, labelled, sources())).name
+        return store.make(sources().run(job.recipe, labelled)).name
     method, = parse_methods([job.what])
     needs = labelled_domains([method], source, target)
     given = sources() if job.labels is None else {k: Path(v) for k, v in job.labels.items()}
@@ -169,10 +170,10 @@ def stage_jobs(
         return [] if made else [Job(kind, method.name, seed, *facts, tuple(m.name for m in rows), name)]
 
     if stage == "label models":
-        if not predicted or stores is not None: return []
+        if not predicted or stores is not None or not isinstance(x.labels, LabelSources): return []
         return [job for kind, run in _MODELS.items() for job in shared(kind, "", run(x.recipe, x.labels))]
     if stage == "labels":
-        return [job for d in predicted for job in shared("labels", d.name, LabelRun(x.recipe, d, x.labels))]
+        return [job for d in predicted for job in shared("labels", d.name, x.labels.run(x.recipe, d))]
     if stage == "trainings":
         return [job for seed in x.seeds for name, rows in _trainings(x.methods).items()
                 for job in own("train", parse_methods([name])[0], seed, rows)]
@@ -462,7 +463,7 @@ def _label_sizes(x: Experiment, method: Method) -> tuple[int, ...]:
                 if "attributes" in method.label_kinds(where)]
     if not learning: return ()
     if isinstance(x.labels, dict): return read_attributes(x.labels[learning[0].name], learning[0].train.path)[0].sizes
-    return x.labels.attributes.vocabulary.sizes
+    return x.labels.vocabulary.sizes
 
 # %% ../nbs/lib/launch.ipynb #953d3038
 _TIMED = PTL, SSG, ClusterContrast        # methods of which an iteration is timed
@@ -480,7 +481,7 @@ def _missing_runs(x: Experiment, counted: set) -> list[tuple[str, int, int, floa
         counted.update(fresh)
         return len(fresh)
 
-    if stores is None:
+    if stores is None and isinstance(x.labels, LabelSources):
         runs = {"parser": ParserRun(x.recipe, x.labels), "attribute model": AttributeRun(x.recipe, x.labels)}
         lacking = [name for name, run in runs.items() if not x.store.find(run) and new(x.store.folder(run))]
         if lacking:

@@ -20,7 +20,6 @@ from .data import Images, LabelledImages
 from .disk import ensure_writable
 from .domains import load_domain
 from .evaluator import evaluate, extract, reestimate_bn
-from .label_runs import label_sources
 from .methods import parse_methods
 from .model import PTLNet
 from .parallel import SINGLE, Ranks, broadcast_value, shard, start_processes
@@ -29,6 +28,7 @@ from .provenance import from_root
 from .ptl import PTL
 from .recipe import Recipe
 from .runs import ReIDRun, label_folders, score_model
+from .shipped_labels import labels_by
 from .store import Run, Store
 from .tables import check_domains
 from .trainer import Method, Session, fit
@@ -123,7 +123,7 @@ def _arguments() -> argparse.ArgumentParser:
                                 ("recipe", "auto", "paper, mini, smoke or auto"),
                                 ("changes", "", "fields of the recipe, such as backbone=mobilenet_v2,height=128"),
                                 ("variant", "as_paper", "as_paper or as_code"),
-                                ("attributes", "peta", "what the attribute model learns from"),
+                                ("attributes", "auto", "who labels, see shipped_labels"),
                                 ("data_root", "data", "where real data sets lie, from the repository's root"),
                                 ("results_root", "results", "where results go, from the repository's root"),
                                 ("device", "auto", "cpu, cuda or auto")):
@@ -154,7 +154,7 @@ def train(given: argparse.Namespace) -> None:
     check_shares(recipe, method, given.processes * given.nodes)
     needs = check_domains(recipe, source, target, [method])
     runs = ensure_writable(from_root(given.results_root) / "runs")
-    labels = (label_folders(Store(runs, device), recipe, needs, label_sources(data, given.origin, given.attributes),
+    labels = (label_folders(Store(runs, device), recipe, needs, labels_by(data, given.origin, given.attributes),
                             [method]) if needs else {})
     ranks = start_processes(given.processes, device, given.nodes, given.minutes)
     store = _SharedStore(runs, ranks.device, progress=ranks.first, ranks=ranks)

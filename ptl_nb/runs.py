@@ -22,7 +22,7 @@ from .data import Images, LabelledImages, identity_classes, pixels, short_identi
 from .disk import atomic_write, explain_errors, write_csv
 from .domain import Domain
 from .evaluator import Scores, evaluate
-from .label_runs import LabelRun, LabelSources, labels_hash
+from .label_runs import LabelSources, labels_hash
 from .labels import PARTS, read_attributes, read_parts
 from .methods import CameraBN
 from .model import PTLNet
@@ -30,6 +30,7 @@ from .parallel import SINGLE, Ranks, broadcast_value
 from .parameters import base_name
 from .ptl import PTL
 from .recipe import Recipe, resolved
+from .shipped_labels import ShippedLabeller
 from .ssg import EmbeddingHead, quality
 from .store import FunctionRun, Run, Store, code_hash, folder_name, slug
 from .trainer import Method, Session, Setting, fit
@@ -55,11 +56,11 @@ def label_folders(
     store: Store,
     recipe: Recipe,
     domains: list[Domain],
-    labels: LabelSources | dict[str, Path],     # what label models learn from, or label stores by domain name
+    labels: LabelSources | ShippedLabeller | dict[str, Path],     # who labels, or label stores by domain name
     methods: list[Method],
 ) -> dict[str, Path]:
-    "A label store for each of the domains, by name: predicted or read back from sources, or the given ones."
-    if isinstance(labels, LabelSources): return {d.name: store.make(LabelRun(recipe, d, labels)) for d in domains}
+    "A label store for each of the domains, by name: predicted or read back, or the given ones."
+    if not isinstance(labels, dict): return {d.name: store.make(labels.run(recipe, d)) for d in domains}
     return given_labels(labels, domains, ", ".join(m.name for m in methods))
 
 # %% ../nbs/lib/runs.ipynb #ce440f5c

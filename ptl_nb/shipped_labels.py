@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['LABELLER', 'LABELLED_BY', 'PARTS_BY', 'LabellerRun', 'labeller_of', 'write_labeller', 'read_labeller',
-           'load_labeller', 'ShippedLabels', 'PoseLabels', 'label_run']
+           'load_labeller', 'ShippedLabels', 'PoseLabels', 'ShippedLabeller', 'labels_by', 'label_run']
 
 # %% ../nbs/lib/shipped_labels.ipynb #5b1bed03
 import json
@@ -25,7 +25,7 @@ from .data import Images, pixels
 from .disk import atomic_write, write_csv, write_json
 from .domain import Domain
 from .image_files import upright_size
-from .label_runs import CHUNK, LabelRun, label_sources, true_labels, write_confidence
+from .label_runs import CHUNK, LabelSources, label_sources, true_labels, write_confidence
 from .labeller import Labeller, LabellerRecipe, label_images, train_labeller
 from .labels import (
     PARTS, Vocabulary, read_attributes, read_parts, resize_parts, write_attributes, write_parts, write_provenance)
@@ -222,23 +222,43 @@ class PoseLabels(Run):
         write_csv(done, pd.DataFrame({"sure": made.confidence, "reason": made.reasons}))
 
 # %% ../nbs/lib/shipped_labels.ipynb #5b1bed21
-LABELLED_BY = ("auto", "shipped", "peta", "peta-mat", "rap")      # what `label_run` is told
+LABELLED_BY = ("auto", "shipped", "peta", "peta-mat", "rap")      # what `labels_by` is told
 PARTS_BY = ("attributes", "pose")      # who maps parts: who labels attributes, or pose
+
+
+@dataclass(frozen=True)
+class ShippedLabeller:
+    "The labeller that ships, in the place of `LabelSources` that models would learn from."
+    file: Path = LABELLER
+
+    @property
+    def vocabulary(self) -> Vocabulary: return Vocabulary.from_columns(read_labeller(self.file)["attributes"])
+
+    def run(self, recipe: Recipe, domain: Domain, splits: tuple[str, ...] = ("train",)) -> ShippedLabels:
+        "The labels of a domain's images; nothing of a recipe goes into them."
+        return ShippedLabels(domain, splits, self.file)
+
+
+def labels_by(
+    root: str | Path = "data",                  # where real data sets lie
+    origin: str = "auto",                       # of the label data, see `label_sources`
+    attributes: str = "auto",                   # one of LABELLED_BY; peta, peta-mat, rap: models trained on these
+) -> LabelSources | ShippedLabeller:
+    "Who labels: models that learn from public label data, or, by auto where some of that is not there, what ships."
+    if attributes not in LABELLED_BY:
+        raise ValueError(f"attributes is {attributes!r}; it is one of {', '.join(LABELLED_BY)}")
+    if attributes == "shipped": return ShippedLabeller()
+    sources = label_sources(root, origin, "peta" if attributes == "auto" else attributes)
+    return ShippedLabeller() if attributes == "auto" and sources.standin else sources
 
 
 def label_run(
     recipe: Recipe,                             # of the label models, where they are trained
     domain: Domain,
-    root: str | Path = "data",                  # where real data sets lie
-    origin: str = "auto",                       # of the label data, see `label_sources`
-    attributes: str = "auto",                   # one of LABELLED_BY; peta, peta-mat, rap: models trained on these
+    root: str | Path = "data",                  # these three as in `labels_by`
+    origin: str = "auto",
+    attributes: str = "auto",
     splits: tuple[str, ...] = ("train",),       # whose images get labels
 ) -> Run:                                       # a label store
-    "The labels of a domain: by the labeller that ships, or by models that learn from public label data."
-    if attributes not in LABELLED_BY:
-        raise ValueError(f"attributes is {attributes!r}; it is one of {', '.join(LABELLED_BY)}")
-    if attributes == "auto":
-        sources = label_sources(root, origin)
-        if not (sources.parts.standin or sources.attributes.standin): return LabelRun(recipe, domain, sources, splits)
-    if attributes in ("auto", "shipped"): return ShippedLabels(domain, splits)
-    return LabelRun(recipe, domain, label_sources(root, origin, attributes), splits)
+    "The labels of a domain, by whom `labels_by` says."
+    return labels_by(root, origin, attributes).run(recipe, domain, splits)

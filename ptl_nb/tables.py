@@ -36,6 +36,7 @@ from .ptl import PTL
 from .recipe import Recipe
 from .rows import QUOTED, REFERENCES, SCORE_NAMES, TableRow, table_of
 from .runs import ReIDRun, in_percent, label_folders, labelled_domains, score_model
+from .shipped_labels import ShippedLabeller
 from .ssg import SSG, SSGRecipe
 from .store import Store, short_hash, slug
 from .trainer import Method
@@ -112,9 +113,9 @@ class Experiment:
     target: Domain
     methods: list[Method]
     seeds: list[int]
-    labels: LabelSources | dict[str, Path]     # what label models learn from, or label stores by domain name
+    labels: LabelSources | ShippedLabeller | dict[str, Path]      # who labels, or label stores by domain name
     ssg: SSGRecipe | None = None               # of the rows with SSG; None: the one of the recipe's name
-    label_kind: str = "predicted labels"       # what the labels are; "oracle labels" where they are true
+    label_kind: str = "predicted labels"       # what the labels are: "shipped labels", "oracle labels" where they are true
     default_rows: str = ""                     # see `Comparison`
 
     def check(self) -> list[Domain]:
@@ -148,7 +149,7 @@ class Comparison:
     recipe: Recipe
     scores: dict[str, dict[int, Scores]]     # method name -> seed -> Scores
     runs: dict[str, dict[int, Path]]         # method name -> seed -> run folder
-    labels: str = "predicted labels"         # or "oracle labels"
+    labels: str = "predicted labels"         # or "shipped labels", "oracle labels"
     standin_labels: bool = False             # proxy labels come from models trained on rendered stand-ins
     default_rows: str = ""                   # comma-separated rows that file names need not tell
 
@@ -167,10 +168,10 @@ class Comparison:
     def title(self) -> str:
         mark = "; STAND-IN NUMBERS from rendered people, not comparable with the paper's" if self.standin else ""
         if self.standin_labels and not self.standin: mark = "; proxy labels from models trained on RENDERED STAND-INS"
-        oracle = (", ORACLE LABELS (true part maps and attributes of the target)" if self.labels == "oracle labels"
-                  else "")
+        whose = {"oracle labels": ", ORACLE LABELS (true part maps and attributes of the target)",
+                 "shipped labels": ", labels by the labeller that ships"}.get(self.labels, "")
         return (f"{self.source.title} → {self.target.title}, recipe {self.recipe.name}, "
-                f"{self.recipe.variant}{oracle}{mark}")
+                f"{self.recipe.variant}{whose}{mark}")
 
     def by_seed(self) -> pd.DataFrame:
         "One row per method and seed, in percent."
@@ -211,7 +212,7 @@ def result_name(comparison: Comparison) -> str:
     if len(told) > 100: told = short_hash({"rows": names})                # a file name has 255 bytes
     rows = {comparison.default_rows: "", TABLE2_ALL: "-all"}.get(names, f"-rows-{told}")
     marks = "-as-code" if comparison.recipe.variant == "as_code" else ""
-    marks += "-oracle-labels" if comparison.labels == "oracle labels" else ""
+    marks += f"-{slug(comparison.labels)}" if comparison.labels != "predicted labels" else ""
     seeds = f"seed{'s' * (len(comparison.seeds) > 1)}-{'-'.join(map(str, comparison.seeds))}"
     return f"{comparison.source.slug}-{comparison.target.slug}{marks}-{seeds}{rows}"
 

@@ -26,7 +26,7 @@ from ptl_nb.store import Store
 from ptl_nb.tables import Experiment, compare, compare_labels
 
 RECIPE = choose_recipe("smoke")
-PLACES = DataLocation("plaza", "campus", origin="standin")
+PLACES = DataLocation("plaza", "campus", origin="standin", attributes="peta")
 SBATCH = """#!/bin/sh
 cp "$1" {folder}/sent.sh
 echo Submitted batch job 7
