@@ -24,12 +24,12 @@ from .evaluator import extract
 from .labels import PARTS
 from .losses import attribute_loss, id_loss, parsing_loss
 from .model import AttributeHeads, ParsingHead, at_least_fp32
-from .ptl import PTL, TASK_OF_LABEL, WHERE
+from .ptl import TASK_OF_LABEL, WHERE
 from .recipe import check_types
 from .reranking import jaccard_similarities
-from .ssg import Measure, adapted_parameters, check_adaptation, clustered_batch, largest_share
+from .ssg import Adaptation, Measure, adapted_parameters, check_adaptation, clustered_batch, largest_share
 from .starts import read_start
-from .trainer import Method, Round, Setting, Stream
+from .trainer import Round, Setting, Stream
 
 # %% ../nbs/method/12_cluster_contrast.ipynb #84aa2741
 @dataclass(frozen=True)
@@ -354,18 +354,13 @@ def _proxy_losses(s: Setting, e: Tensor, b: dict) -> dict[str, Tensor]:
 
 # %% ../nbs/method/12_cluster_contrast.ipynb #dc0fbf9c
 @dataclass(frozen=True)
-class ClusterContrast(Method):
+class ClusterContrast(Adaptation):
     "Self-training against a memory of clusters (Dai et al. 2022), from the model of another method."
-    start: Method = PTL()
     tasks: tuple[str, ...] = ()          # proxy tasks beside the clusters: HP^t, Attr^t
-    measure: Measure | None = field(default=None, compare=False)      # of the clusters, for the records
     max_edges: int = field(default=MAX_EDGES, compare=False)          # see `clustering.dbscan`
 
     @property
-    def name(self) -> str: return "+".join((self.start.name, "CC", *self.tasks))
-    @property
-    def trained(self) -> str:
-        return "+".join((self.start.trained, *([] if self.start.trains else ["BN^t"]), "CC", *self.tasks))
+    def suffix(self) -> str: return "+".join(("CC", *self.tasks))
 
     def label_kinds(self, where: str) -> tuple[str, ...]:
         return tuple(kind for kind, task in TASK_OF_LABEL.items() if task + WHERE[where] in self.tasks)
@@ -374,11 +369,8 @@ class ClusterContrast(Method):
     def key(self, constants: ContrastRecipe) -> dict:
         unused = {"name", *(name for task, names in _OF_TASK.items() if task not in self.tasks for name in names)}
         return {k: v for k, v in asdict(constants).items() if k not in unused}
-    def uses_source(self, constants: ContrastRecipe) -> bool: return False
-    def observed(self, measure: Measure) -> "ClusterContrast": return replace(self, measure=measure)
     def check(self, s: Setting) -> None: _check_images(s, self.label_kinds("target"))
     def build(self, s: Setting) -> dict: return {"memory": ClusterMemory(), **_proxy_heads(s, self.tasks)}
-    def epochs(self, s: Setting) -> int: return s.recipe.rounds
 
     def optimiser(self, s: Setting) -> torch.optim.Adam:
         trained = [*adapted_parameters(s.net), *s.extra.parameters()]      # the memory has none

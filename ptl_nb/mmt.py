@@ -9,7 +9,8 @@ __all__ = ['MMT_RECIPES', 'MMTRecipe', 'likeness', 'hardest_pairs', 'pair_distan
 import copy
 import functools
 import warnings
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -20,11 +21,10 @@ from .cluster_contrast import ClusterContrast, agreement, camera_epoch, round_le
 from .data import Images, cycle, on_device
 from .evaluator import extract
 from .model import PTLNet, at_least_fp32
-from .ptl import PTL
 from .pul import check_cluster_rule, cluster_count, kmeans
 from .recipe import check_types
-from .ssg import Measure, adapted_parameters, check_adaptation, clustered_batch, largest_share
-from .trainer import Method, Round, Setting, Stream
+from .ssg import Adaptation, Measure, adapted_parameters, check_adaptation, clustered_batch, largest_share
+from .trainer import Round, Setting, Stream
 
 # %% ../nbs/method/14_mmt.ipynb #b2255baa
 @dataclass(frozen=True)
@@ -240,22 +240,12 @@ def _joint_losses(s: Setting, b: dict[str, Tensor]) -> dict[str, Tensor]:
 
 # %% ../nbs/method/14_mmt.ipynb #7e57ecc3
 @dataclass(frozen=True)
-class MMT(Method):
+class MMT(Adaptation):
     "Mutual mean-teaching (Ge et al. 2020), from the model of another method."
-    start: Method = PTL()
-    measure: Measure | None = field(default=None, compare=False)      # of the clusters, for the records
-
-    @property
-    def name(self) -> str: return f"{self.start.name}+MMT"
-    @property
-    def trained(self) -> str: return f"{self.start.trained}{'' if self.start.trains else '+BN^t'}+MMT"
+    suffix: ClassVar[str] = "MMT"
 
     def constants(self, recipe, own: MMTRecipe | None = None) -> MMTRecipe: return _constants(recipe, own)
-    def key(self, constants: MMTRecipe) -> dict: return {k: v for k, v in asdict(constants).items() if k != "name"}
-    def uses_source(self, constants: MMTRecipe) -> bool: return False
-    def observed(self, measure: Measure) -> "MMT": return replace(self, measure=measure)
     def check(self, s: Setting) -> None: _check_images(s)
-    def epochs(self, s: Setting) -> int: return s.recipe.rounds
 
     def build(self, s: Setting) -> dict[str, nn.Module]:
         sizes = s.net.reid.neck.num_features, cluster_count(len(s.target), s.recipe)

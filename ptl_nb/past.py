@@ -8,7 +8,8 @@ __all__ = ['PAST_RECIPES', 'PASTRecipe', 'hdbscan', 'rank_lists', 'ranked_triple
 
 # %% ../nbs/method/16_past.ipynb #8175b1f6
 import functools
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -21,11 +22,10 @@ from .data import Images, cycle, identity_epoch
 from .evaluator import extract
 from .losses import batch_hard_triplet
 from .neighbours import centred, centred_neighbours, squared_distances
-from .ptl import PTL
 from .reranking import jaccard_similarity
 from .spcl import check_clusterable, check_shared_fields, recipe_of, stop_reason, tell_round
-from .ssg import Measure, adapted_parameters, clustered_batch, largest_share
-from .trainer import Method, Round, Setting, Stream
+from .ssg import Adaptation, adapted_parameters, clustered_batch, largest_share
+from .trainer import Round, Setting, Stream
 
 # %% ../nbs/method/16_past.ipynb #93a7c5aa
 @dataclass(frozen=True)
@@ -290,21 +290,12 @@ def _check_target(s: Setting) -> None:
 
 # %% ../nbs/method/16_past.ipynb #a5b70eee
 @dataclass(frozen=True)
-class PAST(Method):
+class PAST(Adaptation):
     "Progressive augmentation (Zhang et al. 2019): triplets and a classifier in turns, from the model of another method."
-    start: Method = PTL()
-    measure: Measure | None = field(default=None, compare=False)      # of the clusters, for the records
-
-    @property
-    def name(self) -> str: return f"{self.start.name}+PAST"
-    @property
-    def trained(self) -> str: return f"{self.start.trained}{'' if self.start.trains else '+BN^t'}+PAST"
+    suffix: ClassVar[str] = "PAST"
 
     def constants(self, recipe, own: PASTRecipe | None = None) -> PASTRecipe:
         return recipe_of(PAST_RECIPES, "PAST", recipe, own)
-    def key(self, constants: PASTRecipe) -> dict: return {k: v for k, v in asdict(constants).items() if k != "name"}
-    def uses_source(self, constants: PASTRecipe) -> bool: return False
-    def observed(self, measure: Measure) -> "PAST": return replace(self, measure=measure)
     def check(self, s: Setting) -> None: _check_target(s)
     def epochs(self, s: Setting) -> int: return 2 * s.recipe.cycles * s.recipe.renewals
 

@@ -11,7 +11,8 @@ import copy
 import functools
 import math
 import warnings
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -23,10 +24,9 @@ from .evaluator import extract
 from .losses import id_loss
 from .model import PTLNet
 from .neighbours import centred
-from .ptl import PTL
 from .recipe import check_types
-from .ssg import Measure, adapted_parameters, check_adaptation
-from .trainer import Method, Round, Setting, Stream
+from .ssg import Adaptation, Measure, adapted_parameters, check_adaptation
+from .trainer import Round, Setting, Stream
 
 # %% ../nbs/method/13_pul.ipynb #38d74be3
 @dataclass(frozen=True)
@@ -256,22 +256,12 @@ def _check_images(s: Setting) -> None:
 
 # %% ../nbs/method/13_pul.ipynb #f61616e3
 @dataclass(frozen=True)
-class PUL(Method):
+class PUL(Adaptation):
     "Progressive unsupervised learning (Fan et al. 2018), from the model of another method."
-    start: Method = PTL()
-    measure: Measure | None = field(default=None, compare=False)      # of the reliable labels, for the records
-
-    @property
-    def name(self) -> str: return f"{self.start.name}+PUL"
-    @property
-    def trained(self) -> str: return f"{self.start.trained}{'' if self.start.trains else '+BN^t'}+PUL"
+    suffix: ClassVar[str] = "PUL"
 
     def constants(self, recipe, own: PULRecipe | None = None) -> PULRecipe: return _constants(recipe, own)
-    def key(self, constants: PULRecipe) -> dict: return {k: v for k, v in asdict(constants).items() if k != "name"}
-    def uses_source(self, constants: PULRecipe) -> bool: return False
-    def observed(self, measure: Measure) -> "PUL": return replace(self, measure=measure)
     def check(self, s: Setting) -> None: _check_images(s)
-    def epochs(self, s: Setting) -> int: return s.recipe.rounds
 
     def build(self, s: Setting) -> dict[str, nn.Module]:
         classifier = nn.Linear(s.net.reid.neck.num_features, cluster_count(len(s.target), s.recipe))

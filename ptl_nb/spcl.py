@@ -11,7 +11,8 @@ __all__ = ['SPCL_RECIPES', 'SpCLRecipe', 'check_shared_fields', 'recipe_of', 'gr
 import copy
 import functools
 import warnings
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields, replace
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -26,10 +27,9 @@ from .clustering import MAX_EDGES, dbscan
 from .data import cycle, identity_epoch
 from .evaluator import extract
 from .model import PTLNet
-from .ptl import PTL
 from .recipe import check_types
-from .ssg import Measure, adapted_parameters, check_adaptation, clustered_batch, largest_share
-from .trainer import Method, Round, Setting, Stream
+from .ssg import Adaptation, adapted_parameters, check_adaptation, clustered_batch, largest_share
+from .trainer import Round, Setting, Stream
 
 # %% ../nbs/method/15_spcl.ipynb #17c4be03
 @dataclass(frozen=True)
@@ -315,23 +315,15 @@ def _check_spcl(s: Setting) -> None:
 
 # %% ../nbs/method/15_spcl.ipynb #c93cc310
 @dataclass(frozen=True)
-class SpCL(Method):
+class SpCL(Adaptation):
     "Self-paced contrastive learning with a hybrid memory (Ge et al. 2020), from the model of another method."
-    start: Method = PTL()
-    measure: Measure | None = field(default=None, compare=False)      # of the clusters, for the records
+    suffix: ClassVar[str] = "SpCL"
     max_edges: int = field(default=MAX_EDGES, compare=False)          # see `clustering.dbscan`
-
-    @property
-    def name(self) -> str: return f"{self.start.name}+SpCL"
-    @property
-    def trained(self) -> str: return f"{self.start.trained}{'' if self.start.trains else '+BN^t'}+SpCL"
 
     def constants(self, recipe, own: SpCLRecipe | None = None) -> SpCLRecipe:
         return recipe_of(SPCL_RECIPES, "SpCL", recipe, own)
-    def key(self, constants: SpCLRecipe) -> dict: return {k: v for k, v in asdict(constants).items() if k != "name"}
-    def observed(self, measure: Measure) -> "SpCL": return replace(self, measure=measure)
     def check(self, s: Setting) -> None: _check_spcl(s)
-    def epochs(self, s: Setting) -> int: return s.recipe.rounds
+    def uses_source(self, constants: SpCLRecipe) -> bool: return True
 
     def build(self, s: Setting) -> dict:
         memory = HybridMemory(int(s.source.classes.max()) + 1, len(s.target), s.net.reid.neck.num_features)

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['SSG_RECIPES', 'GIANT', 'Measure', 'SSGRecipe', 'variant', 'choose_ssg', 'pool', 'part_features', 'largest_share',
            'PseudoLabels', 'pseudo_labels', 'quality', 'random_erasing', 'EmbeddingHead', 'set_head', 'ssg_losses',
-           'adapted_parameters', 'clustered_batch', 'SSG', 'check_adaptation', 'adapt']
+           'adapted_parameters', 'clustered_batch', 'Adaptation', 'SSG', 'check_adaptation', 'adapt']
 
 # %% ../nbs/method/11_ssg.ipynb #4afc29f0
 import functools
@@ -13,6 +13,7 @@ import math
 import warnings
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
+from typing import ClassVar
 
 import numpy as np
 import pandas as pd
@@ -484,27 +485,37 @@ def _used(recipe: SSGRecipe) -> dict:
     unused += "neighbours" if recipe.neighbours is None else "rho",
     return {k: v for k, v in asdict(recipe).items() if k not in unused}
 
+# %% ../nbs/method/11_ssg.ipynb #ada90002
+@dataclass(frozen=True)
+class Adaptation(Method):
+    "A method that goes on from another one's model, and clusters the target in each round."
+    suffix: ClassVar[str]                # what its name adds to that of its start
+    start: Method = PTL()
+    measure: Measure | None = field(default=None, compare=False, kw_only=True)      # of the clusters, for the records
+
+    @property
+    def name(self) -> str: return f"{self.start.name}+{self.suffix}"
+    @property
+    def trained(self) -> str: return f"{self.start.trained}{'' if self.start.trains else '+BN^t'}+{self.suffix}"
+
+    def key(self, constants) -> dict: return {k: v for k, v in asdict(constants).items() if k != "name"}
+    def uses_source(self, constants) -> bool: return False
+    def observed(self, measure: Measure) -> "Adaptation": return replace(self, measure=measure)
+    def epochs(self, s: Setting) -> int: return s.recipe.rounds
+
 # %% ../nbs/method/11_ssg.ipynb #55611a55
 @dataclass(frozen=True)
-class SSG(Method):
+class SSG(Adaptation):
     "Self-training on clusters of the target (Fu et al. 2019), from the model of another method."
-    start: Method = PTL()
     variant: str = "full"                # a key of VARIANTS; the recipe of the training is of this variant
-    measure: Measure | None = field(default=None, compare=False)      # see `_round_columns`
     max_edges: int = field(default=MAX_EDGES, compare=False)          # see `clustering.dbscan`
 
     @property
-    def name(self) -> str: return f"{self.start.name}+{_SUFFIXES[self.variant]}"
-    @property
-    def trained(self) -> str:
-        return f"{self.start.trained}{'' if self.start.trains else '+BN^t'}+{_SUFFIXES[self.variant]}"
+    def suffix(self) -> str: return _SUFFIXES[self.variant]
 
     def constants(self, recipe, own: SSGRecipe | None = None) -> SSGRecipe: return choose_ssg(recipe.name, self.variant, own)
     def uses_source(self, constants: SSGRecipe) -> bool: return _has_source_term(constants)
-    def observed(self, measure: Measure) -> "SSG": return replace(self, measure=measure)
-
     def key(self, constants: SSGRecipe) -> dict: return _used(constants)
-
     def check(self, s: Setting) -> None: _check_ssg_images(s)
 
     def build(self, s: Setting) -> dict:
