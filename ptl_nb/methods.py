@@ -9,6 +9,7 @@ __all__ = ['PEERS', 'ADAPTATIONS', 'TargetBN', 'CameraBN', 'parse_method', 'pars
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+from .bn_only import BNOnly
 from .camera_bn import estimate_cameras
 from .cluster_contrast import ClusterContrast
 from .ecn import ECN
@@ -53,7 +54,7 @@ class CameraBN(Method):
                                  s.ranks)
 
 # %% ../nbs/lib/methods.ipynb #658d5b70
-PEERS = {"ECN": ECN, "MMFA": MMFA, "MAR": MAR}               # trained as PTL is, in its place
+PEERS = {"PTL(BN)": BNOnly, "ECN": ECN, "MMFA": MMFA, "MAR": MAR}      # trained as PTL is, in its place
 _STATISTICS = {"BN^t": TargetBN, "BN^c": CameraBN}
 ADAPTATIONS: dict[str, Callable[[Method], Method]] = {       # of a trained model; the last of a chain
     "SSG": lambda start: SSG(start, "full"),
