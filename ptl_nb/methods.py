@@ -23,6 +23,7 @@ from .pul import PUL
 from .spcl import SpCL
 from .ssg import SSG
 from .starts import Start
+from .tjaidl import TJAIDL
 from .trainer import Method, Setting
 
 # %% ../nbs/lib/methods.ipynb #43a66782
@@ -54,7 +55,8 @@ class CameraBN(Method):
                                  s.ranks)
 
 # %% ../nbs/lib/methods.ipynb #658d5b70
-PEERS = {"PTL(BN)": BNOnly, "ECN": ECN, "MMFA": MMFA, "MAR": MAR}      # trained as PTL is, in its place
+# trained as PTL is, in its place
+PEERS = {"PTL(BN)": BNOnly, "ECN": ECN, "MMFA": MMFA, "MAR": MAR, "TJ-AIDL": TJAIDL}
 _STATISTICS = {"BN^t": TargetBN, "BN^c": CameraBN}
 ADAPTATIONS: dict[str, Callable[[Method], Method]] = {       # of a trained model; the last of a chain
     "SSG": lambda start: SSG(start, "full"),
