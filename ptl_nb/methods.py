@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 
 from .bn_only import BNOnly
 from .camera_bn import estimate_cameras
+from .cascl import CASCLStyle
 from .cluster_contrast import ClusterContrast
 from .ecn import ECN
 from .evaluator import reestimate_bn
@@ -56,7 +57,8 @@ class CameraBN(Method):
 
 # %% ../nbs/lib/methods.ipynb #658d5b70
 # trained as PTL is, in its place
-PEERS = {"PTL(BN)": BNOnly, "ECN": ECN, "MMFA": MMFA, "MAR": MAR, "TJ-AIDL": TJAIDL}
+PEERS = {"PTL(BN)": BNOnly, "ECN": ECN, "MMFA": MMFA, "MAR": MAR, "TJ-AIDL": TJAIDL,
+         "CASCL-style": CASCLStyle}
 _STATISTICS = {"BN^t": TargetBN, "BN^c": CameraBN}
 ADAPTATIONS: dict[str, Callable[[Method], Method]] = {       # of a trained model; the last of a chain
     "SSG": lambda start: SSG(start, "full"),
