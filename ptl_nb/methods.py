@@ -9,7 +9,9 @@ __all__ = ['PEERS', 'ADAPTATIONS', 'TargetBN', 'CameraBN', 'parse_method', 'pars
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+from .bn_only import BNOnly
 from .camera_bn import estimate_cameras
+from .cascl import CASCLStyle
 from .cluster_contrast import ClusterContrast
 from .ecn import ECN
 from .evaluator import reestimate_bn
@@ -22,6 +24,7 @@ from .pul import PUL
 from .spcl import SpCL
 from .ssg import SSG
 from .starts import Start
+from .tjaidl import TJAIDL
 from .trainer import Method, Setting
 
 # %% ../nbs/lib/methods.ipynb #43a66782
@@ -53,7 +56,9 @@ class CameraBN(Method):
                                  s.ranks)
 
 # %% ../nbs/lib/methods.ipynb #658d5b70
-PEERS = {"ECN": ECN, "MMFA": MMFA, "MAR": MAR}               # trained as PTL is, in its place
+# trained as PTL is, in its place
+PEERS = {"PTL(BN)": BNOnly, "ECN": ECN, "MMFA": MMFA, "MAR": MAR, "TJ-AIDL": TJAIDL,
+         "CASCL-style": CASCLStyle}
 _STATISTICS = {"BN^t": TargetBN, "BN^c": CameraBN}
 ADAPTATIONS: dict[str, Callable[[Method], Method]] = {       # of a trained model; the last of a chain
     "SSG": lambda start: SSG(start, "full"),
