@@ -56,11 +56,20 @@ def _asked(steps: str) -> list[str]:
     return words
 
 
+def _told(tracklets: int, kind: str | None) -> str:
+    "What becomes of so many tracklets."
+    if kind is None: return f"{tracklets:,} tracklets, left out: only clusters learn from them"
+    if kind != "clusters": return f"{tracklets:,} tracklets, left out: only Cluster Contrast learns from them"
+    return (f"{tracklets:,} tracklets, cut where ids seem to switch: images of one stay in one cluster, those of two seen "
+            "at one moment in one camera do not share one")
+
+
 def plan(
     images: int,            # of the target, to train on
     recipe: Recipe,
     steps: str = "auto",    # such as "start,ptl,clusters"; auto: by the rules
     cameras: int = 1,       # of the target
+    tracklets=None,         # (N,) of its images, -1: unknown; None: it has none
 ) -> Plan:
     "What an adaptation does; ValueError for steps that cannot be."
     automatic = steps.strip().lower() == "auto"
@@ -87,6 +96,8 @@ def plan(
     else:
         fewer = f"{images:,} images, fewer than {LEAST_CLUSTERED}"
         reasons["clusters"] = "left out: " + ("not asked for" if asked else fewer)
+    if tracklets is not None and (known := pd.Series(tracklets)[lambda t: t >= 0].nunique()):
+        reasons["tracklets"] = _told(known, kind)
     _check_batch(images, recipe, parse_methods([names[-1]])[0])
     return Plan(tuple(names), tuple(controls), reasons)
 

@@ -29,6 +29,7 @@ from .recipe import check_types
 from .reranking import jaccard_similarities
 from .ssg import Adaptation, Measure, adapted_parameters, check_adaptation, clustered_batch, largest_share
 from .starts import read_start
+from .ties import Ties, broken, find_ties, tied_clusters, tied_similarity
 from .trainer import Round, Setting, Stream
 
 # %% ../nbs/method/12_cluster_contrast.ipynb #84aa2741
@@ -44,6 +45,7 @@ class ContrastRecipe:
     min_samples: int = 4                  # paper, DBSCAN: images within eps of a core image, itself among them
     max_share: float = 0.1                # ours: largest share of all images in one cluster; 1: no guard
     min_clusters: int = 2                 # ours: fewer are not trained on
+    ties: bool = True                     # ours: clusters agree with the target's tracklets, where it has any (`ties`)
     # memory
     temperature: float = 0.05             # paper, τ
     momentum: float = 0.1                 # paper, m: what is kept of a cluster's vector
@@ -135,9 +137,10 @@ def jaccard_clusters(
     features: Tensor,              # (N, D) L2-normalised
     recipe: ContrastRecipe,
     max_edges: int = MAX_EDGES,    # see `clustering.dbscan`
-) -> tuple[np.ndarray, dict]:      # (N,) int64 cluster of each image, -1: outlier; their k1 and stability
+    ties: Ties | None = None,      # that they agree with
+) -> tuple[np.ndarray, dict]:      # (N,) int64 cluster of each image, -1: outlier; their k1 and stability, what was tied
     "Clusters of images within a Jaccard distance, one where all are alike; ValueError for N <= k1."
-    return held_clusters(features, recipe, max_edges)[:2]
+    return held_clusters(features, recipe, max_edges, ties=ties)[:2]
 
 
 def held_clusters(
@@ -145,18 +148,27 @@ def held_clusters(
     recipe: ContrastRecipe,
     max_edges: int = MAX_EDGES,
     widest: float = 0.0,           # a radius that the pairs reach to, at least
+    ties: Ties | None = None,
 ) -> tuple[np.ndarray, dict, HeldPairs | None]:
     "As `jaccard_clusters`, and the pairs that the clusters were made from, for other radii; None where all are alike."
     if all_alike(features):
         return np.zeros(len(features), np.int64), {"k1": recipe.k1, "stability": math.nan}, None
     k1s, best = recipe.k1_tried or (recipe.k1,), None
     search = "faiss" if len(features) > _EXACT else "exact"
+    widest, host = max(widest, (1 + _SLACK) * recipe.eps), features.cpu().numpy()
     for k1, similar in zip(k1s, jaccard_similarities(features, k1s, recipe.k2, search)):
-        held = hold_pairs(JaccardDistance(similar), max(widest, (1 + _SLACK) * recipe.eps), max_edges)
+        if ties: similar = tied_similarity(similar, ties, 1 - widest)
+        held = hold_pairs(JaccardDistance(similar), widest, max_edges)
+        if ties: held = replace(held, units=ties.units)
         labels = dbscan(held, recipe.eps, recipe.min_samples)
         stable = stability(held, recipe.eps, _SLACK, recipe.min_samples)
+        made = {"k1": k1, "stability": stable}
+        if ties:
+            made |= {"tracklets": ties.tied, "cut": ties.cut, "apart": len(ties.apart), "broken": broken(labels, ties)}
+            labels = tied_clusters(labels, host, ties, recipe.min_samples)
+            made["broken_after"] = broken(labels, ties)
         rank = largest_share(labels) <= recipe.max_share, np.nan_to_num(stable, nan=-1.)
-        if best is None or rank > best[0]: best = rank, (labels, {"k1": k1, "stability": stable}, held)
+        if best is None or rank > best[0]: best = rank, (labels, made, held)
     return best[1]
 
 # %% ../nbs/method/12_cluster_contrast.ipynb #378bf6b0
@@ -259,7 +271,7 @@ def _stop_reason(labels: np.ndarray, recipe: ContrastRecipe) -> str:
 
 def _round_columns(
     labels: np.ndarray,                  # (N,)
-    made: dict,                          # their k1 and stability
+    made: dict,                          # their k1 and stability, what was tied
     before: np.ndarray | None,           # (N,) of the round before
     recipe: ContrastRecipe,
     measure: Measure | None = None,      # of the clusters; for the records only
@@ -273,8 +285,9 @@ def _round_columns(
 # %% ../nbs/method/12_cluster_contrast.ipynb #a452eda9
 def _clusters(s: Setting, max_edges: int) -> tuple[np.ndarray, dict, Tensor]:
     "Clusters of the target as the network sees it now, how they were made, and their vectors, on the device."
-    features = torch.from_numpy(extract(s.net, s.target.pixels, s.precision, s.device))
-    labels, made = jaccard_clusters(features.to(s.device), s.recipe, max_edges)
+    x = extract(s.net, s.target.pixels, s.precision, s.device)
+    features, ties = torch.from_numpy(x), find_ties(x, s.target) if s.recipe.ties else None
+    labels, made = jaccard_clusters(features.to(s.device), s.recipe, max_edges, ties)
     return labels, made, cluster_centres(features, labels).to(s.device)
 
 

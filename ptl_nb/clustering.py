@@ -365,15 +365,17 @@ def dbscan(
         raise ValueError(f"eps={eps}: expected a positive radius, such as eps_from_rho gives")
     if not (isinstance(min_samples, Integral) and min_samples >= 1):
         raise ValueError(f"min_samples={min_samples}: expected a whole number of images, at least 1")
-    return DBSCAN(eps=eps, min_samples=min_samples,
-                  metric="precomputed").fit_predict(distance.graph(eps, max_edges)).astype(np.int64)
+    found, units = DBSCAN(eps=eps, min_samples=min_samples, metric="precomputed"), getattr(distance, "units", None)
+    if units is None: return found.fit_predict(distance.graph(eps, max_edges)).astype(np.int64)
+    return found.fit_predict(distance.graph(eps, max_edges), sample_weight=np.bincount(units))[units].astype(np.int64)
 
 # %% ../nbs/lib/clustering.ipynb #7ab1c0d2
 @dataclass(frozen=True, eq=False)
 class HeldPairs:
     "All pairs within a radius, for `dbscan` at that radius and at smaller ones."
-    pairs: csr_array     # (N, N) float64 from a distance's `graph`
+    pairs: csr_array     # (N, N) float64 from a distance's `graph`; of units, where images belong to such
     eps: float
+    units: np.ndarray | None = None      # (images,) row of the pairs that each image belongs to; None: its own
 
     def graph(self, eps: float, max_edges: int = MAX_EDGES) -> csr_array:
         if eps > self.eps:
@@ -388,7 +390,7 @@ def hold_pairs(
     max_edges: int = MAX_EDGES, # as of `dbscan`
 ) -> HeldPairs:
     "Pairs within a radius; ValueError where they are too many to hold."
-    return HeldPairs(distance.graph(eps, max_edges), eps)
+    return HeldPairs(distance.graph(eps, max_edges), eps, getattr(distance, "units", None))
 
 # %% ../nbs/lib/clustering.ipynb #f331241d
 def stability(

@@ -97,7 +97,18 @@ def _check_pixels(images: np.ndarray) -> None:
         raise ValueError(f"pixels are {_described(images)}; expected (N, H, W, 3) uint8")
 
 
-_LABELS = {"classes": ("N", "iu"), "parts": ("N, h, w", "iu"), "attributes": ("N, A, M", "fiu"), "camids": ("N", "iu")}
+def _check_tracklets(tracklets: np.ndarray, camids: np.ndarray | None) -> None:
+    "ValueError where a tracklet is not of one camera."
+    if camids is None: raise ValueError("tracklets are given without cameras; each is of one camera: give camids too")
+    pairs = np.unique(np.stack([tracklets, camids], 1)[tracklets >= 0], axis=0)
+    if (twice := np.flatnonzero(pairs[1:, 0] == pairs[:-1, 0])).size:
+        one, two = pairs[twice[0]], pairs[twice[0] + 1]
+        raise ValueError(f"tracklet {one[0]} is in the cameras {one[1]} and {two[1]}: number tracklets anew in each "
+                         "(own_images.number_tracklets)")
+
+
+_LABELS = {"classes": ("N", "iu"), "parts": ("N, h, w", "iu"), "attributes": ("N, A, M", "fiu"), "camids": ("N", "iu"),
+           "tracklets": ("N", "iu"), "times": ("N", "iu")}
 
 
 @dataclass(frozen=True)
@@ -107,6 +118,9 @@ class Images:
     parts: np.ndarray | None = field(default=None, kw_only=True)        # (N, h, w) uint8 part classes
     attributes: np.ndarray | None = field(default=None, kw_only=True)   # (N, A, M) float32 soft labels
     camids: np.ndarray | None = field(default=None, kw_only=True)       # (N,) int64 cameras
+    # what a tracker knows, no identities: one person has many tracklets, and ids switch
+    tracklets: np.ndarray | None = field(default=None, kw_only=True)    # (N,) int64, each of one camera; -1: unknown
+    times: np.ndarray | None = field(default=None, kw_only=True)        # (N,) int64 moments in their order; -1: unknown
 
     def __post_init__(self):
         _check_pixels(self.pixels)
@@ -119,6 +133,7 @@ class Images:
             if not isinstance(value, np.ndarray) or value.ndim != axes.count(",") + 1 or value.dtype.kind not in kinds:
                 wanted = "integers" if kinds == "iu" else "probabilities"
                 raise ValueError(f"{name} are {_described(value)}; expected an array ({axes}) of {wanted}")
+        if self.tracklets is not None: _check_tracklets(self.tracklets, self.camids)
 
     def __len__(self) -> int: return len(self.pixels)
 
@@ -502,8 +517,8 @@ def batch(
     device: torch.device | str = "cpu",
     # rows whose pixels are wanted; draws and labels are always those of the whole batch
     mine: slice = slice(None),
-) -> dict[str, Tensor]:    # x (B, 3, H, W); index (B,); labels where there are: classes and camids (B,), parts (B, h, w),
-                           # attributes (B, A, M); x, parts and attributes on the device
+) -> dict[str, Tensor]:    # x (B, 3, H, W); index (B,); labels where there are: classes, camids, tracklets, times (B,), parts
+                           # (B, h, w), attributes (B, A, M); x, parts and attributes on the device
     "One batch, ready for the network; making it does not wait for a GPU."
     labels = {name: value for name, value in vars(images).items() if name != "pixels" and value is not None}
     out = ({"index": torch.from_numpy(index)} | {name: torch.from_numpy(_native(value[index]))

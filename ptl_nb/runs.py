@@ -20,7 +20,7 @@ from .camera_bn import CameraNet, camera_features, camera_names
 from .checkpoint import STATE_FILE, assign_weights, read_weights, save_trained, save_weights
 from .data import Images, LabelledImages, identity_classes, pixels, short_identities
 from .disk import atomic_write, explain_errors, write_csv
-from .domain import Domain
+from .domain import Domain, moments
 from .evaluator import Scores, evaluate
 from .label_runs import LabelSources, labels_hash
 from .labels import PARTS, read_attributes, read_parts
@@ -160,8 +160,8 @@ def _first_network(run: ReIDRun, store: Store, folder: Path) -> PTLNet:
 
 
 def _training_images(run: ReIDRun, where: str, net: PTLNet) -> Images:
-    """A domain's training pixels with the proxy labels that the method needs there; part maps at the size of the
-    head's output."""
+    """A domain's training pixels with the proxy labels that the method needs there, and what a tracker knows of a
+    target; part maps at the size of the head's output."""
     domain = getattr(run, where)
     kinds = run.method.label_kinds(where)
     labels = {}
@@ -171,6 +171,8 @@ def _training_images(run: ReIDRun, where: str, net: PTLNet) -> Images:
     if "attributes" in kinds: labels["attributes"] = read_attributes(store, paths)[1]
     labels["camids"] = domain.train.camid.to_numpy()
     x = pixels(domain, "train", run.recipe.size)
+    if where == "target" and "tracklet" in domain.train:
+        labels |= {"tracklets": domain.train.tracklet.to_numpy(), "times": moments(domain.train)}
     if where == "target": return Images(x, **labels)
     return LabelledImages(x, identity_classes(domain.train.pid.to_numpy()), **labels)
 
