@@ -28,6 +28,7 @@ class Pairs:
     left: np.ndarray  # (P,) from 0: tracklet or person of a
     right: np.ndarray  # (P,) the same of b
     kind: str  # where they come from, in words
+    weight: np.ndarray | None = None  # (P,) pairs of crops that each stands for; None: each tracklet or person counts the same
 
 
 def _pairs_within(groups: np.ndarray) -> tuple[np.ndarray, np.ndarray]:  # (N,); rows of both, (P,) each
@@ -111,18 +112,21 @@ def _persons(count: int, a: np.ndarray, b: np.ndarray) -> np.ndarray:  # (count,
 
 
 def read_pairs(
-    file: Path,  # path_a,path_b,same
+    file: Path,  # path_a,path_b,same and, where pairs were drawn with unequal chances, weight
     paths,  # (N,) of the crops, as `Domain.train.path`
     camids,  # (N,)
 ) -> Pairs:
     "Pairs that somebody has labelled; ValueError naming the line of what does not fit."
-    table = read_columns(Path(file), {c: c for c in ("path_a", "path_b", "same")})
+    table = read_columns(Path(file), {c: c for c in ("path_a", "path_b", "same")}, optional=("weight",))
+    table["path_b"] = read_columns(Path(file), {"path_b": "path_b"})["path_b"]  # as it stands, which the first column is
     rows = pd.Series(np.arange(len(paths)), index=list(paths))
     a, b = (table[c].map(rows) for c in ("path_a", "path_b"))
     same = table["same"].str.lower().map(_SAME)
+    weight = pd.to_numeric(table.get("weight", pd.Series(1., table.index)), errors="coerce")
     keys = pd.Series([frozenset(p) for p in zip(table["path_a"], table["path_b"])], table.index)
     for bad, column, why in ((a.isna(), "path_a", "is none of the crops"), (b.isna(), "path_b", "is none of the crops"),
                              (same.isna(), "same", "is neither 1 nor 0, yes nor no"),
+                             (~(weight.gt(0) & np.isfinite(weight)), "weight", "is no number above 0"),
                              (a.eq(b), "path_b", "is the same crop: name another"),
                              (keys.duplicated(), "path_a", "stands in this pair in an earlier line already")):
         if bad.any():
@@ -136,7 +140,8 @@ def read_pairs(
         raise ValueError(f"{file} has {same.sum()} pairs of one person and {(~same).sum()} of two; label both kinds")
     across = np.asarray(camids)[a] != np.asarray(camids)[b]
     where = "across" if across.all() else "within" if not across.any() else f"{across.mean():.0%} across"
-    return Pairs(a, b, same, person[a], person[b], f"labelled pairs, {where} cameras")
+    kind, weight = f"labelled pairs, {where} cameras", weight.to_numpy(float) if "weight" in table else None
+    return Pairs(a, b, same, person[a], person[b], kind if weight is None else f"{kind}, weighted", weight)
 
 # %% ../nbs/lib/threshold.ipynb #73a16c5f
 def identity_pairs(
@@ -185,7 +190,8 @@ def pair_distances(
 
 
 def _weights(pairs: Pairs, rows: np.ndarray) -> np.ndarray:  # of some pairs
-    "The weight of some pairs by which each tracklet or person counts the same; they sum to 1."
+    "The weight of some pairs, their own or that by which each tracklet or person counts the same; they sum to 1."
+    if pairs.weight is not None: return pairs.weight[rows] / pairs.weight[rows].sum()
     left, right = pairs.left[rows], pairs.right[rows]
     n = np.bincount(np.concatenate([left, right]))
     weights = 1 / n[left] + 1 / n[right]
@@ -252,11 +258,13 @@ def call_pairs(
     return np.where(d <= told["distance"], "same person", np.where(d <= told["reach"], "perhaps", "no"))
 
 
-def _chosen(far: np.ndarray, w: np.ndarray, near: np.ndarray, v: np.ndarray, wanted: float) -> float:
-    "Of pairs of two people (ascending distances, weights) and of one: the largest of one with an FMR up to `wanted`."
+def _chosen(far: np.ndarray, w: np.ndarray, near: np.ndarray, v: np.ndarray, wanted: float, either: bool) -> float:
+    """Of pairs of two people (ascending distances, weights) and of one: the largest of one, or of `either` kind, with
+    an FMR up to `wanted`; -1: there is none."""
     over = np.searchsorted(np.cumsum(w), (wanted + 1e-9) * w.sum(), side="right")
     end = far[over] if over < len(far) else np.inf
-    return float(near[(near < end) & (v > 0)].max(initial=-1))  # -1: there is none
+    found = near[(near < end) & (v > 0)].max(initial=-1)
+    return float(max(found, far[(far < end) & (w > 0)].max(initial=-1)) if either else found)
 
 # %% ../nbs/lib/threshold.ipynb #bc065e2e
 def choose_threshold(
@@ -275,8 +283,9 @@ def choose_threshold(
     other, same = order[~pairs.same[order]], order[pairs.same[order]]
     parts = [(found[rows], _weights(pairs, rows), pairs.left[rows], pairs.right[rows]) for rows in (other, same)]
     (far, weights, *_), (near, own, *_) = parts
-    d = _chosen(far, weights, near, own, wanted)
-    if d < 0:
+    either = pairs.weight is not None
+    d = _chosen(far, weights, near, own, wanted, either)
+    if d < near[0]:
         raise ValueError(f"the nearest pair of one person is {near[0]:.4f} apart, and there more than "
                          f"{100 * wanted:g} % of the pairs of different people are as near: no distance keeps to it and finds anybody; the "
                          "network has diverged, or the labels are wrong")
@@ -288,13 +297,13 @@ def choose_threshold(
         m[present] = drawn.multinomial(len(present), np.full(len(present), 1 / len(present)))
         w, v = (weights * np.where(l == r, m[l], m[l] * m[r]) for _, weights, l, r in parts)
         if not w.any() or not v.any(): continue  # only of a handful of tracklets
-        at = _chosen(far, w, near, v, wanted)
+        at = _chosen(far, w, near, v, wanted, either)
         samples.append((max(at, 0.), w[far <= d].sum() / w.sum(), v[near > d].sum() / v.sum()))
     values = (d, float(weights[far <= d].sum()), float(own[near > d].sum()))
     low, high = np.quantile(samples, [.025, .975], axis=0) if samples else (np.full(3, np.nan),) * 2
     counted = tuple(len(np.unique(np.concatenate([pairs.left[rows], pairs.right[rows]]))) for rows in (same, other))
-    for i, seen in ((1, counted[1]), (2, counted[0])):
-        if values[i] == 0: high[i] = 1 - .05 ** (1 / seen)
+    for i, seen, of in ((1, counted[1], weights), (2, counted[0], own)):
+        if values[i] == 0: high[i] = 1 - .05 ** (1 / (min(seen, 1 / (of ** 2).sum()) if either else seen))
     intervals = (Interval(v, float(a), float(b)) for v, a, b in zip(values, low, high))
     beyond = 1 - np.cumsum(own) / own.sum()
     reach = float(near[np.argmax(beyond <= wanted + 1e-9)])

@@ -366,6 +366,8 @@ def test_from_a_start_that_ships_no_label_is_made_and_no_source_learnt(adapt, tm
     assert set(again.model) >= {"start"} and again.found.between(0, 1).all() and "Tracklets found again within a camera" in card
     assert json.loads((deployed / "tracker.json").read_text())["threshold"]["distance"] == limits["distance"]
     assert not list(folder.glob("*-people.png")) and not list(folder.glob("*scores*"))
+    page = next(folder.glob("*-pairs.html")).read_text(encoding="utf-8")
+    assert "pairs.html: open it in a browser" in shown and 20 < page.count('"weight"') <= 120
 
 
 @pytest.mark.slow

@@ -1,12 +1,18 @@
 """The distance at which two crops are one person: pairs, rates and intervals beside plain loops, what it promises."""
+import os
+from dataclasses import replace
 from itertools import combinations
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
 from ptl_nb import threshold as module
+from ptl_nb.data import decode
+from ptl_nb.evaluator import extract
 from ptl_nb.evidence import conflicts
+from ptl_nb.starts import load_start, read_start
 from ptl_nb.threshold import (
     Pairs, choose_threshold, constraint_report, error_curve, errors_at, identity_pairs, pair_distances, read_pairs,
     threshold_figure, tracklet_pairs)
@@ -247,6 +253,93 @@ def test_labelled_pairs_of_one_kind_are_refused(tmp_path):
     with pytest.raises(ValueError, match="1 pairs of one person and 0 of two"): labelled(tmp_path, "0.jpg,1.jpg,1")
     (tmp_path / "pairs.csv").write_text("path_a,path_b\n0.jpg,1.jpg\n")
     with pytest.raises(ValueError, match="no column 'same'"): read_pairs(tmp_path / "pairs.csv", [], [])
+
+
+def weighted(folder, *lines: str):
+    (folder / "pairs.csv").write_text("\n".join(("path_a,path_b,same,weight", *lines)) + "\n")
+    return read_pairs(folder / "pairs.csv", [f"{i}.jpg" for i in range(8)], [1, 2] * 4)
+
+
+def test_weights_of_labelled_pairs_are_read_and_a_pair_counts_by_them(tmp_path):
+    pairs = weighted(tmp_path, "0.jpg,1.jpg,1,2.5", "2.jpg,3.jpg,1,7.5", "4.jpg,5.jpg,0,1e2", "6.jpg,7.jpg,0,300")
+    assert pairs.weight.tolist() == [2.5, 7.5, 100, 300] and pairs.kind.endswith("cameras, weighted")
+    far = np.array([.1, .9, .2, .8])
+    assert errors_at(far, pairs, .5) == pytest.approx((1 / 4, 3 / 4))
+    curve = error_curve(far, pairs)
+    assert curve.fmr.tolist() == pytest.approx([0, .25, 1, 1]) and curve.fnmr.tolist() == pytest.approx([.75, .75, .75, 0])
+    assert errors_at(far, labelled(tmp_path, "0.jpg,1.jpg,1", "2.jpg,3.jpg,1", "4.jpg,5.jpg,0", "6.jpg,7.jpg,0"), .5) == (.5, .5)
+
+
+@pytest.mark.parametrize("weight", ["0", "-2", "nan", "inf", "much", ""])
+def test_weights_that_are_refused(tmp_path, weight):
+    with pytest.raises(ValueError, match="line 3: weight .* is no number above 0"):
+        weighted(tmp_path, "0.jpg,1.jpg,1,2.5", f"2.jpg,3.jpg,0,{weight}")
+
+
+def test_paths_with_blanks_around_them_are_read_as_they_stand(tmp_path):
+    (tmp_path / "pairs.csv").write_text("path_a,path_b,same\n a.jpg, b.jpg ,1\n a.jpg,c.jpg,0\n")
+    assert read_pairs(tmp_path / "pairs.csv", [" a.jpg", " b.jpg ", "c.jpg"], [1, 2, 1]).b.tolist() == [1, 2]
+
+
+def drawn_near(seed: int, weights: bool) -> tuple[np.ndarray, Pairs, np.ndarray, np.ndarray]:
+    "Of a world all of whose pairs are known: pairs drawn the more often the nearer; the distances of all of both kinds."
+    rng = np.random.default_rng(0)
+    who = np.repeat(np.arange(60), 5)
+    x = unit(rng.normal(size=(60, 24))[who] + .7 * rng.normal(size=(300, 24)))
+    i, j = np.triu_indices(300, 1)
+    same, apart = who[i] == who[j], 1 - (x[i] * x[j]).sum(1)
+    chance = np.minimum(1, 40 / (1 + np.argsort(np.argsort(apart))))
+    k = np.flatnonzero(np.random.default_rng(seed).random(len(i)) < chance)
+    pairs = Pairs(i[k], j[k], same[k], who[i[k]], who[j[k]], "labelled pairs", 1 / chance[k] if weights else None)
+    return x, pairs, apart[~same], apart[same]
+
+
+def test_with_weights_the_promise_holds_for_all_pairs_and_without_it_does_not():
+    for weights in (True, False):
+        promised, true, inside = [], [], []
+        for seed in range(15):
+            x, pairs, other, same = drawn_near(seed, weights)
+            t = choose_threshold(x, pairs, resamples=60)
+            true.append(((other <= t.distance.value).mean(), (same > t.distance.value).mean()))
+            promised.append((t.fmr.value, t.fnmr.value))
+            inside.append([i.low <= rate <= i.high for i, rate in zip((t.fmr, t.fnmr), true[-1])])
+        (fmr, fnmr), (real_fmr, real_fnmr) = np.mean(promised, 0), np.mean(true, 0)
+        if weights:
+            assert abs(fmr - real_fmr) < .002 and abs(fnmr - real_fnmr) < .05 and np.mean(inside, 0).min() > .7
+            assert real_fmr > .007, "what is wanted is used: the distance is that of any pair, not of the few of one person"
+        else: assert real_fmr < .2 * fmr and real_fnmr > fnmr + .1
+
+
+def test_no_miss_among_weighted_pairs_leaves_as_much_open_as_their_effective_number_does():
+    for weights in (np.ones(6), np.array([50, 1, 1, 1, 1, 1])):
+        x = unit(np.repeat(np.eye(6), 2, 0) + .01)
+        a = np.arange(0, 12, 2)
+        pairs = Pairs(np.append(a, 0), np.append(a + 1, 2), np.append([True] * 6, False), np.append(a, 0), np.append(a, 2),
+                      "labelled pairs", np.append(weights, 1))
+        t = choose_threshold(x, pairs, resamples=20)
+        assert t.fnmr.value == 0 and t.fnmr.high == pytest.approx(1 - .05 ** ((weights ** 2).sum() / weights.sum() ** 2))
+
+
+@pytest.mark.skipif("PTL_REAL" not in os.environ,
+                    reason="set PTL_REAL to a folder with crops/ and a domain.csv of real people")
+def test_the_promise_on_real_crops_is_kept_once_people_who_come_back_are_one():
+    "Tracks of PETS 2009: by the look of their crops those of a group are one person; no such group was ever seen together."
+    folder = Path(os.environ["PTL_REAL"])
+    table, size = pd.read_csv(folder / "domain.csv"), read_start("rendered")["recipe"]
+    crops = np.stack([decode(folder / p, (size["height"], size["width"])) for p in table.path])
+    x, track, camera = extract(load_start("rendered"), crops), table.pid.to_numpy(), np.ones(len(table))
+    t = choose_threshold(x, tracklet_pairs(track, camera, table.frame))
+    together = {(a, b) for _, seen in table.groupby("frame").pid for a in seen for b in seen}
+    person = track.copy()
+    for group in ((1, 19), (2, 13), (3, 11), (4, 12), (5, 9), (6, 10), (8, 14, 15, 18)):
+        assert not together & set(combinations(group, 2))
+        person[np.isin(track, group)] = group[0]
+    def fmr(pairs): return errors_at(pair_distances(x, pairs), pairs, t.distance.value)[0]
+    by_track, by_person = (identity_pairs(who, camera, False) for who in (track, person))
+    met = by_track.same | np.array([p in together for p in zip(track[by_track.a], track[by_track.b])])
+    met = replace(by_track, **{name: getattr(by_track, name)[met] for name in ("a", "b", "same", "left", "right")})
+    assert len(set(person)) == 10 and fmr(by_track) > t.fmr.high, "19 ids are not 19 people"
+    assert t.fmr.low <= fmr(by_person) <= .013 and t.fmr.low <= fmr(met) <= .02
 
 
 @pytest.mark.parametrize("across", [False, True])
