@@ -55,7 +55,7 @@ def _asked(steps: str) -> list[str]:
                          f"{', '.join(_CLUSTERINGS)} if wanted, each once")
     return words
 
-
+# %% ../nbs/lib/adaptation.ipynb #adtold01
 def _told(tracklets: int, kind: str | None) -> str:
     "What becomes of so many tracklets."
     if kind is None: return f"{tracklets:,} tracklets, left out: only clusters learn from them"

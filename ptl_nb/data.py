@@ -106,7 +106,7 @@ def _check_tracklets(tracklets: np.ndarray, camids: np.ndarray | None) -> None:
         raise ValueError(f"tracklet {one[0]} is in the cameras {one[1]} and {two[1]}: number tracklets anew in each "
                          "(own_images.number_tracklets)")
 
-
+# %% ../nbs/method/02_data.ipynb #dataimg1
 _LABELS = {"classes": ("N", "iu"), "parts": ("N, h, w", "iu"), "attributes": ("N, A, M", "fiu"), "camids": ("N", "iu"),
            "tracklets": ("N", "iu"), "times": ("N", "iu")}
 
