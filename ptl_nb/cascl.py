@@ -32,8 +32,8 @@ class CASCLConstants:
         check_constants(self, {"weight_consistency": 0, "weight_kept": 0, "neighbours": 1},
                         shares=("target_from", "local_from"))
         if self.local_from < self.target_from:
-            raise ValueError(f"local_from is {self.local_from}, target_from {self.target_from}; nearest pairs come after "
-                             "all pairs")
+            raise ValueError(f"local_from is {self.local_from}, target_from {self.target_from}; nearest pairs come "
+                             "after all pairs")
 
 # %% ../nbs/method/22_cascl.ipynb #fd1cebbf
 def camera_pairs(camids: Tensor) -> tuple[Tensor, Tensor]:      # (B,) -> (B, B) bool, (B, B) bool

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor, nn
 
-from .data import batches
+from .data import batches, on_device
 from .losses import attribute_loss, batch_hard_triplet, id_loss
 from .model import PTLNet, at_least_fp32
 from .parallel import all_gather_outputs
@@ -132,8 +132,8 @@ class TJAIDL(Peer):
             s.extra["pseudo"].predict(s.net, s.target.pixels, s.recipe.target_batch, s.device)
             s.facts["adapts"] = True
         out = _branches(s, target, False)
-        none = out["back"].new_zeros(())
-        return {"id": none, "triplet": none, **_losses_of(out, s.extra["pseudo"].soft[target["index"].to(s.device)])}
+        none, pseudo = out["back"].new_zeros(()), s.extra["pseudo"].soft[on_device(target["index"], s.device)]
+        return {"id": none, "triplet": none, **_losses_of(out, pseudo)}
 
     def weights(self, s: Setting) -> dict[str, float]:
         own = s.recipe.own

@@ -75,14 +75,16 @@ def stepped(method: PTL, *streams: str, backbone: str = "mini") -> PTLNet:
     images = target(net.part_size(32, 16))
     net.train()
     both = {"source": batch(source(), np.arange(12)), "target": batch(images, np.arange(12))}
-    train_step(Setting(net, RECIPE), method, torch.optim.SGD(net.parameters(), lr=0.0), {of: both[of] for of in streams})
+    still = torch.optim.SGD(net.parameters(), lr=0.0)
+    train_step(Setting(net, RECIPE), method, still, {of: both[of] for of in streams})
     return net
 
 
 def grads(net: nn.Module) -> dict[str, torch.Tensor | None]: return {k: p.grad for k, p in net.named_parameters()}
 
 
-def equal(a: torch.Tensor | None, b: torch.Tensor | None) -> bool: return a is b or None not in (a, b) and torch.equal(a, b)
+def equal(a: torch.Tensor | None, b: torch.Tensor | None) -> bool:
+    return a is b or a is not None and b is not None and torch.equal(a, b)
 
 
 @pytest.mark.parametrize("backbone", ["mini", "mobilenet_v2"])

@@ -128,7 +128,8 @@ def test_a_missing_kind_of_pairs_gives_nothing_and_a_finite_gradient(camids):
     z = F.normalize(x)
     pairs = cascl.camera_pairs(torch.tensor(camids))
     scale = cascl.moments((z @ z.T).detach(), pairs[0])[1]
-    losses = cascl.consistency_loss(z @ z.T, *pairs, scale), cascl.kept_loss(z @ z.T, (z @ z.T).detach(), pairs[0], scale)
+    losses = (cascl.consistency_loss(z @ z.T, *pairs, scale),
+              cascl.kept_loss(z @ z.T, (z @ z.T).detach(), pairs[0], scale))
     sum(losses).backward()
     assert [x.item() for x in losses] == pytest.approx([0, 0], abs=1e-6) and x.grad.isfinite().all()
 
@@ -198,7 +199,8 @@ def test_a_run_that_is_killed_ends_as_if_it_had_not_been(uninterrupted, tmp_path
 
 # what cannot be
 
-@pytest.mark.parametrize("given, says", [({"neighbours": 0}, "neighbours is 0"), ({"target_from": 1.5}, "target_from is 1.5"),
+@pytest.mark.parametrize("given, says", [({"neighbours": 0}, "neighbours is 0"),
+                                         ({"target_from": 1.5}, "target_from is 1.5"),
                                          ({"local_from": 0.2}, "nearest pairs come after all pairs"),
                                          ({"weight_kept": float("nan")}, "weight_kept is nan")])
 def test_constants_that_cannot_be_are_named(given, says):
@@ -207,8 +209,10 @@ def test_constants_that_cannot_be_are_named(given, says):
 
 def test_what_cannot_be_trained_is_refused_before_it_begins():
     pixels = crowd(1)[0]
-    with pytest.raises(ValueError, match="CASCL-style needs the cameras of the target's images"): run(images=Images(pixels))
-    for cameras, says in ((np.full(72, 4), "72 images of 1 camera are"), (np.arange(72), "72 images of 72 cameras are")):
+    with pytest.raises(ValueError, match="CASCL-style needs the cameras of the target's images"):
+        run(images=Images(pixels))
+    for cameras, says in ((np.full(72, 4), "72 images of 1 camera are"),
+                          (np.arange(72), "72 images of 72 cameras are")):
         with pytest.raises(ValueError, match=says): run(images=Images(pixels, camids=cameras))
     with pytest.raises(ValueError, match="neighbours is 13, more than the 12 images of a target batch"):
         run(own=cascl.CASCLConstants(neighbours=13))

@@ -117,7 +117,8 @@ def test_the_agreement_draws_both_predictions_to_each_other():
 
 def test_the_decoder_mirrors_the_encoder_and_sees_attributes_only():
     net = tjaidl.Inferred(20, 6, 3, (16, 8))
-    shapes = [[tuple(layer.weight.shape) for layer in part if hasattr(layer, "weight")] for part in (net.encoder, net.decoder)]
+    shapes = [[tuple(layer.weight.shape) for layer in part if hasattr(layer, "weight")]
+              for part in (net.encoder, net.decoder)]
     assert shapes == [[(16, 20), (8, 16), (18, 8)], [(8, 18), (16, 8), (20, 16)]]
     g = torch.randn(5, 20)
     logits, back = net(g)
@@ -195,7 +196,8 @@ def test_a_run_that_is_killed_in_the_adaptation_ends_as_if_it_had_not_been(unint
 
 # what cannot be
 
-@pytest.mark.parametrize("given, says", [({"encoder": (512, 0)}, "at least 1 unit"), ({"encoder": (1.5,)}, "encoder is"),
+@pytest.mark.parametrize("given, says", [({"encoder": (512, 0)}, "at least 1 unit"),
+                                         ({"encoder": (1.5,)}, "encoder is"),
                                          ({"weight_agreement": -1.0}, "at least 0"), ({"adapts_from": 2.0}, "share"),
                                          ({"weight_reconstruction": float("nan")}, "weight_reconstruction is nan")])
 def test_constants_that_cannot_be_are_named(given, says):
@@ -230,7 +232,8 @@ def test_a_row_is_trained_and_read_back(tmp_path):
 def test_runs_of_different_constants_never_share_a_key():
     keys = [row(own=own).key("cpu") for own in (None, tjaidl.TJAIDLConstants(weight_reconstruction=1.0),
                                                 tjaidl.TJAIDLConstants(weight_agreement=1.0),
-                                                tjaidl.TJAIDLConstants(encoder=(64,)), tjaidl.TJAIDLConstants(adapts_from=0.5))]
+                                                tjaidl.TJAIDLConstants(encoder=(64,)),
+                                                tjaidl.TJAIDLConstants(adapts_from=0.5))]
     keys += [row(replace(RECIPES["smoke"], attribute_hidden=9)).key("cpu")]
     assert all(one != other for i, one in enumerate(keys) for other in keys[:i])
     assert list(keys[0]["labels"]) == ["plaza"] and keys[0]["method"] == "TJ-AIDL"
