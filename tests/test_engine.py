@@ -33,7 +33,8 @@ def made(people: int, crops: int, d: int, seed: int, frames: bool = False) -> Ga
     "Clusters of features with cameras and times, of which some are not known."
     rng, n = np.random.default_rng(seed), people * crops
     pid, camid = np.arange(n) // crops + 1, rng.integers(1, 7, n)
-    x = rng.standard_normal((people, d))[pid - 1] + .3 * rng.standard_normal((7, d))[camid] + .7 * rng.standard_normal((n, d))
+    x = rng.standard_normal((people, d))[pid - 1] + .3 * rng.standard_normal((7, d))[camid]
+    x += .7 * rng.standard_normal((n, d))
     x = (x / np.linalg.norm(x, axis=1, keepdims=True)).astype(np.float32)
     moment = rng.permutation(n).astype(float)
     times = pd.Series(moment if frames else pd.Timestamp("2024-05-01T08:00") + pd.to_timedelta(moment, "min"))
@@ -60,7 +61,8 @@ def gallery() -> GalleryIndex: return made(200, 20, 32, 0)
 
 def run(url: str, statement: str, database: str = ""):
     import psycopg
-    with psycopg.connect(url.replace("/postgres?", f"/{database}?") if database else url, autocommit=True) as connection:
+    if database: url = url.replace("/postgres?", f"/{database}?")
+    with psycopg.connect(url, autocommit=True) as connection:
         cursor = connection.execute(statement)
         return cursor.fetchall() if cursor.description else None
 
@@ -114,11 +116,12 @@ def test_numbers_as_times(url):
 
 
 def test_a_filter_that_nothing_passes_is_refused_as_ever(url, gallery):
-    engine = postgres_engine(gallery, url)
-    with pytest.raises(ValueError, match="no image of camera 9"): search(gallery, gallery.take([0]), camera=9, engine=engine)
-    with pytest.raises(ValueError, match="widen them"): search(gallery, gallery.take([0]), since="2030-01-01", engine=engine)
-    nobody = replace(gallery.take([0]), rows=gallery.take([0]).rows.assign(pid=-1))
-    with pytest.raises(ValueError, match="nobody knows who"): search(gallery, nobody, leave_out="evaluation", engine=engine)
+    engine, one = postgres_engine(gallery, url), gallery.take([0])
+    with pytest.raises(ValueError, match="no image of camera 9"): search(gallery, one, camera=9, engine=engine)
+    with pytest.raises(ValueError, match="widen them"): search(gallery, one, since="2030-01-01", engine=engine)
+    nobody = replace(one, rows=one.rows.assign(pid=-1))
+    with pytest.raises(ValueError, match="nobody knows"):
+        search(gallery, nobody, leave_out="evaluation", engine=engine)
 
 
 def test_filled_once_and_a_changed_gallery_is_another_table(url, gallery):
@@ -169,8 +172,8 @@ def test_a_client_killed_on_the_way_leaves_nothing(url):
     done = subprocess.run([sys.executable, "-c", FILL, url], env=env, capture_output=True, text=True)
     assert done.returncode == -signal.SIGKILL, done.stderr
     for _ in range(100):      # until the server has noticed
-        if not run(url, "SELECT 1 FROM pg_stat_activity WHERE state <> 'idle' AND pid <> pg_backend_pid() AND usename IS NOT NULL"):
-            break
+        if not run(url, "SELECT 1 FROM pg_stat_activity WHERE usename IS NOT NULL AND state <> 'idle' "
+                        "AND pid <> pg_backend_pid()"): break
         time.sleep(.05)
     assert index.content not in list_galleries(url)["content"].tolist()
     assert run(url, f"SELECT to_regclass('ptl_{index.content}')") == [(None,)]
@@ -180,8 +183,10 @@ def test_a_client_killed_on_the_way_leaves_nothing(url):
 
 
 @pytest.mark.parametrize("change, says", [
-    ("UPDATE {registry} SET model = 'other' WHERE content = '{content}'", "is of model other, the gallery of m; drop it"),
-    ("UPDATE {registry} SET images = 7 WHERE content = '{content}'", "has 7 images of 16 dimensions, the gallery 400 of 16"),
+    ("UPDATE {registry} SET model = 'other' WHERE content = '{content}'",
+     "is of model other, the gallery of m; drop it"),
+    ("UPDATE {registry} SET images = 7 WHERE content = '{content}'",
+     "has 7 images of 16 dimensions, the gallery 400 of 16"),
     ("ALTER TABLE {table} DROP feature; ALTER TABLE {table} ADD feature halfvec(8)", "400 images of 8 dimensions"),
     ("DROP TABLE {table}", "lists the table {table}, which is gone; drop it with drop_gallery")])
 def test_a_table_that_does_not_fit_is_refused_by_name(url, change, says):
@@ -242,14 +247,16 @@ def test_features_that_no_table_holds(url):
 
 def test_find_is_told_before_anything_is_trained():
     assert "put it into ~/.pgpass" in refusal("find", "engine=postgresql://lab:secret@db/crops").says
-    assert "with an engine it must be one of exact, hnsw" in refusal("find", "engine=postgresql://db/x", "index=flat").says
+    other = refusal("find", "engine=postgresql://db/x", "index=flat")
+    assert "with an engine it must be one of exact, hnsw" in other.says
     assert "it must be one of exact, flat, ivfpq" in refusal("find", "index=hnsw").says
 
 
 @pytest.mark.slow
 def test_find_asks_the_database(url, tmp_path):
     before = set(list_galleries(url)["content"])
-    done = papermill("find", tmp_path / "o.ipynb", f"engine={url}", "index=hnsw", "query=row:12", "parts=False", "maps=0")
+    asked = f"engine={url}", "index=hnsw", "query=row:12", "parts=False", "maps=0"
+    done = papermill("find", tmp_path / "o.ipynb", *asked)
     assert done.returncode == 0, done.stderr[-2000:]
     made = list_galleries(url).set_index("content").drop(before)
     assert made["images"].tolist() == [671] and f"{made['model'].iloc[0]}" in outputs(tmp_path / "o.ipynb")
