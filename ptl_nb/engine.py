@@ -242,8 +242,9 @@ def _ensure_filled(url: str, index: GalleryIndex, table: str) -> None:
         if _there(connection, index, table, place): return
         connection.execute("SELECT pg_advisory_xact_lock(%s)", [_LOCK])
         sql = _driver().sql
-        connection.execute(sql.SQL("CREATE TABLE IF NOT EXISTS {} (content text PRIMARY KEY, model text, "
-                                   "images bigint, dimensions integer, filled timestamptz)").format(sql.Identifier(REGISTRY)))
+        made = sql.SQL("CREATE TABLE IF NOT EXISTS {} (content text PRIMARY KEY, model text, images bigint, "
+                       "dimensions integer, filled timestamptz)")
+        connection.execute(made.format(sql.Identifier(REGISTRY)))
         if not _there(connection, index, table, place): _fill(connection, index, table)
 
 # %% ../nbs/lib/engine.ipynb #83d14b23

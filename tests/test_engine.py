@@ -10,6 +10,7 @@ import sys
 import tempfile
 import time
 import tracemalloc
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -135,6 +136,14 @@ def test_filled_once_and_a_changed_gallery_is_another_table(url, gallery):
     turned = replace(gallery, features=np.ascontiguousarray(gallery.features[::-1]))
     with pytest.raises(ValueError, match=f"the table {engine.table} of .* asked is {turned.content}"):
         search(turned, turned.take([0]), engine=engine)
+
+
+def test_two_that_fill_at_once_fill_once(url):
+    index = made(300, 10, 16, 5)
+    assert index.content      # not made by both
+    with ThreadPoolExecutor(4) as pool: engines = list(pool.map(lambda _: postgres_engine(index, url), range(4)))
+    assert len({e.table for e in engines}) == 1 and list_galleries(url)["content"].tolist().count(index.content) == 1
+    assert run(url, f"SELECT count(*), count(DISTINCT image) FROM {engines[0].table}") == [(3000, 3000)]
 
 
 def test_features_are_never_held_as_a_whole(url, tmp_path):
