@@ -7,7 +7,7 @@ from setuptools import find_packages, setup
 config = ConfigParser(delimiters=["="])
 config.read("settings.ini", encoding="utf-8")
 cfg = config["DEFAULT"]
-EXTRAS = "notebooks", "labels", "render", "search", "export", "video", "launch", "multi", "backbones"
+EXTRAS = "notebooks", "labels", "render", "search", "engine", "export", "video", "launch", "multi", "backbones"
 extras = {name: cfg[f"{name}_requirements"].split() for name in ("dev", *EXTRAS)}
 ALONE = {"pose": cfg["pose_requirements"].split()}     # not in dev, nor locked: no test needs it
 

@@ -417,6 +417,36 @@ def row_numbers(
                 raise ValueError(f"{file}: '{row[0]}', column '{column}' is '{cell}': is not a number.") from None
         raise
 
+# %% ../nbs/method/03_labels.ipynb #ba8863a5
+def _plain_rows(
+    file: Path, # attributes.csv
+) -> tuple[list[str], list[str], np.ndarray] | None: # columns after path, paths, (N, columns) float32
+    "A table as NumPy reads it at once; None where anything in it is unusual: then it is read, and named, cell by cell."
+    try: text = file.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError): return None
+    header, *lines = text.removesuffix("\n").split("\n")
+    columns = [column.strip() for column in header.split(",")]
+    paths = [line.partition(",")[0] for line in lines]
+    if (not lines or len(columns) < 2 or columns[0] != "path" or first_repeated(columns) is not None
+            or '"' in text or "\0" in text or max(map(len, lines)) > csv.field_size_limit()
+            or text.count(",") != len(lines) * (len(columns) - 1) + len(columns) - 1
+            or not all(map(str.strip, paths))): return None
+    try: table = np.loadtxt(lines, delimiter=",", usecols=range(1, len(columns)), comments=None, ndmin=2)   # as float()
+    except ValueError: return None
+    paths = list(map(posixpath.normpath, paths))
+    whole = len(table) == len(lines) and first_repeated(paths) is None
+    return (columns[1:], paths, table.astype(np.float32)) if whole else None
+
+
+def _checked_rows(
+    file: Path, # attributes.csv
+) -> tuple[list[str], list[str], np.ndarray]: # as `_plain_rows`
+    "The same cell by cell; ValueError naming the line or the cell that is wrong."
+    columns, rows = read_attribute_rows(file)
+    table = (np.stack([row_numbers(file, columns, row) for row in rows]) if rows
+             else np.zeros((0, len(columns)), np.float32))
+    return columns, [row[0] for row in rows], table
+
 # %% ../nbs/method/03_labels.ipynb #535f4de6
 def read_attributes(
     store: str | Path, # folder of the label store
@@ -424,12 +454,10 @@ def read_attributes(
 ) -> tuple[Vocabulary, np.ndarray | list[np.ndarray]]: # and (N, A, M), or one (N, M_j) per attribute
     "Soft attributes of the given images from a label store, all rows of the file checked."
     file = Path(store) / ATTRIBUTES_FILE
-    columns, rows = read_attribute_rows(file)
+    columns, listed, table = _plain_rows(file) or _checked_rows(file)
     try: vocabulary = Vocabulary.from_columns(columns)
     except ValueError as error: raise ValueError(f"{file}: {error}") from None
-    table = (np.stack([row_numbers(file, columns, row) for row in rows]) if rows
-             else np.zeros((0, len(columns)), np.float32))
-    known = pd.Index([row[0] for row in rows])
+    known = pd.Index(listed)
     check_attributes(vocabulary, split_attributes(vocabulary, table), known, str(file))
     paths = _listed(paths)
     at = known.get_indexer(paths)

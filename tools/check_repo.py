@@ -18,7 +18,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 PAPERMILL = {"table1", "table2", "table3", "table4", "table5", "fig1", "fig3", "fig4", "train_labellers",
              "train_start", "train_shipped_labeller", "label", "adapt", "find", "benchmarks", "ablation", "precision", "gpu",
-             "world_curve", "target_sizes", "failures", "crops", "ties_trial", "tracker"}
+             "world_curve", "target_sizes", "failures", "crops", "ties_trial", "tracker", "engine_scale"}
 # characters -> share of lines that may be wider
 WIDEST = {120: 0.02, 140: 0}
 NOT_COPIED = (".git", ".venv", "venv", "results", "data", "standin_data", "__pycache__", "*.egg-info", "build", "dist")
