@@ -35,7 +35,7 @@ from .provenance import environment, from_root, peak_memory
 from .ptl import PTL
 from .recipe import Recipe
 from .rows import QUOTED, REFERENCES, SCORE_NAMES, TableRow, table_of
-from .runs import ReIDRun, in_percent, label_folders, labelled_domains, score_model
+from .runs import ReIDRun, in_percent, label_folders, labelled_domains, method_code, score_model
 from .shipped_labels import ShippedLabeller
 from .ssg import SSG, SSGRecipe
 from .store import Store, short_hash, slug
@@ -76,6 +76,7 @@ def check_domains(
         raise ValueError(f"{source.name} has {people} training identities, a batch wants "
                          f"{recipe.identities}; lower `identities`")
     chains = [m for method in methods for m in method.chain]
+    for m in chains: method_code(m)
     if any(m.uses_target for m in chains): target.need("train")
     drawn = any(isinstance(m, PTL) and m.uses_target for m in chains)
     if drawn and len(target.train) < recipe.target_batch:
