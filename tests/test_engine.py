@@ -151,7 +151,8 @@ def test_features_are_never_held_as_a_whole(url, tmp_path):
     x = np.lib.format.open_memmap(tmp_path / "x.npy", "w+", np.float32, (n, d))
     x[:] = np.random.default_rng(0).standard_normal((n, d), dtype=np.float32)
     rows = full_rows(pd.DataFrame({"path": [f"{i}.jpg" for i in range(n)]}))
-    index = GalleryIndex(np.load(tmp_path / "x.npy", mmap_mode="r"), rows, "m", tmp_path)
+    mapped = np.load(tmp_path / "x.npy", mmap_mode="r", allow_pickle=False)
+    index = GalleryIndex(mapped, rows, "m", tmp_path)
     assert index.content      # the hash is made before
     tracemalloc.start()
     postgres_engine(index, url, "exact")
