@@ -45,7 +45,7 @@ DECLARED = {name: {n.target.id: (n.annotation.id, ast.get_source_segment(cell, n
             for name, cell in PAPERMILL.items()}
 # where a number's text is unambiguous
 NUMBERS = {"seeds", "lengths", "since", "until", "find camera", "find query_camera",
-           "target_sizes people", "target_sizes seeds", "tracker keep",
+           "target_sizes people", "target_sizes seeds", "tracker keep", "ties_trial switched",
            *(f"world_curve {name}" for name in ("people", "images", "cameras", "seeds", "targets", "real"))}
 
 
