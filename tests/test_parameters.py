@@ -245,7 +245,8 @@ def git(folder, *words):
 def repository(folder: Path) -> str:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "mine.txt").write_text("mine")
-    git(folder, "init", "-q"); git(folder, "add", "mine.txt"); git(folder, "commit", "-qm", "mine")
+    git(folder, "init", "-q"); git(folder, "add", "mine.txt")
+    git(folder, "commit", "-qm", str(folder))      # the same text twice within a second would be one commit
     return git(folder, "rev-parse", "HEAD")
 
 
