@@ -59,7 +59,6 @@ def _asked(steps: str) -> list[str]:
 def _told(tracklets: int, kind: str | None) -> str:
     "What becomes of so many tracklets."
     if kind is None: return f"{tracklets:,} tracklets, left out: only clusters learn from them"
-    if kind != "clusters": return f"{tracklets:,} tracklets, left out: only Cluster Contrast learns from them"
     return (f"{tracklets:,} tracklets, cut where ids seem to switch: images of one stay in one cluster, those of two seen "
             "at one moment in one camera do not share one")
 

@@ -30,6 +30,7 @@ from .model import PTLNet, pool_map
 from .ptl import PTL
 from .recipe import check_types
 from .reranking import jaccard_similarity
+from .ties import broken, find_ties, tied_clusters
 from .trainer import Method, Round, Session, Setting, Stream, fit
 
 # %% ../nbs/method/11_ssg.ipynb #0a43801c
@@ -52,6 +53,7 @@ class SSGRecipe:
     min_samples: int = 4                  # DBSCAN
     # not in any paper: largest share of all images that one cluster may hold, see `_capped_dbscan`; None: no guard
     max_share: float | None = None
+    ties: bool = True                     # not in any paper: clusters agree with tracklets, where the target has any (`ties`)
     # batches
     batch: int = 128                      # images, P · K
     images: int = 4                       # K
@@ -244,12 +246,27 @@ class PseudoLabels:
     labels: np.ndarray       # (3, N) int64: cluster by whole, upper and lower body, -1: outlier
     eps: tuple[float, ...]   # of the ρ rule, by part
     radius: tuple[float, ...]   # that was used, by part: eps, or less under the guard
+    ties: dict = field(default_factory=dict)      # what tracklets said of them, for the records
 
     @property
     def kept(self) -> np.ndarray: return (self.labels >= 0).all(0)                    # (N,) bool: trained on
     @property
     # whole-body clusters with an image that is kept
     def groups(self) -> int: return len(np.unique(self.labels[0, self.kept]))
+
+# %% ../nbs/method/11_ssg.ipynb #ada90004
+def _tied(
+    labels: np.ndarray,          # (3, N) clusters by part
+    features: np.ndarray,        # (3, N, C) L2-normalised
+    known: Images | None,        # the tracklets of the images
+    recipe: SSGRecipe,
+) -> tuple[np.ndarray, dict]:    # (3, N); what is told of it, by column of the record
+    "Clusters of each part that agree with the tracklets, which are cut where the whole body's features jump."
+    ties = find_ties(features[0], known) if known else None
+    if ties is None: return labels, {}
+    told = {"tracklets": ties.tied, "cut": ties.cut, "apart": len(ties.apart)}
+    told |= {f"broken_{name}": broken(of, ties) for name, of in zip(_BODY, labels)}
+    return np.stack([tied_clusters(of, f, ties, recipe.min_samples) for of, f in zip(labels, features)]), told
 
 # %% ../nbs/method/11_ssg.ipynb #9d088a63
 def pseudo_labels(
@@ -261,6 +278,7 @@ def pseudo_labels(
     device: str = "cpu",
     precision: str = "auto",
     max_edges: int = MAX_EDGES,              # see `clustering.dbscan`
+    known: Images | None = None,             # the tracklets of the images, if there are any
 ) -> PseudoLabels:
     "Clusters of the target as the network sees it now."
     features = part_features(net, images, device, precision, recipe.pooling).to(device)
@@ -272,7 +290,8 @@ def pseudo_labels(
         rule = eps[b] if eps else _eps_of(distance, recipe, len(images))
         found.append((*_capped_dbscan(distance, rule, recipe, max_edges), rule))
     labels, radius, rules = zip(*found)
-    return PseudoLabels(np.stack(labels), rules, radius)
+    labels, told = _tied(np.stack(labels), features.cpu().numpy(), known if recipe.ties else None, recipe)
+    return PseudoLabels(labels, rules, radius, told)
 
 # %% ../nbs/method/11_ssg.ipynb #b89d455d
 def quality(
@@ -334,7 +353,7 @@ def _round_columns(
                 f"clusters_{name}": int(labels.max() + 1),
                 f"outliers_{name}": int((labels < 0).sum()), f"largest_{name}": largest_share(labels)}
         if measure: out |= {f"{key}_{name}": value for key, value in measure(labels).items()}
-    return out | {"stopped": _stop_reason(found, recipe)}
+    return out | found.ties | {"stopped": _stop_reason(found, recipe)}
 
 # %% ../nbs/method/11_ssg.ipynb #4d61ab76
 def random_erasing(
@@ -529,7 +548,7 @@ class SSG(Adaptation):
         "Those of the coming round; `eps` is that of the first round, unless it is renewed."
         eps = None if s.recipe.renew_eps else s.facts.get("eps")
         source = s.source.pixels if _has_source_term(s.recipe) else None
-        return pseudo_labels(s.net, s.target.pixels, s.recipe, eps, source, s.device, s.precision, self.max_edges)
+        return pseudo_labels(s.net, s.target.pixels, s.recipe, eps, source, s.device, s.precision, self.max_edges, s.target)
 
     def round(self, s: Setting, number: int) -> Round | None:
         "Cluster, and train on the clusters; the last round is the one that cannot be trained on."

@@ -24,7 +24,7 @@ from ptl_nb.methods import parse_method
 from ptl_nb.model import PTLNet
 from ptl_nb.recipe import RECIPES
 from ptl_nb.reranking import jaccard_similarity
-from ptl_nb.ssg import quality
+from ptl_nb.ssg import SSG, SSGRecipe, quality
 from ptl_nb.starts import load_start
 from ptl_nb.store import Store
 from ptl_nb.ties import (
@@ -294,6 +294,16 @@ def test_a_training_that_was_stopped_ends_as_if_it_had_not_been(tied, tmp_path):
     pd.testing.assert_frame_equal(records, tied[1], check_exact=True)
 
 
+def test_ssg_agrees_with_tracklets_and_without_them_not_a_digit_changes():
+    recipe = SSGRecipe(distance="euclidean", rho=0.06, batch=16, rounds=2, epochs=1, lr=1e-3)
+    net, records = run(target(), recipe, SSG())
+    other, rows = run(target("tracklets", "times"), replace(recipe, ties=False), SSG())
+    assert same(net, other) and not {"cut", "apart"} & set(rows)
+    other, rows = run(target("tracklets", "times"), recipe, SSG())
+    assert not same(net, other) and (rows[["tracklets", "apart"]] > 20).all().all()
+    assert rows.dropped[0] <= records.dropped[0] and {"broken_whole", "broken_upper", "broken_lower"} <= set(rows)
+
+
 # from a table to a training
 
 @pytest.fixture(scope="module")
@@ -336,6 +346,7 @@ def test_the_plan_tells_of_tracklets_where_there_are_any():
     assert "tracklets" not in plan(5000, recipe).reasons and "tracklets" not in plan(5000, recipe, tracklets=[-1, -1]).reasons
     assert "3 tracklets" in plan(5000, recipe, tracklets=[0, 0, 4, 7, -1]).reasons["tracklets"]
     assert "left out" in plan(100, recipe, tracklets=[0, 0, 4]).reasons["tracklets"]
+    assert "one cluster" in plan(5000, recipe, "start,ssg", tracklets=[0, 0, 4]).reasons["tracklets"]
 
 
 # real pixels
