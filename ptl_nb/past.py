@@ -306,7 +306,7 @@ class PAST(Adaptation):
     def optimiser(self, s: Setting) -> torch.optim.Optimizer:
         r, groups = s.recipe, [{"params": adapted_parameters(s.net)}, {"params": [s.extra["classifier"].weight]}]
         if r.optimiser == "adam": return torch.optim.Adam(groups, lr=r.lr, weight_decay=r.weight_decay, fused=True)
-        return torch.optim.SGD(groups, lr=r.lr, momentum=r.momentum, weight_decay=r.weight_decay)
+        return torch.optim.SGD(groups, lr=r.lr, momentum=r.momentum, weight_decay=r.weight_decay, fused=True)
 
     def schedule(self, s: Setting, optimiser: torch.optim.Optimizer, r: Round, iteration: int) -> float:
         "The rates of the stage; moments of another round's classifier are forgotten."

@@ -269,7 +269,7 @@ class PUL(Adaptation):
 
     def optimiser(self, s: Setting) -> torch.optim.SGD:
         trained = [*adapted_parameters(s.net), *s.extra["classifier"].parameters()]
-        return torch.optim.SGD(trained, lr=s.recipe.lr, momentum=s.recipe.momentum)
+        return torch.optim.SGD(trained, lr=s.recipe.lr, momentum=s.recipe.momentum, fused=True)
 
     def schedule(self, s: Setting, optimiser: torch.optim.Optimizer, r: Round, iteration: int) -> float:
         if not iteration: optimiser.state.clear()           # each round has an optimiser of its own

@@ -450,7 +450,8 @@ def adapted_parameters(net: PTLNet) -> list[nn.Parameter]:
 
 def _ssg_optimiser(net: PTLNet, recipe: SSGRecipe) -> torch.optim.SGD:
     "SGD over the backbone and the head, without a classifier of source identities."
-    return torch.optim.SGD(adapted_parameters(net), lr=recipe.lr, momentum=recipe.momentum, weight_decay=recipe.weight_decay)
+    return torch.optim.SGD(adapted_parameters(net), lr=recipe.lr, momentum=recipe.momentum,
+                           weight_decay=recipe.weight_decay, fused=True)
 
 
 def clustered_batch(
