@@ -155,7 +155,7 @@ def held_clusters(
         return np.zeros(len(features), np.int64), {"k1": recipe.k1, "stability": math.nan}, None
     k1s, best = recipe.k1_tried or (recipe.k1,), None
     search = "faiss" if len(features) > _EXACT else "exact"
-    widest, host = max(widest, (1 + _SLACK) * recipe.eps), features.cpu().numpy()
+    widest, host = max(widest, (1 + _SLACK) * recipe.eps), features.cpu().numpy() if ties else None
     for k1, similar in zip(k1s, jaccard_similarities(features, k1s, recipe.k2, search)):
         if ties: similar = tied_similarity(similar, ties, 1 - widest)
         held = hold_pairs(JaccardDistance(similar), widest, max_edges)

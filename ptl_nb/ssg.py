@@ -257,13 +257,14 @@ class PseudoLabels:
 # %% ../nbs/method/11_ssg.ipynb #ada90004
 def _tied(
     labels: np.ndarray,          # (3, N) clusters by part
-    features: np.ndarray,        # (3, N, C) L2-normalised
+    features: Tensor,            # (3, N, C) L2-normalised
     known: Images | None,        # the tracklets of the images
     recipe: SSGRecipe,
 ) -> tuple[np.ndarray, dict]:    # (3, N); what is told of it, by column of the record
     "Clusters of each part that agree with the tracklets, which are cut where the whole body's features jump."
-    ties = find_ties(features[0], known) if known else None
-    if ties is None: return labels, {}
+    if known is None or known.tracklets is None: return labels, {}      # nothing leaves the device for nothing
+    features = features.cpu().numpy()
+    if (ties := find_ties(features[0], known)) is None: return labels, {}
     told = {"tracklets": ties.tied, "cut": ties.cut, "apart": len(ties.apart)}
     told |= {f"broken_{name}": broken(of, ties) for name, of in zip(_BODY, labels)}
     return np.stack([tied_clusters(of, f, ties, recipe.min_samples) for of, f in zip(labels, features)]), told
@@ -290,7 +291,7 @@ def pseudo_labels(
         rule = eps[b] if eps else _eps_of(distance, recipe, len(images))
         found.append((*_capped_dbscan(distance, rule, recipe, max_edges), rule))
     labels, radius, rules = zip(*found)
-    labels, told = _tied(np.stack(labels), features.cpu().numpy(), known if recipe.ties else None, recipe)
+    labels, told = _tied(np.stack(labels), features, known if recipe.ties else None, recipe)
     return PseudoLabels(labels, rules, radius, told)
 
 # %% ../nbs/method/11_ssg.ipynb #b89d455d
