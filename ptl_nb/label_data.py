@@ -22,7 +22,7 @@ from .rap import export_rap, read_rap
 from .standins import cache_dir, make_once, truth_store
 
 # %% auto #0
-__all__ = ['load_labels', 'images']
+__all__ = ['real_folder', 'load_labels', 'images']
 
 # %% ../nbs/lib/label_data.ipynb #7093830b
 _LABEL_DATA = {  # dataset: stand-in, folders it may lie in, reader, writer, a file that shows that it is there
@@ -46,6 +46,16 @@ def _dataset(
     raise ValueError(f"unknown label data {name!r}{nearest_name(name, names)} (known: {', '.join(names)})")
 
 # %% ../nbs/lib/label_data.ipynb #7fc2602c
+def real_folder(
+    name: str, # densepose, peta, peta-mat or rap
+    root: str | Path = "data", # folder that holds the real datasets
+) -> Path | None: # None: it is not there
+    "Where a public label dataset lies under `root`."
+    _, folders, *_, signs = _LABEL_DATA[_dataset(name)[0]]
+    places = [expand_user(root) / f for f in folders]
+    return next((p for sign in signs for p in places if p.is_dir() and any(p.glob(sign))), None)
+
+
 def load_labels(
     name: str, # densepose, peta (of both forms the tree), peta-mat (of both PETA.mat), rap; or studio, street, mall
     root: str | Path = "data", # folder that holds the real datasets
@@ -61,11 +71,10 @@ def load_labels(
     if by_standin and origin == "real":
         raise ValueError(f"{name!r} is a rendered stand-in for {dataset}, there is no real one: leave origin at "
                          "'auto', or name the dataset.")
-    places = [expand_user(root) / f for f in folders]
-    real = not by_standin and origin != "standin"
-    found = next((p for sign in signs for p in places if p.is_dir() and any(p.glob(sign))), None) if real else None
+    found = None if by_standin or origin == "standin" else real_folder(name, root)
     if found: return reader(found, **options)
     if origin == "real":
+        places = [expand_user(root) / f for f in folders]
         raise FileNotFoundError(f"{name} is not under {root}: place it in {' or '.join(map(str, places))} "
                                 f"(looked for {' or '.join(signs)}).")
     if origin == "auto" and not by_standin:

@@ -24,7 +24,9 @@ from .colours import camera_tables, colour_shares, with_colours, without_cast
 from .data import Images, pixels
 from .disk import atomic_write, write_csv, write_json
 from .domain import Domain
+from .domains import ORIGINS
 from .image_files import upright_size
+from .label_data import real_folder
 from .label_runs import CHUNK, LabelSources, label_sources, true_labels, write_confidence
 from .labeller import Labeller, LabellerRecipe, label_images, train_labeller
 from .labels import (
@@ -248,8 +250,9 @@ def labels_by(
     if attributes not in LABELLED_BY:
         raise ValueError(f"attributes is {attributes!r}; it is one of {', '.join(LABELLED_BY)}")
     if attributes == "shipped": return ShippedLabeller()
-    sources = label_sources(root, origin, "peta" if attributes == "auto" else attributes)
-    return ShippedLabeller() if attributes == "auto" and sources.standin else sources
+    if attributes != "auto": return label_sources(root, origin, attributes)
+    real = origin != "standin" and all(real_folder(name, root) for name in ("densepose", "peta"))
+    return label_sources(root, origin) if real or origin not in ORIGINS else ShippedLabeller()
 
 
 def label_run(
