@@ -13,6 +13,7 @@ from .bn_only import BNOnly
 from .camera_bn import estimate_cameras
 from .cascl import CASCLStyle
 from .cluster_contrast import ClusterContrast
+from .crgan import CRGANStyle
 from .ecn import ECN
 from .evaluator import reestimate_bn
 from .mar import MAR
@@ -21,7 +22,9 @@ from .mmt import MMT
 from .past import PAST
 from .ptl import PTL, TASKS
 from .pul import PUL
+from .sbsgan import SBSGANStyle
 from .spcl import SpCL
+from .spgan import SPGAN
 from .ssg import SSG
 from .starts import Start
 from .tjaidl import TJAIDL
@@ -58,7 +61,7 @@ class CameraBN(Method):
 # %% ../nbs/lib/methods.ipynb #658d5b70
 # trained as PTL is, in its place
 PEERS = {"PTL(BN)": BNOnly, "ECN": ECN, "MMFA": MMFA, "MAR": MAR, "TJ-AIDL": TJAIDL,
-         "CASCL-style": CASCLStyle}
+         "CASCL-style": CASCLStyle, "SPGAN": SPGAN, "SBSGAN-style": SBSGANStyle, "CR-GAN-style": CRGANStyle}
 _STATISTICS = {"BN^t": TargetBN, "BN^c": CameraBN}
 ADAPTATIONS: dict[str, Callable[[Method], Method]] = {       # of a trained model; the last of a chain
     "SSG": lambda start: SSG(start, "full"),

@@ -53,7 +53,8 @@ TABLE4_ROWS = ", ".join(["BL", *(f"BL+Attr^t ({name})" for name in TABLE4_LABELS
                          "BL+BN^t", *(f"BL+Attr^t+BN^t ({name})" for name in TABLE4_LABELS)])
 TABLE5_METHODS = "BL, BL+BN^t, PTL, PTL+BN^t, BL+SSG, PTL+SSG, PTL+SSG†"
 TABLE5_ROWS = (f"{TABLE5_METHODS}, PTL(BN), PTL(BN)+BN^t, ECN, ECN+BN^t, MMFA, MMFA+BN^t, MAR, MAR+BN^t, "
-               "TJ-AIDL, TJ-AIDL+BN^t, CASCL-style, CASCL-style+BN^t, "
+               "TJ-AIDL, TJ-AIDL+BN^t, CASCL-style, CASCL-style+BN^t, SPGAN, SPGAN+BN^t, "
+               "SBSGAN-style, SBSGAN-style+BN^t, CR-GAN-style, CR-GAN-style+BN^t, "
                "BL+PUL, BL+PAST, BL+MMT, BL+SpCL, BL+CC, PTL+MMT, PTL+SpCL, PTL+CC")
 
 # %% ../nbs/lib/tables.ipynb #5b6f5db9

@@ -1,8 +1,4 @@
 """PTL through batch normalisation only: gradients parameter by parameter, killed in the middle, as a row of a table."""
-import os
-import signal
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,8 +20,8 @@ from ptl_nb.standins import truth_store
 from ptl_nb.store import Store
 from ptl_nb.tables import TABLE5_ROWS
 from ptl_nb.trainer import Session, Setting, fit, train_step
+from tests.killed import ends_as_if_never_killed, kills
 
-ROOT = Path(__file__).resolve().parents[1]
 pytestmark = pytest.mark.xdist_group("bn_only")       # one run that nobody stopped for all of them
 
 RECIPE = Recipe("test", backbone="mini", weights=None, height=32, width=16, lr=2e-3, identities=4, images=3,
@@ -56,11 +52,6 @@ def run(folder: Path | None = None, method: PTL = METHOD, images: Images | None 
     net = network()
     session = Session(every=1, state=folder and folder / "state.safetensors", save_seconds=0)
     return net, fit(net, source(), RECIPE, method, images or target(), session=session)
-
-
-def same(net: nn.Module, other: nn.Module) -> bool:
-    theirs = other.state_dict()
-    return all(torch.equal(theirs[name], value) for name, value in net.state_dict().items())
 
 
 @pytest.fixture(scope="module")
@@ -137,32 +128,10 @@ def test_it_is_neither_ptl_nor_the_baseline_but_begins_as_ptl(uninterrupted):
     assert list(history.columns) == ["iteration", "lr", "id", "triplet", "HP^t", "Attr^t"]
 
 
-def killed_at(step: int, folder: Path) -> int:
-    "Exit status of a process that kills itself in an iteration."
-    code = f"""
-import os, signal
-from pathlib import Path
-from tests import test_bn_only as test
-whole, calls = test.bn_only.outside_norms, []
-def norms(*arguments):
-    calls.append(1)
-    if len(calls) == {step}: os.kill(os.getpid(), signal.SIGKILL)
-    return whole(*arguments)
-test.bn_only.outside_norms = norms
-test.run(Path({str(folder)!r}))
-"""
-    env = {**os.environ, "PYTHONPATH": str(ROOT)}
-    return subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=env, timeout=120, capture_output=True).returncode
-
-
 @pytest.mark.slow
-@pytest.mark.skipif(os.name != "posix", reason="SIGKILL")
+@kills
 def test_a_run_that_is_killed_ends_as_if_it_had_not_been(uninterrupted, tmp_path):
-    net, history = uninterrupted
-    assert killed_at(6, tmp_path) == -signal.SIGKILL and (tmp_path / "state.safetensors").exists()
-    again, rows = run(tmp_path)
-    assert same(again, net)
-    pd.testing.assert_frame_equal(rows, history, check_exact=True)
+    ends_as_if_never_killed(uninterrupted, 6, "bn_only.outside_norms", run, tmp_path)
 
 
 # what cannot be

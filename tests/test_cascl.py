@@ -1,8 +1,4 @@
 """CASCL-style's losses against plain loops, its three stages, killed in the middle, and as a row of a table."""
-import os
-import signal
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,8 +19,9 @@ from ptl_nb.runs import ReIDRun, load_reid
 from ptl_nb.store import Store
 from ptl_nb.tables import TABLE5_ROWS
 from ptl_nb.trainer import Session, fit
+from tests.killed import ends_as_if_never_killed, kills
+from tests.small_people import crowd
 
-ROOT = Path(__file__).resolve().parents[1]
 pytestmark = pytest.mark.xdist_group("cascl")       # one run that nobody stopped for all of them
 
 RECIPE = Recipe("test", backbone="mini", weights=None, height=32, width=16, lr=2e-3, identities=4, images=3,
@@ -32,15 +29,6 @@ RECIPE = Recipe("test", backbone="mini", weights=None, height=32, width=16, lr=2
 METHOD = cascl.CASCLStyle()
 ALONE, GLOBAL = 6, 3         # of 12 iterations: by the source alone, then with all pairs
 CAMERAS = np.tile([0, 0, 1, 1, 2, 5], 12)
-
-
-def crowd(seed: int) -> tuple[np.ndarray, np.ndarray]:
-    "Noisy two-coloured people (72, 32, 16, 3), and who they are."
-    rng = np.random.default_rng(seed)
-    pids = np.repeat(np.arange(12), 6)
-    colours = rng.integers(20, 236, (12, 2, 3))
-    body = np.repeat(colours[pids], 16, 1)[:, :, None].repeat(16, 2)
-    return np.clip(body + rng.normal(0, 12, body.shape), 0, 255).astype(np.uint8), pids
 
 
 def target() -> Images:
@@ -57,11 +45,6 @@ def run(folder: Path | None = None, method=METHOD, recipe: Recipe = RECIPE, own=
     session = Session(every=1, state=folder and folder / "state.safetensors", save_seconds=0)
     constants = method.constants(recipe, own)
     return net, fit(net, LabelledImages(*crowd(0)), constants, method, images or target(), session=session)
-
-
-def same(net: PTLNet, other: PTLNet) -> bool:
-    theirs = other.state_dict()
-    return all(torch.equal(theirs[name], value) for name, value in net.state_dict().items())
 
 
 class Watched(cascl.CASCLStyle):
@@ -169,32 +152,10 @@ def test_each_loss_lowers_itself():
     assert alike["consistency"] < 0.7 * neither["consistency"] and as_before["kept"] < 0.7 * neither["kept"]
 
 
-def killed_at(step: int, folder: Path) -> int:
-    "Exit status of a process that kills itself in an iteration with the target."
-    code = f"""
-import os, signal
-from pathlib import Path
-from tests import test_cascl as test
-whole, calls = test.cascl.kept_loss, []
-def loss(*arguments):
-    calls.append(1)
-    if len(calls) == {step}: os.kill(os.getpid(), signal.SIGKILL)
-    return whole(*arguments)
-test.cascl.kept_loss = loss
-test.run(Path({str(folder)!r}))
-"""
-    env = {**os.environ, "PYTHONPATH": str(ROOT)}
-    return subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=env, timeout=240, capture_output=True).returncode
-
-
 @pytest.mark.slow
-@pytest.mark.skipif(os.name != "posix", reason="SIGKILL")
+@kills
 def test_a_run_that_is_killed_ends_as_if_it_had_not_been(uninterrupted, tmp_path):
-    net, history = uninterrupted
-    assert killed_at(2, tmp_path) == -signal.SIGKILL and (tmp_path / "state.safetensors").exists()
-    again, rows = run(tmp_path)
-    assert same(again, net)
-    pd.testing.assert_frame_equal(rows, history, check_exact=True)
+    ends_as_if_never_killed(uninterrupted, 2, "cascl.kept_loss", run, tmp_path)
 
 
 # what cannot be

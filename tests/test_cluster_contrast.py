@@ -1,9 +1,5 @@
 """Cluster Contrast against plain loops, killed in the middle of a round, and on clusters that cannot be trained on."""
 import functools
-import os
-import signal
-import subprocess
-import sys
 import warnings
 from dataclasses import replace
 from pathlib import Path
@@ -28,42 +24,28 @@ from ptl_nb.standins import truth_store
 from ptl_nb.starts import read_start
 from ptl_nb.store import Store
 from ptl_nb.trainer import Session, fit
+from tests.killed import ends_as_if_never_killed, kills, same
+from tests.small_people import target_crowd
 
-ROOT = Path(__file__).resolve().parents[1]
 pytestmark = pytest.mark.xdist_group("cluster_contrast")      # one run that nobody stopped for all of them
 
 RECIPE = cc.ContrastRecipe("test", k1=8, eps=0.5, identities=4, images=4, rounds=3, iterations=4, lr=1e-3, max_share=0.5)
 
 
-def crowd() -> tuple[Images, np.ndarray]:
-    "Noisy two-coloured people (72, 32, 16, 3) under three cameras, and who they are."
-    rng = np.random.default_rng(0)
-    pids = np.repeat(np.arange(12), 6)
-    colours = rng.integers(20, 236, (12, 2, 3))
-    body = np.repeat(colours[pids], 16, 1)[:, :, None].repeat(16, 2)
-    x = np.clip(body + rng.normal(0, 12, body.shape), 0, 255).astype(np.uint8)
-    return Images(x, camids=np.tile([0, 0, 1, 1, 2, 2], 12)), pids
-
-
 def network() -> PTLNet:
     torch.manual_seed(0)
     net = PTLNet(5, backbone_name="mini")
-    reestimate_bn(net, crowd()[0].pixels)
+    reestimate_bn(net, target_crowd()[0].pixels)
     return net
 
 
 def run(folder: Path | None = None, recipe: cc.ContrastRecipe = RECIPE, images: Images | None = None):
     "Network and records of a training from one and the same start."
     torch.set_num_threads(1)
-    net, (target, pids) = network(), crowd()
+    net, (target, pids) = network(), target_crowd()
     session = Session(precision="fp32", state=folder and folder / "state.safetensors")
     method = cc.ClusterContrast() if images else cc.ClusterContrast().observed(functools.partial(quality, truth=pids))
     return net, fit(net, None, recipe, method, images or target, session=session)
-
-
-def same(net: PTLNet, other: PTLNet) -> bool:
-    theirs = other.state_dict()
-    return all(torch.equal(theirs[name], value) for name, value in net.state_dict().items())
 
 
 @pytest.fixture(scope="module")
@@ -161,46 +143,23 @@ def test_the_rate_falls_with_the_rounds():
 
 
 def test_truth_never_trains(uninterrupted):
-    target, pids = crowd()
+    target, pids = target_crowd()
     assert same(uninterrupted[0], run(images=target)[0])
     with pytest.raises(TypeError, match="a target is unlabelled"):
         run(images=LabelledImages(target.pixels, pids))
 
 
-def killed_at(step: int, folder: Path) -> int:
-    "Exit status of a process that kills itself at an iteration, after its memory was updated."
-    code = f"""
-import os, signal
-from pathlib import Path
-from tests import test_cluster_contrast as test
-from ptl_nb import cluster_contrast as cc
-whole, calls = cc.update_centres, []
-def update(*arguments):
-    whole(*arguments)
-    calls.append(1)
-    if len(calls) == {step}: os.kill(os.getpid(), signal.SIGKILL)
-cc.update_centres = update
-test.run(Path({str(folder)!r}))
-"""
-    env = {**os.environ, "PYTHONPATH": str(ROOT)}
-    return subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=env, timeout=120, capture_output=True).returncode
-
-
 @pytest.mark.slow
-@pytest.mark.skipif(os.name != "posix", reason="SIGKILL")
+@kills
 @pytest.mark.parametrize("step", [2, 6, 12])
 def test_a_run_that_is_killed_ends_as_if_it_had_not_been(uninterrupted, tmp_path, step):
-    net, records = uninterrupted
-    assert killed_at(step, tmp_path) == -signal.SIGKILL
-    assert (tmp_path / "state.safetensors").exists() == (step > RECIPE.iterations)
-    again, rows = run(tmp_path)
-    assert same(again, net)
-    pd.testing.assert_frame_equal(rows, records, check_exact=True)
+    ends_as_if_never_killed(uninterrupted, step, "cluster_contrast.update_centres", run, tmp_path, after=True,
+                            saved=step > RECIPE.iterations)
 
 
 # the guard
 
-def alike() -> Images: return Images(np.repeat(crowd()[0].pixels[:1], 300, 0))
+def alike() -> Images: return Images(np.repeat(target_crowd()[0].pixels[:1], 300, 0))
 
 
 @pytest.mark.parametrize("images, changes, says", [
@@ -236,7 +195,7 @@ def test_the_weights_are_those_of_the_last_sound_round(monkeypatch):
     (16, {"k1": 16}, "give at least 17, or lower `k1`")])
 def test_too_few_images_are_refused_with_the_number_and_the_remedy(images, changes, says):
     with pytest.raises(ValueError, match=says):
-        run(recipe=replace(RECIPE, **changes), images=Images(crowd()[0].pixels[:images]))
+        run(recipe=replace(RECIPE, **changes), images=Images(target_crowd()[0].pixels[:images]))
 
 
 # how many neighbours
@@ -272,7 +231,7 @@ def test_a_round_says_its_k1_and_a_target_has_to_have_that_many_neighbours():
     records = run(recipe=replace(RECIPE, rounds=1, k1_tried=(8, 12)))[1]
     assert records["k1"][0] in (8, 12) and 0 < records["stability"][0] <= 1
     with pytest.raises(ValueError, match="16 images .* have no 20 neighbours; give at least 21, or lower `k1_tried`"):
-        run(recipe=replace(RECIPE, k1_tried=(8, 20)), images=Images(crowd()[0].pixels[:16]))
+        run(recipe=replace(RECIPE, k1_tried=(8, 20)), images=Images(target_crowd()[0].pixels[:16]))
 
 
 # as a row of a table

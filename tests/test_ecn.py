@@ -1,9 +1,5 @@
 """ECN against plain loops, killed in the middle, as a row of a table; and the terms that all peers share."""
 import math
-import os
-import signal
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,22 +18,14 @@ from ptl_nb.recipe import RECIPES, Recipe
 from ptl_nb.runs import ReIDRun, load_reid
 from ptl_nb.store import Store
 from ptl_nb.trainer import Session, Setting, fit
+from tests.killed import ends_as_if_never_killed, kills
+from tests.small_people import crowd
 
-ROOT = Path(__file__).resolve().parents[1]
 pytestmark = pytest.mark.xdist_group("ecn")       # one run that nobody stopped for all of them
 
 RECIPE = Recipe("test", backbone="mini", weights=None, height=32, width=16, lr=2e-3, identities=4, images=3,
                 target_batch=12, epochs=4, milestones=(3,), precision="fp32")
 METHOD = ecn.ECN()
-
-
-def crowd(seed: int) -> tuple[np.ndarray, np.ndarray]:
-    "Noisy two-coloured people (72, 32, 16, 3), and who they are."
-    rng = np.random.default_rng(seed)
-    pids = np.repeat(np.arange(12), 6)
-    colours = rng.integers(20, 236, (12, 2, 3))
-    body = np.repeat(colours[pids], 16, 1)[:, :, None].repeat(16, 2)
-    return np.clip(body + rng.normal(0, 12, body.shape), 0, 255).astype(np.uint8), pids
 
 
 def run(folder: Path | None = None, method=METHOD, recipe: Recipe = RECIPE, own=None, target: Images | None = None):
@@ -48,11 +36,6 @@ def run(folder: Path | None = None, method=METHOD, recipe: Recipe = RECIPE, own=
     session = Session(every=1, state=folder and folder / "state.safetensors", save_seconds=0)
     target = target or Images(crowd(1)[0])
     return net, fit(net, LabelledImages(*crowd(0)), method.constants(recipe, own), method, target, session=session)
-
-
-def same(net: PTLNet, other: PTLNet) -> bool:
-    theirs = other.state_dict()
-    return all(torch.equal(theirs[name], value) for name, value in net.state_dict().items())
 
 
 @pytest.fixture(scope="module")
@@ -156,32 +139,10 @@ def test_it_learns_to_tell_the_images_apart(uninterrupted):
     assert exemplars["invariance"][-3:].mean() < 0.9 * math.log(72) and np.isfinite(uninterrupted[1]).all().all()
 
 
-def killed_at(step: int, folder: Path) -> int:
-    "Exit status of a process that kills itself at an iteration, after its memory was updated."
-    code = f"""
-import os, signal
-from pathlib import Path
-from tests import test_ecn as test
-whole, calls = test.ecn.update_centres, []
-def update(*arguments):
-    whole(*arguments)
-    calls.append(1)
-    if len(calls) == {step}: os.kill(os.getpid(), signal.SIGKILL)
-test.ecn.update_centres = update
-test.run(Path({str(folder)!r}))
-"""
-    env = {**os.environ, "PYTHONPATH": str(ROOT)}
-    return subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=env, timeout=120, capture_output=True).returncode
-
-
 @pytest.mark.slow
-@pytest.mark.skipif(os.name != "posix", reason="SIGKILL")
+@kills
 def test_a_run_that_is_killed_ends_as_if_it_had_not_been(uninterrupted, tmp_path):
-    net, history = uninterrupted
-    assert killed_at(7, tmp_path) == -signal.SIGKILL and (tmp_path / "state.safetensors").exists()
-    again, rows = run(tmp_path)
-    assert same(again, net)
-    pd.testing.assert_frame_equal(rows, history, check_exact=True)
+    ends_as_if_never_killed(uninterrupted, 7, "ecn.update_centres", run, tmp_path, after=True)
 
 
 def test_a_state_of_other_constants_is_refused(tmp_path):

@@ -1,9 +1,5 @@
 """MAR's losses against plain loops, killed in the middle, and as a row of a table."""
 import math
-import os
-import signal
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,22 +17,14 @@ from ptl_nb.recipe import RECIPES, Recipe
 from ptl_nb.runs import ReIDRun, load_reid
 from ptl_nb.store import Store
 from ptl_nb.trainer import Session, fit
+from tests.killed import ends_as_if_never_killed, kills
+from tests.small_people import crowd
 
-ROOT = Path(__file__).resolve().parents[1]
 pytestmark = pytest.mark.xdist_group("mar")       # one run that nobody stopped for all of them
 
 RECIPE = Recipe("test", backbone="mini", weights=None, height=32, width=16, lr=2e-3, identities=4, images=3,
                 target_batch=12, epochs=4, milestones=(3,), precision="fp32")
 METHOD = mar.MAR()
-
-
-def crowd(seed: int) -> tuple[np.ndarray, np.ndarray]:
-    "Noisy two-coloured people (72, 32, 16, 3), and who they are."
-    rng = np.random.default_rng(seed)
-    pids = np.repeat(np.arange(12), 6)
-    colours = rng.integers(20, 236, (12, 2, 3))
-    body = np.repeat(colours[pids], 16, 1)[:, :, None].repeat(16, 2)
-    return np.clip(body + rng.normal(0, 12, body.shape), 0, 255).astype(np.uint8), pids
 
 
 def target(cameras: bool = True) -> Images:
@@ -51,11 +39,6 @@ def run(folder: Path | None = None, method=METHOD, recipe: Recipe = RECIPE, own=
     session = Session(every=1, state=folder and folder / "state.safetensors", save_seconds=0)
     source = LabelledImages(*crowd(0))
     return net, fit(net, source, method.constants(recipe, own), method, images or target(), session=session)
-
-
-def same(net: PTLNet, other: PTLNet) -> bool:
-    theirs = other.state_dict()
-    return all(torch.equal(theirs[name], value) for name, value in net.state_dict().items())
 
 
 @pytest.fixture(scope="module")
@@ -172,33 +155,10 @@ def test_cameras_of_single_images_train_too():
     assert (history["CML"] == 0).all() and np.isfinite(history).all().all()
 
 
-def killed_at(step: int, folder: Path) -> int:
-    "Exit status of a process that kills itself in an iteration, after its buffers have moved."
-    code = f"""
-import os, signal
-from pathlib import Path
-from tests import test_mar as test
-whole, calls = test.mar._target_losses, []
-def losses(*arguments):
-    made = whole(*arguments)
-    calls.append(1)
-    if len(calls) == {step}: os.kill(os.getpid(), signal.SIGKILL)
-    return made
-test.mar._target_losses = losses
-test.run(Path({str(folder)!r}))
-"""
-    env = {**os.environ, "PYTHONPATH": str(ROOT)}
-    return subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=env, timeout=120, capture_output=True).returncode
-
-
 @pytest.mark.slow
-@pytest.mark.skipif(os.name != "posix", reason="SIGKILL")
+@kills
 def test_a_run_that_is_killed_ends_as_if_it_had_not_been(uninterrupted, tmp_path):
-    net, history = uninterrupted
-    assert killed_at(7, tmp_path) == -signal.SIGKILL and (tmp_path / "state.safetensors").exists()
-    again, rows = run(tmp_path)
-    assert same(again, net)
-    pd.testing.assert_frame_equal(rows, history, check_exact=True)
+    ends_as_if_never_killed(uninterrupted, 7, "mar._target_losses", run, tmp_path, after=True)
 
 
 # what cannot be

@@ -1,9 +1,5 @@
 """MMFA's discrepancy against a double loop, killed in the middle, and as a row of a table."""
 import math
-import os
-import signal
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,8 +17,9 @@ from ptl_nb.runs import ReIDRun, load_reid
 from ptl_nb.standins import truth_store
 from ptl_nb.store import Store
 from ptl_nb.trainer import Session, Setting, fit, train_step
+from tests.killed import ends_as_if_never_killed, kills, same
+from tests.small_people import described_crowd
 
-ROOT = Path(__file__).resolve().parents[1]
 pytestmark = pytest.mark.xdist_group("mmfa")       # one run that nobody stopped for all of them
 
 RECIPE = Recipe("test", backbone="mini", weights=None, height=32, width=16, lr=2e-3, identities=4, images=3,
@@ -32,23 +29,12 @@ WIDTHS = mmfa.MMFAConstants().widths
 WITHOUT = mmfa.MMFAConstants(weight_middle=0.0, weight_embeddings=0.0)
 
 
-def crowd(seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    "Noisy two-coloured people (72, 32, 16, 3), who they are, and two soft attributes: bright above, bright below."
-    rng = np.random.default_rng(seed)
-    pids = np.repeat(np.arange(12), 6)
-    colours = rng.integers(20, 236, (12, 2, 3))
-    body = np.repeat(colours[pids], 16, 1)[:, :, None].repeat(16, 2)
-    yes = colours[pids].mean(2) / 255
-    x = np.clip(body + rng.normal(0, 12, body.shape), 0, 255).astype(np.uint8)
-    return x, pids, np.stack([1 - yes, yes], 2).astype(np.float32)
-
-
 def source() -> LabelledImages:
-    x, pids, attributes = crowd(0)
+    x, pids, attributes = described_crowd(0)
     return LabelledImages(x, pids, attributes=attributes)
 
 
-def target() -> Images: return Images((crowd(1)[0] * np.array([0.4, 0.7, 1.0])).astype(np.uint8))       # a colour cast
+def target() -> Images: return Images((described_crowd(1)[0] * np.array([0.4, 0.7, 1.0])).astype(np.uint8))       # a colour cast
 
 
 def network() -> PTLNet:
@@ -62,11 +48,6 @@ def run(folder: Path | None = None, recipe: Recipe = RECIPE, own=None):
     net = network()
     session = Session(every=1, state=folder and folder / "state.safetensors", save_seconds=0)
     return net, fit(net, source(), METHOD.constants(recipe, own), METHOD, target(), session=session)
-
-
-def same(net: PTLNet, other: PTLNet) -> bool:
-    theirs = other.state_dict()
-    return all(torch.equal(theirs[name], value) for name, value in net.state_dict().items())
 
 
 @pytest.fixture(scope="module")
@@ -164,32 +145,10 @@ def test_the_domains_end_closer_than_without(uninterrupted):
     assert list(uninterrupted[1].columns) == list(ours.columns) and np.isfinite(ours).all().all()
 
 
-def killed_at(step: int, folder: Path) -> int:
-    "Exit status of a process that kills itself in an iteration."
-    code = f"""
-import os, signal
-from pathlib import Path
-from tests import test_mmfa as test
-whole, calls = test.mmfa.attribute_loss, []
-def loss(*arguments):
-    calls.append(1)
-    if len(calls) == {step}: os.kill(os.getpid(), signal.SIGKILL)
-    return whole(*arguments)
-test.mmfa.attribute_loss = loss
-test.run(Path({str(folder)!r}))
-"""
-    env = {**os.environ, "PYTHONPATH": str(ROOT)}
-    return subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=env, timeout=120, capture_output=True).returncode
-
-
 @pytest.mark.slow
-@pytest.mark.skipif(os.name != "posix", reason="SIGKILL")
+@kills
 def test_a_run_that_is_killed_ends_as_if_it_had_not_been(uninterrupted, tmp_path):
-    net, history = uninterrupted
-    assert killed_at(7, tmp_path) == -signal.SIGKILL and (tmp_path / "state.safetensors").exists()
-    again, rows = run(tmp_path)
-    assert same(again, net)
-    pd.testing.assert_frame_equal(rows, history, check_exact=True)
+    ends_as_if_never_killed(uninterrupted, 7, "mmfa.attribute_loss", run, tmp_path)
 
 
 # what cannot be

@@ -1,15 +1,10 @@
 """MMT against plain loops, killed in the middle of a round, and on clusters that cannot be trained on."""
 import functools
 import math
-import os
-import signal
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 
@@ -21,41 +16,28 @@ from ptl_nb.model import PTLNet
 from ptl_nb.recipe import RECIPES
 from ptl_nb.ssg import quality
 from ptl_nb.trainer import Session, fit
+from tests.killed import ends_as_if_never_killed, kills, same
+from tests.small_people import target_crowd
 
-ROOT = Path(__file__).resolve().parents[1]
 pytestmark = pytest.mark.xdist_group("mmt")      # one run that nobody stopped for all of them
 
 RECIPE = mmt.MMTRecipe("test", None, 6.0, identities=4, images=3, rounds=3, iterations=3, ema=0.6, lr=1e-3)
 
 
-def crowd() -> tuple[Images, np.ndarray]:
-    "Noisy two-coloured people (72, 32, 16, 3) under three cameras, and who they are."
-    rng = np.random.default_rng(0)
-    pids = np.repeat(np.arange(12), 6)
-    body = np.repeat(rng.integers(20, 236, (12, 2, 3))[pids], 16, 1)[:, :, None].repeat(16, 2)
-    x = np.clip(body + rng.normal(0, 12, body.shape), 0, 255).astype(np.uint8)
-    return Images(x, camids=np.tile([0, 0, 1, 1, 2, 2], 12)), pids
-
-
 def network() -> PTLNet:
     torch.manual_seed(0)
     net = PTLNet(5, backbone_name="mini")
-    reestimate_bn(net, crowd()[0].pixels)
+    reestimate_bn(net, target_crowd()[0].pixels)
     return net
 
 
 def run(folder: Path | None = None, recipe: mmt.MMTRecipe = RECIPE, images: Images | None = None, method=mmt.MMT()):
     "Network and records of a training from one and the same start."
     torch.set_num_threads(1)
-    net, (target, pids) = network(), crowd()
+    net, (target, pids) = network(), target_crowd()
     session = Session(precision="fp32", state=folder and folder / "state.safetensors")
     if not images: method = method.observed(functools.partial(quality, truth=pids))
     return net, fit(net, None, recipe, method, images or target, session=session)
-
-
-def same(net: PTLNet, other: PTLNet) -> bool:
-    theirs = other.state_dict()
-    return all(torch.equal(theirs[name], value) for name, value in net.state_dict().items())
 
 
 @pytest.fixture(scope="module")
@@ -186,46 +168,23 @@ def test_a_round_goes_over_the_images_so_many_times():
 
 
 def test_truth_never_trains(uninterrupted):
-    target, pids = crowd()
+    target, pids = target_crowd()
     assert same(uninterrupted[0], run(images=target)[0])
     with pytest.raises(TypeError, match="a target is unlabelled"):
         run(images=LabelledImages(target.pixels, pids))
 
 
-def killed_at(step: int, folder: Path) -> int:
-    "Exit status of a process that kills itself at an iteration, after its teachers moved."
-    code = f"""
-import os, signal
-from pathlib import Path
-from tests import test_mmt as test
-from ptl_nb import mmt
-whole, calls = mmt.MMT.after_step, []
-def step(self, *arguments):
-    whole(self, *arguments)
-    calls.append(1)
-    if len(calls) == {step}: os.kill(os.getpid(), signal.SIGKILL)
-mmt.MMT.after_step = step
-test.run(Path({str(folder)!r}))
-"""
-    env = {**os.environ, "PYTHONPATH": str(ROOT)}
-    return subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=env, timeout=120, capture_output=True).returncode
-
-
 @pytest.mark.slow
-@pytest.mark.skipif(os.name != "posix", reason="SIGKILL")
+@kills
 def test_a_run_that_is_killed_in_its_second_round_ends_as_if_it_had_not_been(uninterrupted, tmp_path):
-    net, records = uninterrupted
-    assert killed_at(5, tmp_path) == -signal.SIGKILL and (tmp_path / "state.safetensors").exists()
-    again, rows = run(tmp_path)
-    assert same(again, net)
-    pd.testing.assert_frame_equal(rows, records, check_exact=True)
+    ends_as_if_never_killed(uninterrupted, 5, "mmt.MMT.after_step", run, tmp_path, after=True)
 
 
 # the guard
 
 def test_what_cannot_be_trained_on_ends_the_training_with_a_reason():
     with pytest.warns(UserWarning, match="MMT stops in round 1"):
-        net, records = run(images=Images(np.repeat(crowd()[0].pixels[:1], 60, 0)))
+        net, records = run(images=Images(np.repeat(target_crowd()[0].pixels[:1], 60, 0)))
     assert len(records) == 1 and "only 1 of 10 clusters have images" in records["stopped"][0] and same(net, network())
 
 
@@ -250,7 +209,7 @@ def test_the_weights_are_those_of_the_last_sound_round(monkeypatch):
     ({"images_per_cluster": 11.0}, r"in 1 clusters \(images_per_cluster is 11.0\)")])
 def test_too_few_images_are_refused_with_the_number_and_the_remedy(changes, says):
     with pytest.raises(ValueError, match=says):
-        run(recipe=replace(RECIPE, **changes), images=Images(crowd()[0].pixels[:11]))
+        run(recipe=replace(RECIPE, **changes), images=Images(target_crowd()[0].pixels[:11]))
 
 
 @pytest.mark.parametrize("changes, says", [

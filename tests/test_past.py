@@ -1,14 +1,9 @@
 """PAST against plain loops, killed in the middle of a round, and on clusters that cannot be trained on."""
 import functools
-import os
-import signal
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 from scipy.sparse import csr_array
@@ -23,43 +18,29 @@ from ptl_nb.model import PTLNet
 from ptl_nb.reranking import jaccard_similarity
 from ptl_nb.ssg import quality
 from ptl_nb.trainer import Session, fit
+from tests.killed import ends_as_if_never_killed, kills, same
+from tests.small_people import target_crowd
 
-ROOT = Path(__file__).resolve().parents[1]
 pytestmark = pytest.mark.xdist_group("past")      # one run that nobody stopped for all of them
 
 RECIPE = past.PASTRecipe("test", k1=8, min_samples=3, min_cluster=3, eta=None, images=4, identities=4, cycles=2, renewals=1,
                          iterations=4, passes=None, optimiser="adam", lr=1e-3, max_share=0.5)
 
 
-def crowd() -> tuple[Images, np.ndarray]:
-    "Noisy two-coloured people (72, 32, 16, 3) under three cameras, and who they are."
-    rng = np.random.default_rng(0)
-    pids = np.repeat(np.arange(12), 6)
-    colours = rng.integers(20, 236, (12, 2, 3))
-    body = np.repeat(colours[pids], 16, 1)[:, :, None].repeat(16, 2)
-    x = np.clip(body + rng.normal(0, 12, body.shape), 0, 255).astype(np.uint8)
-    return Images(x, camids=np.tile([0, 0, 1, 1, 2, 2], 12)), pids
-
-
 def network() -> PTLNet:
     torch.manual_seed(0)
     net = PTLNet(5, backbone_name="mini")
-    reestimate_bn(net, crowd()[0].pixels)
+    reestimate_bn(net, target_crowd()[0].pixels)
     return net
 
 
 def run(folder: Path | None = None, recipe: past.PASTRecipe = RECIPE, images: Images | None = None):
     "Network and records of a training from one and the same start."
     torch.set_num_threads(1)
-    net, (target, pids) = network(), crowd()
+    net, (target, pids) = network(), target_crowd()
     session = Session(precision="fp32", state=folder and folder / "state.safetensors")
     method = past.PAST() if images else past.PAST().observed(functools.partial(quality, truth=pids))
     return net, fit(net, None, recipe, method, images or target, session=session)
-
-
-def same(net: PTLNet, other: PTLNet) -> bool:
-    theirs = other.state_dict()
-    return all(torch.equal(theirs[name], value) for name, value in net.state_dict().items())
 
 
 @pytest.fixture(scope="module")
@@ -146,7 +127,7 @@ def test_a_step_moves_the_classifier_and_forgets_it_in_the_next_round():
     class Watched(past.PAST):
         def after_step(self, s, batches): seen.append(s.extra["classifier"].weight.detach().clone())
 
-    fit(net, None, recipe, Watched(), crowd()[0], session=Session(precision="fp32"))
+    fit(net, None, recipe, Watched(), target_crowd()[0], session=Session(precision="fp32"))
     still, moved = seen[:4], seen[4:]
     assert not torch.stack(still).any() and not torch.equal(moved[0], moved[-1])
     assert len(moved[0]) == 72 // 3
@@ -169,46 +150,23 @@ def test_a_stage_clusters_as_often_as_it_is_told_and_by_sgd_too():
 
 
 def test_truth_never_trains(uninterrupted):
-    target, pids = crowd()
+    target, pids = target_crowd()
     assert same(uninterrupted[0], run(images=target)[0])
     with pytest.raises(TypeError, match="a target is unlabelled"):
         run(images=LabelledImages(target.pixels, pids))
 
 
-def killed_at(step: int, folder: Path) -> int:
-    "Exit status of a process that kills itself when it computes the losses of an iteration."
-    code = f"""
-import os, signal
-from pathlib import Path
-from tests import test_past as test
-from ptl_nb import past
-whole, calls = past.PAST.losses, []
-def losses(*arguments):
-    calls.append(1)
-    if len(calls) == {step}: os.kill(os.getpid(), signal.SIGKILL)
-    return whole(*arguments)
-past.PAST.losses = losses
-test.run(Path({str(folder)!r}))
-"""
-    env = {**os.environ, "PYTHONPATH": str(ROOT)}
-    return subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=env, timeout=120, capture_output=True).returncode
-
-
 @pytest.mark.slow
-@pytest.mark.skipif(os.name != "posix", reason="SIGKILL")
+@kills
 def test_a_run_that_is_killed_ends_as_if_it_had_not_been(uninterrupted, tmp_path):
-    net, records = uninterrupted
-    assert killed_at(14, tmp_path) == -signal.SIGKILL            # in the second promoting stage, after one of each
-    assert (tmp_path / "state.safetensors").exists()
-    again, rows = run(tmp_path)
-    assert same(again, net)
-    pd.testing.assert_frame_equal(rows, records, check_exact=True)
+    # in the second promoting stage, after one of each
+    ends_as_if_never_killed(uninterrupted, 14, "past.PAST.losses", run, tmp_path)
 
 
 # what cannot be
 
 @pytest.mark.parametrize("images, changes, says", [
-    (lambda: Images(np.repeat(crowd()[0].pixels[:1], 80, 0)), {}, "1 cluster of 80 images, the largest with 100%"),
+    (lambda: Images(np.repeat(target_crowd()[0].pixels[:1], 80, 0)), {}, "1 cluster of 80 images, the largest with 100%"),
     (None, {"min_cluster": 37}, "no clusters of 72 images"),
     (None, {"max_share": 0.02}, "more than max_share = 2%"),
     (None, {"min_clusters": 60}, "training needs 60")])
@@ -226,7 +184,7 @@ def test_what_cannot_be_trained_on_ends_the_training_with_a_reason(images, chang
     (20, {"min_samples": 21}, "fewer than min_samples = 21")])
 def test_too_few_images_are_refused_with_the_number_and_the_remedy(images, changes, says):
     with pytest.raises(ValueError, match=says):
-        run(recipe=replace(RECIPE, **changes), images=Images(crowd()[0].pixels[:images]))
+        run(recipe=replace(RECIPE, **changes), images=Images(target_crowd()[0].pixels[:images]))
 
 
 def test_names_keys_and_constants_that_cannot_be():

@@ -1,14 +1,9 @@
 """SpCL against plain loops, killed in the middle of a round, and on clusters that cannot be trained on."""
 import functools
-import os
-import signal
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 from torch.nn import functional as F
@@ -22,47 +17,33 @@ from ptl_nb.model import PTLNet
 from ptl_nb.reranking import jaccard_similarity
 from ptl_nb.ssg import quality
 from ptl_nb.trainer import Session, fit
+from tests.killed import ends_as_if_never_killed, kills, same
+from tests.small_people import target_crowd
 
-ROOT = Path(__file__).resolve().parents[1]
 pytestmark = pytest.mark.xdist_group("spcl")      # one run that nobody stopped for all of them
 
 RECIPE = spcl.SpCLRecipe("test", k1=8, eps=0.5, identities=4, images=4, rounds=3, iterations=4, lr=1e-3, max_share=0.5)
 
 
-def crowd(seed: int = 0) -> tuple[Images, np.ndarray]:
-    "Noisy two-coloured people (72, 32, 16, 3) under three cameras, and who they are."
-    rng = np.random.default_rng(seed)
-    pids = np.repeat(np.arange(12), 6)
-    colours = rng.integers(20, 236, (12, 2, 3))
-    body = np.repeat(colours[pids], 16, 1)[:, :, None].repeat(16, 2)
-    x = np.clip(body + rng.normal(0, 12, body.shape), 0, 255).astype(np.uint8)
-    return Images(x, camids=np.tile([0, 0, 1, 1, 2, 2], 12)), pids
-
-
 def source() -> LabelledImages:
-    images, pids = crowd(1)
+    images, pids = target_crowd(1)
     return LabelledImages(images.pixels, pids, camids=images.camids)
 
 
 def network() -> PTLNet:
     torch.manual_seed(0)
     net = PTLNet(5, backbone_name="mini")
-    reestimate_bn(net, crowd()[0].pixels)
+    reestimate_bn(net, target_crowd()[0].pixels)
     return net
 
 
 def run(folder: Path | None = None, recipe: spcl.SpCLRecipe = RECIPE, images: Images | None = None, labelled=None):
     "Network and records of a training from one and the same start."
     torch.set_num_threads(1)
-    net, (target, pids) = network(), crowd()
+    net, (target, pids) = network(), target_crowd()
     session = Session(precision="fp32", state=folder and folder / "state.safetensors")
     method = spcl.SpCL() if images else spcl.SpCL().observed(functools.partial(quality, truth=pids))
     return net, fit(net, labelled or source(), recipe, method, images or target, session=session)
-
-
-def same(net: PTLNet, other: PTLNet) -> bool:
-    theirs = other.state_dict()
-    return all(torch.equal(theirs[name], value) for name, value in net.state_dict().items())
 
 
 @pytest.fixture(scope="module")
@@ -146,7 +127,7 @@ def test_the_loss_over_all_entries_is_that_of_loops():
 
 
 def test_after_a_step_the_memory_has_moved_image_by_image():
-    s = spcl.Setting(network(), RECIPE, source(), crowd()[0])
+    s = spcl.Setting(network(), RECIPE, source(), target_crowd()[0])
     s.extra["memory"] = memory = spcl.HybridMemory(12, 72, 16)
     memory.source[:], memory.target[:] = unit(12, 0), unit(72, 1)
     index, classes = torch.tensor([5, 3, 5, 70]), torch.tensor([2, 2, 0, 2])
@@ -200,46 +181,23 @@ def test_the_rate_falls_with_the_rounds():
 
 
 def test_truth_never_trains(uninterrupted):
-    target, pids = crowd()
+    target, pids = target_crowd()
     assert same(uninterrupted[0], run(images=target)[0])
     with pytest.raises(TypeError, match="a target is unlabelled"):
         run(images=LabelledImages(target.pixels, pids))
 
 
-def killed_at(step: int, folder: Path) -> int:
-    "Exit status of a process that kills itself in an iteration, between the two updates of its memory."
-    code = f"""
-import os, signal
-from pathlib import Path
-from tests import test_spcl as test
-from ptl_nb import spcl
-whole, calls = spcl.update_centres, []
-def update(*arguments):
-    whole(*arguments)
-    calls.append(1)
-    if len(calls) == {2 * step - 1}: os.kill(os.getpid(), signal.SIGKILL)
-spcl.update_centres = update
-test.run(Path({str(folder)!r}))
-"""
-    env = {**os.environ, "PYTHONPATH": str(ROOT)}
-    return subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=env, timeout=120, capture_output=True).returncode
-
-
 @pytest.mark.slow
-@pytest.mark.skipif(os.name != "posix", reason="SIGKILL")
+@kills
 def test_a_run_that_is_killed_ends_as_if_it_had_not_been(uninterrupted, tmp_path):
-    net, records = uninterrupted
-    assert killed_at(10, tmp_path) == -signal.SIGKILL
-    assert (tmp_path / "state.safetensors").exists()
-    again, rows = run(tmp_path)
-    assert same(again, net)
-    pd.testing.assert_frame_equal(rows, records, check_exact=True)
+    # between the two updates of its tenth iteration
+    ends_as_if_never_killed(uninterrupted, 19, "spcl.update_centres", run, tmp_path, after=True)
 
 
 # what cannot be
 
 @pytest.mark.parametrize("images, changes, says", [
-    (lambda: Images(np.repeat(crowd()[0].pixels[:1], 80, 0)), {}, "1 cluster of 80 images, the largest with 100%"),
+    (lambda: Images(np.repeat(target_crowd()[0].pixels[:1], 80, 0)), {}, "1 cluster of 80 images, the largest with 100%"),
     (None, {"min_samples": 70}, "no clusters of 72 images"),
     (None, {"max_share": 0.02}, "more than max_share = 2%"),
     (None, {"min_clusters": 60}, "training needs 60")])
@@ -256,11 +214,11 @@ def test_what_cannot_be_trained_on_ends_the_training_with_a_reason(images, chang
     (72, {"identities": 13}, "12 source identities do not fill a batch of 13")])
 def test_too_few_images_are_refused_with_the_number_and_the_remedy(images, changes, says):
     with pytest.raises(ValueError, match=says):
-        run(recipe=replace(RECIPE, **changes), images=Images(crowd()[0].pixels[:images]))
+        run(recipe=replace(RECIPE, **changes), images=Images(target_crowd()[0].pixels[:images]))
 
 
 def test_a_source_without_identities_and_constants_that_cannot_be_are_refused():
-    with pytest.raises(ValueError, match="LabelledImages as `source`"): run(labelled=crowd()[0])
+    with pytest.raises(ValueError, match="LabelledImages as `source`"): run(labelled=target_crowd()[0])
     for name, value, says in (("slack", 0.5, "slack is 0.5, eps is 0.5"), ("share", 0.0, "share is 0.0"),
                               ("eps", 2.0, "eps is 2.0")):
         with pytest.raises(ValueError, match=says): replace(RECIPE, **{name: value})

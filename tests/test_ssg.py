@@ -1,12 +1,8 @@
 """SSG killed in the middle of a round: what a notebook cannot test about itself."""
 import json
-import os
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -16,20 +12,12 @@ from ptl_nb import ssg
 from ptl_nb.evaluator import reestimate_bn
 from ptl_nb.model import PTLNet
 from ptl_nb.trainer import Session
+from tests.killed import killed_at, kills
+from tests.small_people import crowd
 
-ROOT = Path(__file__).resolve().parents[1]
 pytestmark = pytest.mark.xdist_group("ssg")      # one run that nobody stopped for all of them
 
 RECIPE = ssg.SSGRecipe(distance="euclidean", rho=0.04, batch=16, rounds=3, epochs=2, lr=1e-3)
-
-
-def crowd() -> tuple[np.ndarray, np.ndarray]:
-    "Noisy two-coloured people (72, 32, 16, 3) and who they are."
-    rng = np.random.default_rng(0)
-    pids = np.repeat(np.arange(12), 6)
-    colours = rng.integers(20, 236, (12, 2, 3))
-    body = np.repeat(colours[pids], 16, 1)[:, :, None].repeat(16, 2)
-    return np.clip(body + rng.normal(0, 12, body.shape), 0, 255).astype(np.uint8), pids
 
 
 def run(folder: Path | None = None) -> tuple[dict[str, torch.Tensor], pd.DataFrame]:
@@ -37,30 +25,11 @@ def run(folder: Path | None = None) -> tuple[dict[str, torch.Tensor], pd.DataFra
     torch.set_num_threads(1)
     torch.manual_seed(0)
     net = PTLNet(5, backbone_name="mini")
-    images, pids = crowd()
+    images, pids = crowd(0)
     reestimate_bn(net, images)
     session = Session(precision="auto", state=folder and folder / "state.safetensors")
     records = ssg.adapt(net, images, RECIPE, session=session, truth=pids)
     return net.state_dict(), records
-
-
-def killed_at(step: int, folder: Path) -> int:
-    "Exit status of a process that kills itself at an iteration."
-    code = f"""
-import os, signal
-from pathlib import Path
-from tests import test_ssg
-from ptl_nb import ssg
-whole, calls = ssg.ssg_losses, []
-def step(*arguments):
-    calls.append(1)
-    if len(calls) == {step}: os.kill(os.getpid(), signal.SIGKILL)
-    return whole(*arguments)
-ssg.ssg_losses = step
-test_ssg.run(Path({str(folder)!r}))
-"""
-    env = {**os.environ, "PYTHONPATH": str(ROOT)}
-    return subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=env, timeout=120, capture_output=True).returncode
 
 
 @pytest.fixture(scope="module")
@@ -68,12 +37,12 @@ def uninterrupted(): return run()
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(os.name != "posix", reason="SIGKILL")
+@kills
 def test_a_run_that_is_killed_in_the_middle_of_a_round_ends_as_if_it_had_not_been(uninterrupted, tmp_path):
     weights, records = uninterrupted
     assert len(records) == 3 and (records["iterations"] > 1).all()
     middle = records["iterations"].iloc[0] + records["iterations"].iloc[1] // 2 + 1
-    assert killed_at(int(middle), tmp_path) == -signal.SIGKILL
+    assert killed_at(int(middle), "ssg.ssg_losses", run, tmp_path) == -signal.SIGKILL
     with safe_open(tmp_path / "state.safetensors", "pt") as file: facts = json.loads(file.metadata()["facts"])
     assert [row["round"] for row in facts["rows"]] == [1] and facts["number"] == 1, "one round was finished"
     again, rows = run(tmp_path)

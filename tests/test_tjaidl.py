@@ -1,8 +1,4 @@
 """TJ-AIDL's losses against plain loops, its two stages, killed in the middle, and as a row of a table."""
-import os
-import signal
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,8 +18,9 @@ from ptl_nb.standins import truth_store
 from ptl_nb.store import Store
 from ptl_nb.tables import TABLE5_ROWS
 from ptl_nb.trainer import Session, fit
+from tests.killed import ends_as_if_never_killed, kills
+from tests.small_people import described_crowd
 
-ROOT = Path(__file__).resolve().parents[1]
 pytestmark = pytest.mark.xdist_group("tjaidl")       # one run that nobody stopped for all of them
 
 RECIPE = Recipe("test", backbone="mini", weights=None, height=32, width=16, lr=2e-3, identities=4, images=3,
@@ -32,19 +29,8 @@ METHOD = tjaidl.TJAIDL()
 FIRST = 9            # of 12 iterations, those before the adaptation
 
 
-def crowd(seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    "Noisy two-coloured people (72, 32, 16, 3), who they are, and two soft attributes: bright above, bright below."
-    rng = np.random.default_rng(seed)
-    pids = np.repeat(np.arange(12), 6)
-    colours = rng.integers(20, 236, (12, 2, 3))
-    body = np.repeat(colours[pids], 16, 1)[:, :, None].repeat(16, 2)
-    yes = colours[pids].mean(2) / 255
-    x = np.clip(body + rng.normal(0, 12, body.shape), 0, 255).astype(np.uint8)
-    return x, pids, np.stack([1 - yes, yes], 2).astype(np.float32)
-
-
 def source() -> LabelledImages:
-    x, pids, attributes = crowd(0)
+    x, pids, attributes = described_crowd(0)
     return LabelledImages(x, pids, attributes=attributes)
 
 
@@ -54,12 +40,7 @@ def run(folder: Path | None = None, method=METHOD, recipe: Recipe = RECIPE, own=
     torch.manual_seed(0)
     net = PTLNet(12, 0, (2, 2), "mini", attribute_hidden=8)
     session = Session(every=1, state=folder and folder / "state.safetensors", save_seconds=0)
-    return net, fit(net, source(), method.constants(recipe, own), method, Images(crowd(1)[0]), session=session)
-
-
-def same(net: PTLNet, other: PTLNet) -> bool:
-    theirs = other.state_dict()
-    return all(torch.equal(theirs[name], value) for name, value in net.state_dict().items())
+    return net, fit(net, source(), method.constants(recipe, own), method, Images(described_crowd(1)[0]), session=session)
 
 
 class Watched(tjaidl.TJAIDL):
@@ -166,32 +147,10 @@ def test_without_an_adaptation_the_target_changes_nothing_but_what_is_scored_is_
     assert net.reid.neck.weight.eq(1).all(), "no loss of people reaches the scored branch"
 
 
-def killed_at(step: int, folder: Path) -> int:
-    "Exit status of a process that kills itself in an iteration."
-    code = f"""
-import os, signal
-from pathlib import Path
-from tests import test_tjaidl as test
-whole, calls = test.tjaidl.joint_losses, []
-def loss(*arguments):
-    calls.append(1)
-    if len(calls) == {step}: os.kill(os.getpid(), signal.SIGKILL)
-    return whole(*arguments)
-test.tjaidl.joint_losses = loss
-test.run(Path({str(folder)!r}))
-"""
-    env = {**os.environ, "PYTHONPATH": str(ROOT)}
-    return subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=env, timeout=240, capture_output=True).returncode
-
-
 @pytest.mark.slow
-@pytest.mark.skipif(os.name != "posix", reason="SIGKILL")
+@kills
 def test_a_run_that_is_killed_in_the_adaptation_ends_as_if_it_had_not_been(uninterrupted, tmp_path):
-    net, history = uninterrupted
-    assert killed_at(FIRST + 2, tmp_path) == -signal.SIGKILL and (tmp_path / "state.safetensors").exists()
-    again, rows = run(tmp_path)
-    assert same(again, net)
-    pd.testing.assert_frame_equal(rows, history, check_exact=True)
+    ends_as_if_never_killed(uninterrupted, FIRST + 2, "tjaidl.joint_losses", run, tmp_path)
 
 
 # what cannot be
@@ -207,7 +166,7 @@ def test_constants_that_cannot_be_are_named(given, says):
 def test_what_cannot_be_trained_is_refused_with_the_remedy():
     net, recipe = PTLNet(12, 0, (2, 2), "mini", attribute_hidden=8), METHOD.constants(RECIPE)
     with pytest.raises(ValueError, match="TJ-AIDL needs soft attributes of the source domain; predict them first"):
-        fit(net, replace(source(), attributes=None), recipe, METHOD, Images(crowd(1)[0]))
+        fit(net, replace(source(), attributes=None), recipe, METHOD, Images(described_crowd(1)[0]))
     with pytest.raises(ValueError, match="method TJ-AIDL needs target images"): fit(net, source(), recipe, METHOD)
     plaza, corridor = load_domain("plaza", origin="standin"), load_domain("corridor", origin="standin")
     with pytest.raises(ValueError, match="TJ-AIDL needs proxy labels of plaza"):
