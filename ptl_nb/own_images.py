@@ -41,6 +41,7 @@ def read_columns(
     path: Path,  # CSV in UTF-8, with or without a byte-order mark
     columns: dict[str, str],  # what they are called here, first the paths: what they are called in the file
     optional: tuple[str, ...] = (),  # taken too where the file has them
+    paths: int = 1,  # how many of the first are paths, and stay as they are
 ) -> pd.DataFrame:
     "Some columns as text without the blanks around them, paths as they are; ValueError where it is no such table."
     if not path.is_file():
@@ -62,7 +63,7 @@ def read_columns(
     table = table.loc[(table != "").any(axis=1), list(columns.values())].set_axis(list(columns), axis=1)
     if table.empty:
         raise ValueError(f"{path} lists no images: write a line for each")
-    return table.assign(**{column: table[column].str.strip() for column in table.columns[1:]})
+    return table.assign(**{column: table[column].str.strip() for column in table.columns[paths:]})
 
 # %% ../nbs/lib/own_images.ipynb #936f9737
 _MOST = 100  # lines of an error at most, then a count

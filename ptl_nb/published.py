@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from importlib.resources import files
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,8 @@ from .plots import grid_of_axes
 from .standins import STANDINS
 
 # %% auto #0
-__all__ = ['published', 'parse_directions', 'table5_blocks', 'published_dots', 'gains_over_ssg']
+__all__ = ['published', 'parse_directions', 'table5_blocks', 'published_dots', 'gains_over_ssg', 'order_questions',
+           'order_matrix']
 
 # %% ../nbs/lib/published.ipynb #1f25845a
 _PAIRS = {("market", "duke"): "Market-1501 → DukeMTMC-reID", ("duke", "market"): "DukeMTMC-reID → Market-1501",
@@ -231,3 +233,24 @@ def gains_over_ssg(comparisons: list) -> pd.DataFrame:      # of `tables.compare
                                                        f"{mark}: PTL+SSG − BL+SSG": f"{100 * ours.value:+.1f} "
                                                        f"[{100 * ours.low:+.1f}, {100 * ours.high:+.1f}]"}
     return pd.DataFrame.from_dict(lines, orient="index").fillna("")
+
+# %% ../nbs/lib/published.ipynb #5e1f0a02
+_RUN_HERE = {"PUL": "BL+PUL", "TJ-AIDL": "TJ-AIDL", "MMFA": "MMFA", "SPGAN": "SPGAN", "CASCL": "CASCL-style",
+             "SBSGAN": "SBSGAN-style", "ECN": "ECN", "MAR": "MAR", "CR-GAN": "CR-GAN-style", "SSG": "BL+SSG",
+             "PAST": "BL+PAST", "PTL+SSG": "PTL+SSG"}      # the paper's name: our row of it
+
+
+def order_questions(rows: pd.DataFrame) -> dict[str, tuple[str, str]]:      # of `published`
+    "Question -> (our row of the better method, of the other), for every two of the paper's rows, by published mAP."
+    mAP = rows[rows.block == "paper"].set_index("method").mAP.dropna().sort_values(ascending=False, kind="stable")
+    return {f"{a} better than {b}? (published {mAP[a] - mAP[b]:+.1f})": (_RUN_HERE[a], _RUN_HERE[b])
+            for a, b in combinations(mAP.index, 2)}
+
+
+def order_matrix(answers: pd.DataFrame) -> pd.DataFrame:      # of `TableSetUp.save_findings`
+    "Verdicts of `order_questions`, the row's method against the column's; best published first."
+    pairs = answers["rows"].str.split(" − ", expand=True)
+    names = list(dict.fromkeys([*pairs[0], *pairs[1]]))
+    verdicts = pd.DataFrame("", names[:-1], names[1:])
+    for a, b, verdict in zip(pairs[0], pairs[1], answers["in_miniature"]): verdicts.loc[a, b] = verdict
+    return verdicts

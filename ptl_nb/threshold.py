@@ -117,8 +117,7 @@ def read_pairs(
     camids,  # (N,)
 ) -> Pairs:
     "Pairs that somebody has labelled; ValueError naming the line of what does not fit."
-    table = read_columns(Path(file), {c: c for c in ("path_a", "path_b", "same")}, optional=("weight",))
-    table["path_b"] = read_columns(Path(file), {"path_b": "path_b"})["path_b"]  # as it stands, which the first column is
+    table = read_columns(Path(file), {c: c for c in ("path_a", "path_b", "same")}, optional=("weight",), paths=2)
     rows = pd.Series(np.arange(len(paths)), index=list(paths))
     a, b = (table[c].map(rows) for c in ("path_a", "path_b"))
     same = table["same"].str.lower().map(_SAME)

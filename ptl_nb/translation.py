@@ -133,8 +133,8 @@ _MIRRORED = Augment(unchanged=1.0)
 
 # %% ../nbs/lib/translation.ipynb #b971077d
 @dataclass(frozen=True)
-class Translating(Peer):
-    "Source images are changed first; then a network is trained on them as BL is."
+class _Translator(Peer):
+    "What a method says that changes source images: see `Translating`."
     own_kind = TranslationConstants
 
     def networks(self, s: Setting) -> dict[str, nn.Module]:
@@ -151,22 +151,21 @@ class Translating(Peer):
 
     def constants(self, recipe: Recipe, own=None) -> PeerRecipe:
         made = super().constants(recipe, own)
-        published = recipe.name == "paper" and not isinstance(own, self.own_kind)
-        return replace(made, own=replace(made.own, **PUBLISHED)) if published else made
+        default = not isinstance(own, self.own_kind)
+        return replace(made, own=replace(made.own, **PUBLISHED)) if default and recipe.name == "paper" else made
 
     def check(self, s: Setting) -> None:
         super().check(s)
-        if s.recipe.height % 4 or s.recipe.width % 4:
-            raise ValueError(f"method {self.name} halves images twice; {s.recipe.height}x{s.recipe.width} does not "
-                             "divide by 4")
-        if (least := min(len(s.source), len(s.target))) < s.recipe.own.batch:
-            raise ValueError(f"{least} images of a domain do not fill a batch of {s.recipe.own.batch}; give more, or "
-                             "lower `batch`")
-        shard(s.recipe.own.batch, s.ranks, "batch")
+        _check_sizes(s, self.name)
 
     def build(self, s: Setting) -> dict[str, nn.Module]:
         s.net.translation = nn.ModuleDict(self.networks(s))
         return {}
+
+# %% ../nbs/lib/translation.ipynb #7c1d22ab
+@dataclass(frozen=True)
+class Translating(_Translator):
+    "Source images are changed first; then a network is trained on them as BL is."
 
     def optimiser(self, s: Setting) -> torch.optim.Adam:
         "That of PTL; the translation has other momenta and no weight decay."
@@ -207,6 +206,16 @@ class Translating(Peer):
         super().finish(s)
 
 # %% ../nbs/lib/translation.ipynb #489a6921
+def _check_sizes(s: Setting, name: str) -> None:
+    "ValueError for images that cannot be halved twice, or too few of them."
+    if s.recipe.height % 4 or s.recipe.width % 4:
+        raise ValueError(f"method {name} halves images twice; {s.recipe.height}x{s.recipe.width} does not divide by 4")
+    if (least := min(len(s.source), len(s.target))) < s.recipe.own.batch:
+        raise ValueError(f"{least} images of a domain do not fill a batch of {s.recipe.own.batch}; give more, or lower "
+                         "`batch`")
+    shard(s.recipe.own.batch, s.ranks, "batch")
+
+
 def _translation_round(s: Setting) -> Round:
     "A batch of each domain a step, over all images of the source."
     own = s.recipe.own
