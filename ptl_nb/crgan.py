@@ -14,7 +14,6 @@ from torch import Tensor, nn
 
 from .data import LabelledImages, batch
 from .peer import check_constants
-from .recipe import Recipe
 from .trainer import Setting
 from ptl_nb.translation import (
     Generator, Patches, Translating, TranslationConstants, apart, discrimination, held, person_mask, signed, squared_to,
@@ -58,9 +57,6 @@ class CRGANStyle(Translating):
 
     @property
     def trained(self) -> str: return "+".join((*([self.start.trained] if self.start else []), "CR-GAN-style"))
-
-    def key(self, constants: Recipe) -> dict:
-        return {k: v for k, v in super().key(constants).items() if k != "weight_parts"}      # part maps are no task here
 
     def networks(self, s: Setting) -> dict[str, nn.Module]:
         own = s.recipe.own

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .data import MEAN, STD, Augment, Images, LabelledImages, batch, batches, cycle, random_epoch
+from .data import MEAN, STD, Augment, LabelledImages, batch, batches, cycle, random_epoch
 from .model import at_least_fp32
 from .parallel import all_gather_outputs, shard
 from .peer import Peer, PeerRecipe, check_constants
@@ -153,6 +153,10 @@ class _Translator(Peer):
         made = super().constants(recipe, own)
         default = not isinstance(own, self.own_kind)
         return replace(made, own=replace(made.own, **PUBLISHED)) if default and recipe.name == "paper" else made
+
+    def key(self, constants: PeerRecipe) -> dict:
+        "The training has no target batch, and part maps are no task of it."
+        return {k: v for k, v in super().key(constants).items() if k not in ("target_batch", "weight_parts")}
 
     def check(self, s: Setting) -> None:
         super().check(s)

@@ -24,7 +24,7 @@ def killed_at(
     after: bool = False,  # once the call has returned; else before it begins
 ) -> int:
     "Exit status of a process that kills itself there."
-    arguments = [run.__module__.rpartition(".")[2], of, str(call), str(folder), "after" if after else "before"]
+    arguments = [run.__module__.rpartition(".")[2], run.__name__, of, str(call), str(folder), "after" if after else "before"]
     return subprocess.run([sys.executable, "-m", "tests.killed", *arguments], cwd=ROOT, timeout=240,
                           env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True).returncode
 
@@ -53,7 +53,7 @@ def ends_as_if_never_killed(
 
 
 if __name__ == "__main__":
-    test, of, call, folder, when = sys.argv[1:]
+    test, run, of, call, folder, when = sys.argv[1:]
     module, *inner, name = of.split(".")
     owner = reduce(getattr, inner, import_module(f"ptl_nb.{module}"))
     whole, calls = getattr(owner, name), []
@@ -67,4 +67,4 @@ if __name__ == "__main__":
         return made
 
     setattr(owner, name, counted)
-    import_module(f"tests.{test}").run(Path(folder))
+    getattr(import_module(f"tests.{test}"), run)(Path(folder))

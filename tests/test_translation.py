@@ -57,7 +57,9 @@ def train(name: str, folder: Path | None = None, method=None, **changes):
     return net, fit(net, source, method.constants(RECIPE, replace(own, **changes)), method, target, session=session)
 
 
-def run(folder: Path | None = None): return train("spgan", folder)
+def run_spgan(folder: Path | None = None): return train("spgan", folder)
+def run_sbsgan(folder: Path | None = None): return train("sbsgan", folder)
+def run_crgan(folder: Path | None = None): return train("crgan", folder)
 
 
 @pytest.fixture(scope="module", params=METHODS)
@@ -144,9 +146,11 @@ def test_contexts_are_of_the_target_where_neither_image_has_a_person():
 
 @pytest.mark.slow
 @kills
-@pytest.mark.parametrize("call, of", [(3, "spgan.spgan_losses"), (2, "ptl.batch_hard_triplet")])
-def test_a_run_that_is_killed_in_either_round_ends_as_if_it_had_not_been(tmp_path, call, of):
-    ends_as_if_never_killed(train("spgan"), call, of, run, tmp_path)
+@pytest.mark.parametrize("run, call, of", [
+    (run_spgan, 3, "spgan.spgan_losses"), (run_spgan, 2, "ptl.batch_hard_triplet"),
+    (run_sbsgan, 2, "ptl.batch_hard_triplet"), (run_crgan, 2, "ptl.batch_hard_triplet")])
+def test_a_run_that_is_killed_in_either_round_ends_as_if_it_had_not_been(tmp_path, run, call, of):
+    ends_as_if_never_killed(run(), call, of, run, tmp_path)
 
 
 # what cannot be
